@@ -242,6 +242,7 @@ enum oort_command_flag {
     OORT_CMD_WRITE = 1, OORT_CMD_READONLY = 2, OORT_CMD_DENYOOM = 4, OORT_CMD_ADMIN = 8,
     OORT_CMD_NOSCRIPT = 16, OORT_CMD_LOADING = 32, OORT_CMD_STALE = 64, OORT_CMD_FAST = 128,
     OORT_CMD_NO_AUTH = 256, OORT_CMD_ALLOW_BUSY = 512, OORT_CMD_BLOCKING = 1024,
+    OORT_CMD_NO_MULTI = 2048, OORT_CMD_NO_ASYNC_LOADING = 4096,
     OORT_CMD_HOT = 65536   /* executed in C */
 };
 typedef struct oort_command_info {
@@ -396,7 +397,6 @@ typedef struct oort_load_config {
     uint32_t pipeline;       /* requests in flight a connection */
     uint32_t reads, writes;  /* shares of GET and SET */
     int32_t keys;            /* an oort_load_keys */
-    int32_t allow_missing;   /* 1: a missing value is counted, but no error */
     double zipf_exponent;    /* > 0 */
     double rate;             /* requests a second, open loop; 0: closed loop */
     uint64_t keyspace;
@@ -409,8 +409,8 @@ typedef struct oort_load_config {
 } oort_load_config;
 
 typedef struct oort_load_result {
-    uint64_t gets, sets;     /* answered within the measured time, whatever the answer */
-    uint64_t hits, missing;
+    uint64_t gets, sets;     /* measured and answered, whatever the answer */
+    uint64_t hits, missing;  /* these and the errors below count the warm-up too */
     uint64_t wrong_value;    /* right size, other bytes */
     uint64_t wrong_size;     /* truncated, or too long */
     uint64_t error_replies;  /* the server answered -ERR ... */
@@ -423,6 +423,7 @@ typedef struct oort_load_result {
     uint64_t cpu_us;         /* of the threads, user + system, warm-up included */
     uint64_t answered;       /* all replies, warm-up included */
     int32_t timed_out;       /* 1: given up */
+    int32_t failed;          /* 1: ended early, out of memory or descriptors */
     uint32_t error_texts;    /* how many different error replies are kept below */
     char error_text[8][128];
 } oort_load_result;

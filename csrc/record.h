@@ -112,8 +112,8 @@ typedef struct toc_entry {
 } toc_entry;
 
 _Static_assert(sizeof(record_header) == 32, "record header");
-_Static_assert(sizeof(segment_header) == 80, "segment header");
-_Static_assert(sizeof(toc_header) == 96, "table of contents header");
+_Static_assert(sizeof(segment_header) == 72, "segment header");
+_Static_assert(sizeof(toc_header) == 88, "table of contents header");
 _Static_assert(sizeof(toc_entry) == 32, "table of contents entry");
 
 static inline uint64_t record_size(uint64_t key_size, uint64_t value_size)

@@ -1,0 +1,32 @@
+/*
+ * events.h: messages from the store's threads to the operator.
+ *
+ * A bounded queue: the newest message is dropped when nobody reads, and the
+ * next one that fits says how many were.  Any thread may post.
+ */
+#ifndef OORT_EVENTS_H
+#define OORT_EVENTS_H
+
+#include <pthread.h>
+
+#include "oort.h"
+
+#define EVENT_QUEUE 64u
+
+enum event_level { EVENT_ERROR = 3, EVENT_WARNING = 4, EVENT_NOTICE = 5, EVENT_INFO = 6 };
+
+struct events {
+    pthread_mutex_t mutex;
+    oort_event queue[EVENT_QUEUE];
+    uint32_t first, count, dropped;
+    int fd; /* readable while a message waits */
+};
+
+int32_t events_open(struct events *events, oort_error *error);
+void events_close(struct events *events);
+void events_post(struct events *events, int32_t level, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+/* 1: out is filled, 0: none waits. */
+int32_t events_next(struct events *events, oort_event *out);
+
+#endif

@@ -1,0 +1,1 @@
+"""oort-bench: a load generator for any Redis-protocol server that checks what it reads."""

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from oort._native import ffi, lib
-from oort.errors import LoadError
 
+from oort.errors import LoadError
 
 DISTRIBUTIONS = ("uniform", "zipf", "sequential")
 QUANTILES = (0.5, 0.9, 0.95, 0.99, 0.999, 0.9999)

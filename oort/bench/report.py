@@ -41,7 +41,9 @@ class Progress:
         share = self._share(answered, now - self._began)
         full = int(share * BAR_WIDTH)
         bar = "#" * full + "." * (BAR_WIDTH - full)
-        self._out.write(f"\r{self._name} [{bar}] {share:4.0%} {answered:,} {self._rate:,.0f}/s\x1b[K")
+        self._out.write(
+            f"\r{self._name} [{bar}] {share:4.0%} {answered:,} {self._rate:,.0f}/s\x1b[K"
+        )
         self._out.flush()
 
     def _share(self, answered: int, seconds: float) -> float:
@@ -68,8 +70,11 @@ def text(name: str, load: Load, result: Result, allow_missing: bool) -> str:
         f"({load.clients} clients, {load.threads} threads, pipeline {load.pipeline}"
         + (f", open loop at {load.rate:,.0f} a second" if load.rate else "")
         + ")",
-        f"  sent {result.bytes_out:,} bytes, received {result.bytes_in:,} bytes; "
-        f"{result.cpu_seconds:.2f} s of CPU, {result.per_core_second:,.0f} requests a core second",
+        (
+            f"  sent {result.bytes_out:,} bytes, received {result.bytes_in:,} bytes; "
+            f"{result.cpu_seconds:.2f} s of CPU, "
+            f"{result.per_core_second:,.0f} requests a core second"
+        ),
     ]
     for operation, latency in result.latency.items():
         quantiles = "  ".join(
@@ -119,11 +124,11 @@ def write_json(target: str, runs: list[dict[str, object]]) -> None:
 
 
 CSV_COLUMNS = (
-    "name operation requests seconds requests_per_second requests_per_core_second clients threads "
-    "pipeline rate mean_us min_us".split()
-    + [f"{percent_name(share)}_us" for share in QUANTILES]
-    + "max_us hits missing errors".split()
-)
+    "name", "operation", "requests", "seconds", "requests_per_second", "requests_per_core_second",
+    "clients", "threads", "pipeline", "rate", "mean_us", "min_us",
+    *(f"{percent_name(share)}_us" for share in QUANTILES),
+    "max_us", "hits", "missing", "errors",
+)  # fmt: skip
 
 
 def _csv_rows(runs: Iterable[tuple[str, Load, Result, bool]]) -> Iterable[list[object]]:

@@ -1,0 +1,1 @@
+"""oort-cli: a command line client for any Redis-protocol server."""

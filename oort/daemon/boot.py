@@ -1,0 +1,183 @@
+"""Everything between a checked configuration and a serving daemon, in order; each step that fails is
+one clear line for the operator (BootError)."""
+
+from __future__ import annotations
+
+import os
+import resource
+import socket
+import stat
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+
+from oort.config import Configuration, Settings
+from oort.daemon import listeners
+from oort.daemon.daemon import Daemon, limits_of
+from oort.daemon.dataplane import DataPlane
+from oort.daemon.journal import log
+from oort.daemon.notify import Notifier
+from oort.errors import BootError
+from oort.store import Store, StoreConfig, open_store
+
+# Descriptors that are not clients': segments, index, pollers, log.
+DESCRIPTOR_RESERVE = 1024
+
+
+def prepare_data_dir(directory: str) -> None:
+    """Make it if it is missing; it must be a directory that this process can write to."""
+    path = Path(directory)
+    try:
+        path.mkdir(mode=0o750, parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise BootError(f"data directory {directory}: it is not a directory") from error
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise BootError(f"data directory {directory}: cannot create it: {reason}") from error
+    if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
+        raise BootError(f"data directory {directory}: it is not writable for uid {os.geteuid()}")
+
+
+def runtime_dir(settings: Settings, environment: Mapping[str, str]) -> str | None:
+    """The directory on tmpfs, made if it is missing; None: there is none, restarts replay more."""
+    if settings.runtime_dir:
+        candidates = [settings.runtime_dir]
+    else:
+        candidates = [
+            *environment.get("RUNTIME_DIRECTORY", "").split(":")[:1],
+            *(["/run/oortd"] if os.geteuid() == 0 else []),
+            *([f"{environment['XDG_RUNTIME_DIR']}/oort"] if environment.get("XDG_RUNTIME_DIR") else []),
+            f"/dev/shm/oort-{os.geteuid()}",
+        ]
+    reason = ""
+    for candidate in filter(None, candidates):
+        try:
+            Path(candidate).mkdir(mode=0o700, exist_ok=True)
+            status = os.lstat(candidate)
+        except OSError as error:
+            reason = f"{candidate}: {error.strerror or error}"
+            continue
+        if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
+            # Somebody else's directory, or a link to one: never trust what it holds.
+            reason = f"{candidate}: it is not a directory of uid {os.geteuid()}"
+        elif not os.access(candidate, os.W_OK | os.X_OK):
+            reason = f"{candidate}: it is not writable"
+        else:
+            return candidate
+    if settings.runtime_dir:
+        raise BootError(f"runtime directory {reason}")
+    log.warning("no runtime directory (%s): a restart after a kill rebuilds the index", reason)
+    return None
+
+
+def raise_descriptor_limit(settings: Settings) -> int:
+    """Make room for every client; how many fit."""
+    wanted = settings.max_clients + DESCRIPTOR_RESERVE
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        for ceiling in (max(wanted, hard) if hard != resource.RLIM_INFINITY else hard, hard):
+            try:
+                target = wanted if ceiling == resource.RLIM_INFINITY else min(wanted, ceiling)
+                resource.setrlimit(resource.RLIMIT_NOFILE, (target, ceiling))
+                break
+            except (ValueError, OSError):
+                continue  # raising the hard limit takes a privilege; then the soft one alone
+    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if soft == resource.RLIM_INFINITY:
+        return 1_000_000
+    return max(0, soft - DESCRIPTOR_RESERVE)
+
+
+def fit_clients(configuration: Configuration) -> tuple[Configuration, int]:
+    """The configuration with as many clients as there are descriptors for, and that room."""
+    wanted = configuration.settings.max_clients
+    room = raise_descriptor_limit(configuration.settings)
+    if room >= wanted:
+        return configuration, room
+    if room < 1:
+        raise BootError(
+            "the limit on open files is too low to serve any client: raise it (ulimit -n) to at"
+            f" least {wanted + DESCRIPTOR_RESERVE}"
+        )
+    log.warning(
+        "MaxClients is %d instead of %d: the limit on open files allows no more; raise it"
+        " (ulimit -n, or LimitNOFILE= in the unit) to %d",
+        room,
+        wanted,
+        wanted + DESCRIPTOR_RESERVE,
+    )
+    return configuration.with_setting("max_clients", room, "limit on open files"), room
+
+
+def _open_store(settings: Settings, environment: Mapping[str, str]) -> Store:
+    runtime = runtime_dir(settings, environment) if settings.store_type == "valuestore" else None
+    return open_store(
+        settings.store_type,
+        StoreConfig(
+            directory=settings.data_dir,
+            runtime_directory=runtime,
+            segment_bytes=settings.segment_size,
+            value_cap=settings.value_cap,
+            free_bytes_low=settings.free_disk_low,
+            compaction_bytes_per_second=settings.compaction_rate,
+            compaction_dead_percent=settings.compaction_threshold,
+            tombstone_age_seconds=settings.tombstone_age,
+            fsync=settings.fsync,
+        ),
+    )
+
+
+def serve(
+    configuration: Configuration,
+    environment: Mapping[str, str],
+    *,
+    version: str,
+    config_file: str | None,
+) -> int:
+    """Boot, serve until told to stop, and give the exit code."""
+    configuration, room = fit_clients(configuration)
+    settings = configuration.settings
+    notifier = Notifier(environment)
+    with ExitStack() as undo:
+        # Ports first: a second oortd must not touch the data before it finds the port taken.
+        sockets: list[socket.socket] = []
+        for address in settings.listen_address:
+            for listener in listeners.listen(address):
+                sockets.append(undo.enter_context(listener))
+        prepare_data_dir(settings.data_dir)
+        notifier.status("opening the store")
+        store = _open_store(settings, environment)
+        undo.callback(store.close)
+        session = store.session()
+        undo.callback(session.close)
+        plane = DataPlane(store.handle, settings.workers, limits_of(settings))
+        undo.pop_all()  # from here on the daemon closes them
+        daemon = Daemon(
+            configuration,
+            version=version,
+            config_file=config_file,
+            store=store,
+            session=session,
+            plane=plane,
+            sockets=sockets,
+            notifier=notifier,
+            client_room=room,
+        )
+    return daemon.run(lambda: _ready(daemon))
+
+
+def _ready(daemon: Daemon) -> None:
+    settings = daemon.settings
+    where = f" in {os.path.abspath(settings.data_dir)}" if settings.store_type == "valuestore" else ""
+    fsync = f"fsync {settings.fsync}, " if settings.store_type == "valuestore" else ""
+    workers = "1 worker" if settings.workers == 1 else f"{settings.workers} workers"
+    log.info(
+        "oortd %s ready on %s, %s%s (%s%s)",
+        daemon.version,
+        ", ".join(daemon.addresses),
+        settings.store_type,
+        where,
+        fsync,
+        workers,
+    )
+    daemon.notifier.ready(f"ready on {', '.join(daemon.addresses)}")

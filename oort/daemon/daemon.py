@@ -1,0 +1,330 @@
+"""oortd while it runs: the main loop's state, and what happens on every event.
+
+The order of a stop is the reverse of the start: no new connections, workers end after sending what they
+can, the helper thread ends, connections are closed, then the store.
+"""
+
+from __future__ import annotations
+
+import secrets
+import signal
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import GeneratorType
+from typing import Any
+
+from oort.config import Configuration, Settings, join_address
+from oort.daemon import (  # noqa: F401 (importing a command module registers its handlers)
+    config_commands,
+    connection,
+    info,
+    introspection,
+    keyspace,
+    listeners,
+    server,
+    table,
+)
+from oort.daemon.clients import Client
+from oort.daemon.dataplane import AUTHENTICATED, DataPlane, Limits, Request
+from oort.daemon.dispatch import Answer, Dispatcher, Later
+from oort.daemon.jobs import Job, Jobs
+from oort.daemon.journal import log, log_priority
+from oort.daemon.loop import Loop
+from oort.daemon.notify import Notifier
+from oort.daemon.reply import Reply, error
+from oort.errors import OortError
+from oort.store import Session, Store
+
+REDIS_VERSION = "7.0.15"  # whose commands and texts these are; clients choose features by it
+REQUEST_BATCH = 256  # cold commands executed before the loop looks at anything else
+SAMPLE_SECONDS = 1.0
+STATUS_SECONDS = 10.0
+NO_DESCRIPTORS_PAUSE = 0.1
+
+
+@dataclass(slots=True)
+class Rates:
+    """Per second, over the last sample; bytes and commands."""
+
+    commands: float = 0.0
+    bytes_in: float = 0.0
+    bytes_out: float = 0.0
+
+
+def limits_of(settings: Settings) -> Limits:
+    return Limits(
+        query_bytes=settings.query_buffer_limit,
+        output_bytes=settings.output_buffer_limit,
+        value_cap=settings.value_cap,
+        idle_seconds=settings.idle_timeout,
+    )
+
+
+class Daemon:
+    def __init__(
+        self,
+        configuration: Configuration,
+        *,
+        version: str,
+        config_file: str | None,
+        store: Store,
+        session: Session,
+        plane: DataPlane,
+        sockets: list[socket.socket],
+        notifier: Notifier,
+        client_room: int,
+    ) -> None:
+        self.configuration = configuration
+        self.version, self.redis_version = version, REDIS_VERSION
+        self.config_file = config_file
+        self.store, self.session = store, session
+        self.plane = plane
+        self.notifier = notifier
+        self.client_room = client_room
+        self.started = time.time()
+        self.run_id = secrets.token_hex(20)
+        self.loop = Loop()
+        self.jobs = Jobs(session.close)
+        self.dispatcher = Dispatcher()
+        self.clients: dict[int, Client] = {}
+        self.addresses = [join_address(*listener.getsockname()[:2]) for listener in sockets]
+        self.saving = False
+        self.received_connections = 0
+        self.rejected_connections = 0
+        self.rates = Rates()
+        self.exit_code = 0
+        self._sockets = sockets
+        self._accept_paused = False
+        self._stopping = False
+        self._peak_memory = 0
+        self._last_sample = time.monotonic()
+        self._last_stats = plane.stats()
+
+    @property
+    def settings(self) -> Settings:
+        return self.configuration.settings
+
+    # ---- life ---------------------------------------------------------------
+
+    def run(self, ready: Callable[[], None]) -> int:
+        """Serve until a signal or SHUTDOWN; the exit code."""
+        loop = self.loop
+        for number in (signal.SIGTERM, signal.SIGINT):
+            name = signal.Signals(number).name
+            loop.on_signal(number, lambda name=name: self.stop(name))  # type: ignore[misc]
+        loop.on_signal(signal.SIGHUP, self._reload)
+        loop.watch(self.plane.request_fd(), self._requests)
+        loop.watch(self.store.event_fd(), self._store_events)
+        if self.plane.threads == 0:
+            loop.watch(self.plane.poll_fd(), self._poll)
+            # Idle connections are found by rounds, and without traffic nothing starts one.
+            loop.every(1.0, self._poll)
+        for listener in self._sockets:
+            self._watch_listener(listener)
+        loop.every(SAMPLE_SECONDS, self._sample)
+        if self.notifier.active:
+            loop.every(STATUS_SECONDS, self._status)
+        if self.notifier.watchdog_seconds is not None:
+            loop.every(self.notifier.watchdog_seconds, self.notifier.alive)
+        self.jobs.start()
+        self.plane.start(self._worker_failed_elsewhere)
+        self._store_events()
+        ready()
+        try:
+            loop.run()
+        finally:
+            self._close()
+        return self.exit_code
+
+    def stop(self, reason: str) -> None:
+        if not self._stopping:
+            self._stopping = True
+            log.info("%s: stopping", reason)
+            self.notifier.stopping()
+            self.loop.stop()
+
+    def _close(self) -> None:
+        for listener in self._sockets:
+            listener.close()
+        self.plane.stop()
+        self.jobs.stop()
+        self._store_events()
+        self.plane.close()
+        try:
+            self.store.close()
+        except OortError as failure:
+            log.error("closing the store: %s", failure)
+            self.exit_code = 1
+        self.loop.close()
+        log.info("stopped")
+
+    def _reload(self) -> None:
+        log.info("SIGHUP: settings change by CONFIG SET or a restart; nothing was reloaded")
+
+    def _worker_failed_elsewhere(self, text: str) -> None:
+        self.loop.call_soon_from_thread(lambda: self._worker_failed(text))
+
+    def _worker_failed(self, text: str) -> None:
+        log.critical("a data-plane worker failed: %s", text)
+        self.exit_code = 1
+        self.stop("worker failure")
+
+    # ---- connections --------------------------------------------------------
+
+    def _watch_listener(self, listener: socket.socket) -> None:
+        self.loop.watch(listener.fileno(), lambda: self._accept(listener))
+
+    def _accept(self, listener: socket.socket) -> None:
+        try:
+            for peer in listeners.accept_batch(listener):
+                self._accepted(peer)
+        except OSError as failure:
+            # Out of descriptors or memory: the connection stays in the backlog, so waiting for
+            # readability would spin.
+            log.error("cannot accept a connection: %s", failure.strerror or failure)
+            self.loop.unwatch(listener.fileno())
+            self.loop.after(NO_DESCRIPTORS_PAUSE, lambda: self._watch_listener(listener))
+
+    def _accepted(self, peer: socket.socket) -> None:
+        settings = self.settings
+        if len(self.clients) >= settings.max_clients:
+            self._forget_closed()
+        if len(self.clients) >= settings.max_clients:
+            self.rejected_connections += 1
+            listeners.refuse(peer, listeners.MAX_CLIENTS_REACHED)
+            return
+        try:
+            host, address, local_address = listeners.names(peer)
+            listeners.prepare(peer, settings.tcp_keepalive)
+        except OSError:
+            peer.close()  # gone before we looked
+            return
+        if settings.protected_mode and not settings.require_pass and not listeners.is_loopback(host):
+            self.rejected_connections += 1
+            listeners.refuse(peer, listeners.PROTECTED)
+            return
+        flags = 0 if settings.require_pass else AUTHENTICATED
+        identifier = self.plane.adopt(peer.detach(), flags)
+        if identifier == 0:
+            log.error("cannot serve %s: memory is short", address)
+            return
+        self.received_connections += 1
+        self.clients[identifier] = Client(identifier, address, local_address)
+
+    def _forget_closed(self) -> None:
+        for identifier in self.plane.closed():
+            self.clients.pop(identifier, None)
+
+    # ---- cold commands ------------------------------------------------------
+
+    def _poll(self) -> None:
+        failure = self.plane.poll()
+        if failure:
+            self._worker_failed(failure)
+
+    def _requests(self) -> None:
+        for _ in range(REQUEST_BATCH):
+            request = self.plane.next_request()
+            if request is None:
+                break
+            self._execute(request)
+        self._forget_closed()
+
+    def _execute(self, request: Request) -> None:
+        client = self.clients.get(request.connection)
+        if client is None:
+            return  # closed meanwhile
+        found = self.dispatcher.find(request)
+        if isinstance(found, bytes):
+            self._answer(request, "", found)
+            return
+        name, handler = found
+        client.last_cold, client.last_cold_position = name, request.command
+        try:
+            outcome = handler(self, request)
+        except OortError as failure:
+            outcome = _failure(failure)
+        except Exception:
+            log.exception("command %s failed", name)
+            outcome = b"-ERR internal error, see the server's log\r\n"
+        if isinstance(outcome, GeneratorType):
+            self.run_job(outcome, lambda result: self._finished(request, name, result))
+        elif isinstance(outcome, Later):
+            late = outcome
+            self.loop.after(late.seconds, lambda: self._answer(request, name, late.reply))
+        elif isinstance(outcome, bytes | Reply):
+            self._answer(request, name, outcome)
+
+    def run_job(self, job: Job[Any], done: Callable[[Any], None]) -> None:
+        """Run a job on the helper thread; done(result or exception) runs on the main loop."""
+        call = self.loop.call_soon_from_thread
+        self.jobs.submit(job, lambda result: call(lambda: done(result)))
+
+    def _finished(self, request: Request, name: str, result: Answer | Exception) -> None:
+        if isinstance(result, OortError):
+            result = _failure(result)
+        elif isinstance(result, Exception):
+            log.error("command %s failed", name, exc_info=result)
+            result = b"-ERR internal error, see the server's log\r\n"
+        self._answer(request, name, result)
+
+    def _answer(self, request: Request, name: str, answer: Answer) -> None:
+        self.dispatcher.count(name, answer)
+        self.plane.reply(request.connection, Reply(answer) if isinstance(answer, bytes) else answer)
+
+    # ---- settings and figures -----------------------------------------------
+
+    def change_settings(self, changes: dict[str, Any]) -> tuple[str, str] | None:
+        """Apply checked values, all of them; or the parameter and the reason why not, and none."""
+        wanted = changes.get("max_clients", 0)
+        if wanted > self.client_room:
+            return (
+                "maxclients",
+                "The operating system is not able to handle the specified number of clients, try"
+                f" with {self.client_room}",
+            )
+        for field, value in changes.items():
+            self.configuration = self.configuration.with_setting(field, value, "CONFIG SET")
+        if "fsync" in changes:
+            self.store.set_fsync(changes["fsync"])
+        self.plane.set_limits(limits_of(self.settings))
+        return None
+
+    def reset_stats(self) -> None:
+        self.plane.reset_stats()
+        self.dispatcher.stats.clear()
+        self.received_connections = 0
+        self.rejected_connections = 0
+        self._last_stats = self.plane.stats()
+
+    def sample_memory(self) -> int:
+        """The highest private memory seen by any sample, bytes."""
+        self._peak_memory = max(self._peak_memory, info.process_memory()["RssAnon"])
+        return self._peak_memory
+
+    def _sample(self) -> None:
+        now, stats, before = time.monotonic(), self.plane.stats(), self._last_stats
+        seconds = max(1e-9, now - self._last_sample)
+        self.rates = Rates(
+            max(0, stats.commands - before.commands) / seconds,
+            max(0, stats.bytes_in - before.bytes_in) / seconds,
+            max(0, stats.bytes_out - before.bytes_out) / seconds,
+        )
+        self._last_sample, self._last_stats = now, stats
+        self.sample_memory()
+
+    def _status(self) -> None:
+        keys = sum(self.store.stats().keys)
+        self.notifier.status(
+            f"{len(self.clients)} connections, {keys} keys, {self.rates.commands:.0f} commands/s"
+        )
+
+    def _store_events(self) -> None:
+        while (event := self.store.next_event()) is not None:
+            log_priority(*event)
+
+
+def _failure(failure: OortError) -> bytes:
+    return error(f"ERR {failure}")

@@ -1,0 +1,67 @@
+"""Commands that take long, or wait for the disk, on one helper thread beside the main loop.
+
+A job is a generator: it does a slice of work, yields, and its return value is the reply.  Jobs take turns
+slice by slice, so a SCAN does not wait for a KEYS over millions of keys that came first.  The
+thread has the only store session on the Python side.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Generator
+from typing import TypeVar
+
+Result = TypeVar("Result")
+Job = Generator[None, None, Result]
+
+
+class Jobs:
+    """One helper thread.  done(job's tag, result or exception) is called on that thread."""
+
+    def __init__(self, close_session: Callable[[], None]) -> None:
+        self._close_session = close_session
+        self._condition = threading.Condition()
+        self._queue: deque[tuple[Job[object], Callable[[object], None]]] = deque()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="cold", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def submit(self, job: Job[Result], done: Callable[[Result | Exception], None]) -> None:
+        with self._condition:
+            self._queue.append((job, done))  # type: ignore[arg-type]
+            self._condition.notify()
+
+    def stop(self) -> None:
+        """End after the slice in hand; jobs that are not finished are dropped."""
+        with self._condition:
+            self._stopping = True
+            self._condition.notify()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            while True:
+                with self._condition:
+                    while not self._queue and not self._stopping:
+                        self._condition.wait()
+                    if self._stopping:
+                        return
+                    job, done = self._queue.popleft()
+                self._slice(job, done)
+        finally:
+            self._close_session()
+
+    def _slice(self, job: Job[object], done: Callable[[object], None]) -> None:
+        try:
+            next(job)
+        except StopIteration as end:
+            done(end.value)
+        except Exception as error:  # handed to the main loop, which logs it and answers
+            done(error)
+        else:
+            with self._condition:
+                self._queue.append((job, done))

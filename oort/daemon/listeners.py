@@ -1,0 +1,105 @@
+"""Listening sockets, and what happens to a connection before the data plane gets it.
+
+Accepting is done in batches; a peer over the limit, or not allowed by protected mode, gets Redis's
+error text and is closed without the data plane ever knowing.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Iterator
+
+from oort.config import join_address, split_address
+from oort.errors import BootError
+
+BACKLOG = 4096  # the kernel caps it at net.core.somaxconn
+BATCH = 256  # connections accepted before the loop looks at anything else
+
+MAX_CLIENTS_REACHED = b"-ERR max number of clients reached\r\n"
+# Clients look for this very text.
+PROTECTED = (
+    b"-DENIED Redis is running in protected mode because protected mode is enabled and no password"
+    b" is set for the default user. In this mode connections are only accepted from the loopback"
+    b" interface. If you want to connect from external computers to Redis you may adopt one of the"
+    b" following solutions: 1) Just disable protected mode sending the command 'CONFIG SET"
+    b" protected-mode no' from the loopback interface by connecting to Redis from the same host the"
+    b" server is running, however MAKE SURE Redis is not publicly accessible from internet if you"
+    b" do so. Use CONFIG REWRITE to make this change permanent. 2) Alternatively you can just"
+    b" disable the protected mode by editing the Redis configuration file, and setting the"
+    b" protected mode option to 'no', and then restarting the server. 3) If you started the server"
+    b" manually just for testing, restart it with the '--protected-mode no' option. 4) Setup a an"
+    b" authentication password for the default user. NOTE: You only need to do one of the above"
+    b" things in order for the server to start accepting connections from the outside.\r\n"
+)
+
+
+def listen(address: str) -> list[socket.socket]:
+    """Bind and listen on every address the name stands for."""
+    host, port = split_address(address)
+    sockets: list[socket.socket] = []
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, kind, protocol, _, where in dict.fromkeys(found):
+            listener = socket.socket(family, kind | socket.SOCK_NONBLOCK, protocol)
+            sockets.append(listener)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            # Accepted sockets inherit it.
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            listener.bind(where)
+            listener.listen(BACKLOG)
+    except OSError as error:
+        for listener in sockets:
+            listener.close()
+        reason = error.strerror or str(error)
+        if error.errno == errno.EADDRINUSE:
+            reason = "the address is in use; stop the other server or choose another port"
+        raise BootError(f"cannot listen on {address}: {reason}") from error
+    return sockets
+
+
+def accept_batch(listener: socket.socket) -> Iterator[socket.socket]:
+    """The waiting connections, at most BATCH; raises OSError when there are no descriptors."""
+    for _ in range(BATCH):
+        try:
+            connection, _ = listener.accept()
+        except BlockingIOError:
+            return
+        except OSError as error:
+            # The peer gave up while it waited, or the network said so: not our failure.
+            if error.errno in (errno.ECONNABORTED, errno.EPROTO, errno.EPERM, errno.ENETDOWN):
+                continue
+            raise
+        yield connection
+
+
+def prepare(connection: socket.socket, keepalive: int) -> None:
+    connection.setblocking(False)
+    if keepalive:
+        options = socket.IPPROTO_TCP
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        connection.setsockopt(options, socket.TCP_KEEPIDLE, keepalive)
+        connection.setsockopt(options, socket.TCP_KEEPINTVL, max(1, keepalive // 3))
+        connection.setsockopt(options, socket.TCP_KEEPCNT, 3)
+
+
+def refuse(connection: socket.socket, text: bytes) -> None:
+    """Say why, as far as that is possible without waiting, and close."""
+    with connection:
+        try:
+            connection.setblocking(False)
+            connection.send(text)
+        except OSError:
+            return  # the peer has gone already; there is nobody left to tell
+
+
+def is_loopback(host: str) -> bool:
+    return host.startswith(("127.", "::ffff:127.")) or host == "::1"
+
+
+def names(connection: socket.socket) -> tuple[str, str, str]:
+    """Peer host, and peer and local address as host:port; raises OSError when the peer has gone."""
+    peer, local = connection.getpeername(), connection.getsockname()
+    return peer[0], join_address(peer[0], peer[1]), join_address(local[0], local[1])

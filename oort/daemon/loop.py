@@ -1,0 +1,110 @@
+"""The main thread's event loop: descriptors, timers, signals and calls from other threads.
+
+Nothing here knows what the callbacks do.  Every method but call_soon_from_thread belongs to the thread that
+runs the loop.  A callback must be short: nothing else is accepted or answered meanwhile.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import os
+import selectors
+import signal
+import time
+from collections import deque
+from collections.abc import Callable
+from types import FrameType
+
+Callback = Callable[[], None]
+
+
+class Loop:
+    def __init__(self) -> None:
+        self._selector = selectors.DefaultSelector()
+        self._timers: list[tuple[float, int, Callback]] = []
+        self._order = itertools.count()
+        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._calls: deque[Callback] = deque()
+        self._signals: dict[int, Callback] = {}
+        self._signal_read, self._signal_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._stopped = False
+        self.watch(self._wake, self._run_calls)
+        self.watch(self._signal_read, self._run_signals)
+
+    def watch(self, fd: int, callback: Callback) -> None:
+        """Call back whenever fd is readable."""
+        self._selector.register(fd, selectors.EVENT_READ, callback)
+
+    def unwatch(self, fd: int) -> None:
+        self._selector.unregister(fd)
+
+    def after(self, seconds: float, callback: Callback) -> None:
+        when = time.monotonic() + seconds
+        heapq.heappush(self._timers, (when, next(self._order), callback))
+
+    def every(self, seconds: float, callback: Callback) -> None:
+        """Call back again and again; the pause counts from the end of a call."""
+
+        def again() -> None:
+            callback()
+            self.after(seconds, again)
+
+        self.after(seconds, again)
+
+    def call_soon_from_thread(self, callback: Callback) -> None:
+        """Thread safe."""
+        self._calls.append(callback)
+        os.eventfd_write(self._wake, 1)
+
+    def on_signal(self, number: int, callback: Callback) -> None:
+        """The handler itself only marks that the signal came; the loop calls back."""
+        self._signals[number] = callback
+        signal.signal(number, self._ignore)
+
+    def _ignore(self, number: int, frame: FrameType | None) -> None:
+        """The wake-up descriptor has been written to by the interpreter already."""
+
+    def run(self) -> None:
+        """Run until stop()."""
+        signal.set_wakeup_fd(self._signal_write, warn_on_full_buffer=False)
+        try:
+            while not self._stopped:
+                for key, _ in self._selector.select(self._pause()):
+                    key.data()
+                self._run_timers()
+        finally:
+            signal.set_wakeup_fd(-1)
+
+    def stop(self) -> None:
+        self._stopped = True
+
+    def close(self) -> None:
+        self._selector.close()
+        for fd in (self._wake, self._signal_read, self._signal_write):
+            os.close(fd)
+
+    def _pause(self) -> float | None:
+        if not self._timers:
+            return None
+        return max(0.0, self._timers[0][0] - time.monotonic())
+
+    def _run_timers(self) -> None:
+        # Timers set by these callbacks wait for the next turn, so that a zero delay cannot starve
+        # the descriptors.
+        due = []
+        now = time.monotonic()
+        while self._timers and self._timers[0][0] <= now:
+            due.append(heapq.heappop(self._timers)[2])
+        for callback in due:
+            callback()
+
+    def _run_calls(self) -> None:
+        os.eventfd_read(self._wake)
+        for _ in range(len(self._calls)):
+            self._calls.popleft()()
+
+    def _run_signals(self) -> None:
+        for number in os.read(self._signal_read, 512):
+            if number in self._signals:
+                self._signals[number]()

@@ -1,0 +1,119 @@
+"""The oortd command: flags, and the layers of configuration in their order.
+
+Exit codes: 0 stopped as asked, 1 could not start or failed, 2 (argparse's) wrong usage.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Mapping
+from importlib.metadata import version as package_version
+from typing import NoReturn
+
+from oort.config import (
+    Configuration,
+    Layer,
+    environment_layer,
+    file_layer,
+    print_config,
+    resolve,
+)
+from oort.daemon import journal
+from oort.errors import BootError, ConfigError, OortError
+
+# Flags that set a setting, by the field they set.
+_FLAGS = {
+    "listen": "listen_address",
+    "data_dir": "data_dir",
+    "runtime_dir": "runtime_dir",
+    "store": "store_type",
+    "fsync": "fsync",
+    "workers": "workers",
+    "max_clients": "max_clients",
+    "log_level": "log_level",
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One line; the usage is what --help is for."""
+        self.exit(2, f"oortd: {message} (see oortd --help)\n")
+
+
+def parser() -> argparse.ArgumentParser:
+    made = _Parser(
+        prog="oortd",
+        description="A key/value store on disk that any Redis client can talk to.",
+        epilog="Flags win over the environment (OORT_...), which wins over the file.",
+        allow_abbrev=False,
+    )
+    made.add_argument("--standalone", action="store_true", help="serve alone, without a ring")
+    made.add_argument(
+        "--listen", action="append", metavar="HOST:PORT", help="where to listen (may be repeated)"
+    )
+    made.add_argument("--data-dir", metavar="DIR", help="directory of the store")
+    made.add_argument("--runtime-dir", metavar="DIR", help="directory on tmpfs")
+    made.add_argument("--store", metavar="TYPE", help="valuestore (on disk) or mapstore (in memory)")
+    made.add_argument("--fsync", metavar="POLICY", help="always, everysec or no")
+    made.add_argument("--workers", metavar="N", help="data-plane threads; 0: none; auto")
+    made.add_argument("--max-clients", metavar="N", help="connections served at a time")
+    made.add_argument("--log-level", metavar="LEVEL", help="debug, info, notice, warning or error")
+    made.add_argument("--config", metavar="FILE", help="configuration file")
+    made.add_argument(
+        "--print-config", action="store_true", help="show every setting and where it is from"
+    )
+    made.add_argument("--version", action="store_true", help="show the version")
+    return made
+
+
+def layers(arguments: argparse.Namespace, environment: Mapping[str, str]) -> list[Layer]:
+    flags = {
+        field: getattr(arguments, flag)
+        for flag, field in _FLAGS.items()
+        if getattr(arguments, flag) is not None
+    }
+    found = [environment_layer(environment), Layer("flags", flags)]
+    return [file_layer(arguments.config), *found] if arguments.config else found
+
+
+def _is_true(text: str) -> bool:
+    if text.lower() not in ("", "true", "false", "1", "0", "yes", "no"):
+        raise ConfigError(f"environment: OORTD_SKIP_SRV = {text!r}: must be true or false")
+    return text.lower() in ("true", "1", "yes")
+
+
+def _check_standalone(arguments: argparse.Namespace, environment: Mapping[str, str]) -> None:
+    if not arguments.standalone and not _is_true(environment.get("OORTD_SKIP_SRV", "")):
+        raise BootError(
+            "this oortd cannot join a ring: start it with --standalone or with OORTD_SKIP_SRV=true"
+        )
+
+
+def main(argv: list[str] | None = None) -> int:
+    arguments = parser().parse_args(argv)
+    environment = os.environ
+    version = package_version("oort")
+    if arguments.version:
+        print(f"oortd {version}")
+        return 0
+    journal.start(environment)
+    try:
+        configuration: Configuration = resolve(layers(arguments, environment))
+        if arguments.print_config:
+            sys.stdout.write(print_config(configuration))
+            return 0
+        _check_standalone(arguments, environment)
+        journal.set_level(configuration.settings.log_level)
+        # Imported late: --version, --print-config and wrong settings need no store.
+        from oort.daemon.boot import serve
+
+        return serve(configuration, environment, version=version, config_file=arguments.config)
+    except OortError as error:
+        journal.log.critical("cannot start: %s", error)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

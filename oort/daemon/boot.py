@@ -142,7 +142,7 @@ def serve(
         # Ports first: a second oortd must not touch the data before it finds the port taken.
         sockets: list[socket.socket] = []
         for address in settings.listen_address:
-            for listener in listeners.listen(address):
+            for listener in listeners.bind(address):
                 sockets.append(undo.enter_context(listener))
         prepare_data_dir(settings.data_dir)
         notifier.status("opening the store")
@@ -150,6 +150,8 @@ def serve(
         undo.callback(store.close)
         session = store.session()
         undo.callback(session.close)
+        for listener in sockets:
+            listeners.start_listening(listener)
         plane = DataPlane(store.handle, settings.workers, limits_of(settings))
         undo.pop_all()  # from here on the daemon closes them
         daemon = Daemon(

@@ -1,9 +1,9 @@
-"""Glob patterns with exactly Redis's meaning, in time linear in pattern times text.
+"""Glob patterns with exactly Redis's meaning, in time bounded by pattern times text.
 
 `*` any bytes, `?` one byte, `[abc]`, `[a-z]` (either order), `[^...]`, `\\x` the byte x itself.  An
-unclosed class ends with the pattern.  A pattern is compiled once into tokens; patterns with at
-most one star, and any others without classes, go through `re`, which cannot blow up on them;
-the rest are matched with the single-star backtrack.
+unclosed class ends with the pattern.  A pattern is compiled once.  With at most one star it becomes a
+regular expression that has nothing to try twice; with more, the pieces between the stars are searched
+for one after the other.
 """
 
 from __future__ import annotations

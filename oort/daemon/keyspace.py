@@ -18,6 +18,14 @@ from oort.daemon.reply import OK
 if TYPE_CHECKING:
     from oort.daemon.daemon import Daemon
 
+MEMORY_HELP = (
+    "MEMORY <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
+    "USAGE <key> [SAMPLES <count>]",
+    "    Return the bytes that <key> and its value take in the store, index included.",
+    "HELP",
+    "    Prints this help.",
+)
+
 SLICE_KEYS = 1000  # keys visited between two yields: about a millisecond
 CURSOR_END = 2**48
 
@@ -124,3 +132,8 @@ def memory_usage(daemon: Daemon, request: Request) -> Job[bytes]:
     yield
     size = daemon.session.stored_bytes(request.database, argv[2])
     return reply.null(request.protocol) if size is None else reply.integer(size)
+
+
+@handles("memory|help")
+def memory_help(daemon: Daemon, request: Request) -> bytes:
+    return reply.simples(MEMORY_HELP)

@@ -34,8 +34,8 @@ PROTECTED = (
 )
 
 
-def listen(address: str) -> list[socket.socket]:
-    """Bind and listen on every address the name stands for."""
+def bind(address: str) -> list[socket.socket]:
+    """Bind every address the name stands for.  Nobody can connect before start_listening."""
     host, port = split_address(address)
     sockets: list[socket.socket] = []
     try:
@@ -49,15 +49,25 @@ def listen(address: str) -> list[socket.socket]:
             # Accepted sockets inherit it.
             listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             listener.bind(where)
-            listener.listen(BACKLOG)
     except OSError as error:
         for listener in sockets:
             listener.close()
-        reason = error.strerror or str(error)
-        if error.errno == errno.EADDRINUSE:
-            reason = "the address is in use; stop the other server or choose another port"
-        raise BootError(f"cannot listen on {address}: {reason}") from error
+        raise _cannot_listen(address, error) from error
     return sockets
+
+
+def start_listening(listener: socket.socket) -> None:
+    try:
+        listener.listen(BACKLOG)
+    except OSError as error:  # another process bound it as well and was faster
+        raise _cannot_listen(join_address(*listener.getsockname()[:2]), error) from error
+
+
+def _cannot_listen(address: str, error: OSError) -> BootError:
+    reason = error.strerror or str(error)
+    if error.errno == errno.EADDRINUSE:
+        reason = "the address is in use; stop the other server or choose another port"
+    return BootError(f"cannot listen on {address}: {reason}")
 
 
 def accept_batch(listener: socket.socket) -> Iterator[socket.socket]:

@@ -194,7 +194,8 @@ int32_t oort_set_expiry(oort_session *session, const oort_key *key, int64_t expi
 
 /* All or nothing: writes between begin and commit become visible, and survive a
  * crash, together.  bytes is the sum of key and value sizes.  Any error before commit
- * (OORT_COLD too) must be answered by oort_batch_abort. A key may come twice; the last wins. */
+ * (OORT_COLD too) must be answered by oort_batch_abort. A key may come twice; the last wins.
+ * Keys and parts must stay where they are until commit. */
 int32_t oort_batch_begin(oort_session *session, uint32_t count, uint64_t bytes);
 int32_t oort_batch_commit(oort_session *session);
 void oort_batch_abort(oort_session *session);
@@ -260,6 +261,19 @@ typedef struct oort_command_info {
 uint32_t oort_command_count(void);
 const oort_command_info *oort_command_at(uint32_t position);
 int32_t oort_command_find(const uint8_t *name, size_t size); /* any case; -1: unknown */
+
+/* ---- the request parser alone ------------------------------------------- */
+
+/* RESP requests from bytes that come in pieces, as the data plane parses them. */
+typedef struct oort_parser oort_parser;
+oort_parser *oort_parser_open(void); /* NULL: memory is short */
+void oort_parser_close(oort_parser *parser);
+int32_t oort_parser_feed(oort_parser *parser, const uint8_t *data, uint64_t size);
+/* OORT_OK: a request, good until the next call (argc 0: an empty one); OORT_MISSING: more bytes are
+ * needed; OORT_ERR_ARGUMENT: a protocol error, oort_parser_error says which. */
+int32_t oort_parser_next(oort_parser *parser, uint64_t bulk_cap, bool authenticated,
+                         const oort_bytes **argv, uint32_t *argc);
+const char *oort_parser_error(const oort_parser *parser);
 
 /* ---- the data plane ----------------------------------------------------- */
 

@@ -246,6 +246,14 @@ struct segment *segment_load(int directory_fd, uint64_t sequence, const uint8_t 
     return loaded;
 }
 
+int32_t segment_reopen(int directory_fd, struct segment *segment, oort_error *error)
+{
+    char name[NAME_BYTES];
+    segment_name(name, segment->sequence, "log");
+    segment->fd = openat(directory_fd, name, O_RDWR | O_CLOEXEC);
+    return segment->fd < 0 ? failure(error, "open it", segment->sequence) : OORT_OK;
+}
+
 int32_t segment_sync(struct segment *segment, oort_error *error)
 {
     uint64_t tail = atomic_load_explicit(&segment->tail, memory_order_acquire);

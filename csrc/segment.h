@@ -23,7 +23,12 @@
 #define SEGMENT_BYTES_MAX (UINT64_C(1) << (SEGMENT_OFFSET_BITS + 3))
 #define SEGMENT_EXTENT_BYTES (256u * 1024u) /* granule of the residency clock */
 
-enum segment_state { SEGMENT_ACTIVE = 0, SEGMENT_SEALING = 1, SEGMENT_SEALED = 2 };
+enum segment_state {
+    SEGMENT_ACTIVE = 0,
+    SEGMENT_SEALING = 1, /* waits for its table of contents */
+    SEGMENT_CLOSING = 2, /* a thread is writing that table */
+    SEGMENT_SEALED = 3
+};
 
 struct segment {
     uint64_t sequence;
@@ -48,6 +53,7 @@ struct segment {
     bool quarantined;       /* holds damage: never compacted away */
     _Atomic uint32_t *extents; /* residency clock's tick when last seen in memory */
     uint32_t extent_count;
+    struct segment *next_released;
 };
 
 static inline uint64_t segment_location(uint32_t slot, uint64_t offset)
@@ -76,6 +82,8 @@ struct segment *segment_create(int directory_fd, uint64_t sequence, uint32_t slo
 struct segment *segment_load(int directory_fd, uint64_t sequence, const uint8_t store_id[16],
                       bool any_store, oort_error *error);
 void segment_free(struct segment *segment);
+/* Open the file of a loaded segment again, to seal it anew. */
+int32_t segment_reopen(int directory_fd, struct segment *segment, oort_error *error);
 int32_t segment_unlink(int directory_fd, uint64_t sequence);
 
 /* fdatasync up to the tail as it is now; persists how far, at most once a second. */

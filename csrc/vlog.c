@@ -172,6 +172,11 @@ void vlog_close(struct vlog *log)
         if (segment != NULL)
             segment_free(segment);
     }
+    while (log->released != NULL) {
+        struct segment *segment = log->released;
+        log->released = segment->next_released;
+        segment_free(segment);
+    }
     free((void *)log->table);
     free(log->directory);
     (void)close(log->directory_fd);
@@ -230,11 +235,12 @@ static void retire(struct vlog *log, struct segment *segment)
 void vlog_writer_close(struct log_writer *writer)
 {
     struct vlog *log = writer->log;
-    if (writer->active != NULL)
+    if (writer->active != NULL) {
         retire(log, writer->active);
-    writer->active = NULL;
-    atomic_store(&writer->mark->applied, 0);
-    atomic_store(&writer->mark->sequence, 0);
+        writer->active = NULL;
+        atomic_store(&writer->mark->applied, 0);
+        atomic_store(&writer->mark->sequence, 0);
+    }
     (void)pthread_mutex_lock(&log->mutex);
     log->marks_used[writer->mark - log->checkpoint->marks] = 0;
     (void)pthread_mutex_unlock(&log->mutex);
@@ -305,7 +311,8 @@ int32_t vlog_prepare(struct vlog *log, oort_error *error)
     uint32_t slot = 0;
     uint64_t sequence = 0;
     (void)pthread_mutex_lock(&log->mutex);
-    bool needed = log->standby == NULL;
+    /* Nobody writes, nobody needs one. */
+    bool needed = log->standby == NULL && log->open_count != 0;
     if (needed)
         result = claim_slot(log, &slot, &sequence, error);
     (void)pthread_mutex_unlock(&log->mutex);
@@ -482,6 +489,7 @@ int32_t vlog_seal_pending(struct vlog *log, oort_error *error)
         for (uint32_t i = 0; i < log->open_count && log->pending_seals != 0; i++) {
             if (atomic_load(&log->open_segments[i]->state) == SEGMENT_SEALING) {
                 segment = log->open_segments[i];
+                atomic_store(&segment->state, SEGMENT_CLOSING);
                 log->pending_seals--;
                 break;
             }
@@ -493,6 +501,7 @@ int32_t vlog_seal_pending(struct vlog *log, oort_error *error)
         if (result != OORT_OK) {
             /* It stays as it is, readable and recoverable by a scan; a full disk heals. */
             (void)pthread_mutex_lock(&log->mutex);
+            atomic_store(&segment->state, SEGMENT_SEALING);
             log->pending_seals++;
             (void)pthread_mutex_unlock(&log->mutex);
             return result;
@@ -525,6 +534,45 @@ void vlog_release(struct vlog *log, struct segment *segment)
     atomic_store(&log->checkpoint->live_bytes[segment->slot], 0);
     atomic_store(&log->checkpoint->segment_flags[segment->slot], 0);
     log->segment_count--;
+    segment->next_released = log->released;
+    log->released = segment;
     (void)pthread_mutex_unlock(&log->mutex);
-    segment_free(segment);
+    vlog_reap(log);
+}
+
+void vlog_reap(struct vlog *log)
+{
+    (void)pthread_mutex_lock(&log->mutex);
+    for (struct segment **place = &log->released; *place != NULL;) {
+        struct segment *segment = *place;
+        if (atomic_load(&segment->pins) == 0) {
+            *place = segment->next_released;
+            segment_free(segment);
+        } else {
+            place = &segment->next_released;
+        }
+    }
+    (void)pthread_mutex_unlock(&log->mutex);
+}
+
+int32_t vlog_adopt(struct vlog *log, struct segment *segment, uint64_t tail, oort_error *error)
+{
+    atomic_store(&segment->tail, tail);
+    if (atomic_load(&segment->synced) > tail)
+        atomic_store(&segment->synced, tail);
+    (void)atomic_fetch_or(&log->checkpoint->segment_flags[segment->slot], SEGMENT_APPLIED);
+    atomic_store(&segment->state, SEGMENT_SEALING);
+    if (log->open_count < LOG_WRITERS) {
+        (void)pthread_mutex_lock(&log->mutex);
+        log->open_segments[log->open_count++] = segment;
+        log->pending_seals++;
+        (void)pthread_mutex_unlock(&log->mutex);
+        return OORT_OK;
+    }
+    int32_t result = segment_seal(log->directory_fd, segment, error);
+    if (result == OORT_OK) {
+        (void)close(segment->fd);
+        segment->fd = -1;
+    }
+    return result;
 }

@@ -64,6 +64,7 @@ struct vlog {
     struct segment *open_segments[2 * LOG_WRITERS];
     uint32_t open_count;
     uint32_t pending_seals;
+    struct segment *released; /* unreachable, but some value in it is still being sent */
     uint8_t marks_used[LOG_WRITERS];
 
     struct segment *_Atomic *table; /* SEGMENT_SLOTS */
@@ -120,7 +121,11 @@ int32_t vlog_seal_pending(struct vlog *log, oort_error *error);
 int32_t vlog_prepare(struct vlog *log, oort_error *error);
 /* Remove a sealed segment's files; its memory goes when nothing can reach it any more (vlog_release). */
 int32_t vlog_unlink(struct vlog *log, struct segment *segment, oort_error *error);
-/* Free an unlinked segment, and its slot: nobody can reach it any more. */
+/* Give up an unlinked segment that no index entry points into: its slot is free at once, its memory
+ * once no value in it is pinned (vlog_reap). */
 void vlog_release(struct vlog *log, struct segment *segment);
+void vlog_reap(struct vlog *log);
+/* An unsealed segment found at open whose tail is now known: it will be sealed. */
+int32_t vlog_adopt(struct vlog *log, struct segment *segment, uint64_t tail, oort_error *error);
 
 #endif

@@ -103,7 +103,8 @@ typedef struct oort_value {
     int64_t expiry_ms; /* 0: never */
     uint64_t stamp;
     uint64_t stored_bytes; /* what the record takes in the store, index included */
-    void *pin;             /* the store's own */
+    void *origin;          /* the store's own: what a pin would keep */
+    void *pin;             /* what it keeps, NULL while unpinned */
 } oort_value;
 
 /* Where the bytes are that made a call answer OORT_COLD. */

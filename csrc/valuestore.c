@@ -304,7 +304,8 @@ static int32_t read_key(oort_session *base, const oort_key *key, oort_value *out
     out->expiry_ms = at.record->expiry_ms;
     out->stamp = index_stamp(at.entry);
     out->stored_bytes = stored;
-    out->pin = segment;
+    out->origin = segment;
+    out->pin = NULL;
     if (offset + record_size(record->key_size, record->value_size) >
             atomic_load_explicit(&segment->synced, memory_order_relaxed) ||
         at.offset >= atomic_load_explicit(&at.segment->synced, memory_order_relaxed))
@@ -314,9 +315,10 @@ static int32_t read_key(oort_session *base, const oort_key *key, oort_value *out
 
 static void pin(oort_session *base, oort_value *value)
 {
-    struct segment *segment = value->pin;
+    struct segment *segment = value->origin;
     (void)base;
     (void)atomic_fetch_add(&segment->pins, 1);
+    value->pin = segment;
 }
 
 static void unpin(oort_store *base, oort_value *value)
@@ -513,8 +515,12 @@ static int32_t write_key(oort_session *base, const oort_key *key, const oort_byt
     struct value_session *session = session_of(base);
     struct found at;
     uint64_t value_size = 0;
-    for (uint32_t i = 0; i < part_count; i++)
-        value_size += parts[i].size;
+    for (uint32_t i = 0; i < part_count; i++) {
+        if (parts[i].size > session->store->value_cap)
+            value_size = UINT64_MAX / 2; /* the sum must not wrap */
+        else if (value_size < UINT64_MAX / 2)
+            value_size += parts[i].size;
+    }
     int32_t result = check_write(session, value_size);
     if (result != OORT_OK)
         return result;
@@ -563,7 +569,7 @@ static int32_t set_expiry(oort_session *base, const oort_key *key, int64_t expir
         oort_bytes part = {value.data, value.size};
         return store_record(session, key, &at, true, &shape, &part, 1);
     }
-    struct segment *segment = value.pin;
+    struct segment *segment = value.origin;
     uint64_t offset = (uint64_t)(value.data - segment->map) - key->size - sizeof(record_header);
     record_target target = {.location = segment_location(segment->slot, offset),
                             .sequence = segment->sequence};

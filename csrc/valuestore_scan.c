@@ -86,19 +86,24 @@ int32_t valuestore_scan(oort_session *base, uint8_t database, oort_scan *scan)
 {
     struct value_session *session = session_of(base);
     struct valuestore *store = session->store;
-    uint32_t capacity = SCAN_ENTRIES;
+    uint32_t capacity = SCAN_ENTRIES, most = UINT32_MAX;
     uint64_t visited = 0;
+    if (scan->position >= POSITION_END) {
+        scan->position = scan->used = scan->count = 0; /* a cursor of nobody's: the walk is over */
+        return OORT_OK;
+    }
     index_entry *entries = malloc(capacity * sizeof *entries);
     if (entries == NULL)
         return OORT_ERR_NOMEM;
     scan->used = 0;
     scan->count = 0;
-    int32_t result = scan->position < POSITION_END ? OORT_OK : OORT_ERR_ARGUMENT;
+    int32_t result = OORT_OK;
     while (result == OORT_OK) {
         uint32_t slot = (uint32_t)(scan->position >> INDEX_TAG_BITS);
         uint32_t tag = (uint32_t)scan->position & ((1u << INDEX_TAG_BITS) - 1);
         uint32_t count = 0, next_tag = 0;
         uint64_t want = scan->want > visited ? scan->want - visited : 1;
+        want = want < most ? want : most;
         valuestore_lock_stripe(store, slot / STRIPE_SLOTS);
         result = index_scan_slot(store->index, slot, tag, entries,
                                  want < capacity ? (uint32_t)want : capacity, &count, &next_tag);
@@ -124,7 +129,12 @@ int32_t valuestore_scan(oort_session *base, uint8_t database, oort_scan *scan)
             continue;
         }
         if (result == OORT_ERR_TOO_BIG) {
-            /* The buffer is full: what it holds already is an answer. */
+            /* What the buffer holds already is an answer; else fewer entries, down to one position. */
+            if (scan->used == 0 && count > 1 && most > 1) {
+                most = count / 2;
+                result = OORT_OK;
+                continue;
+            }
             if (scan->used != 0)
                 result = OORT_OK;
             break;

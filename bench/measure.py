@@ -1,0 +1,145 @@
+"""Timed runs: redis-benchmark's lines against one server after the other.
+
+Every figure is a median over rounds that alternate between the servers, so that
+what else the machine does falls on all alike.  CPU time is the server's own, user
+and system, from /proc; the kernel's writeback works in threads of its own and is
+told separately, as far as /proc shows them.
+"""
+
+from __future__ import annotations
+
+import csv
+import shutil
+import subprocess
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+
+from oort.bench.load import Load, run
+
+from servers import Broken, Server, process_cpu_seconds
+
+CLIENTS = 50
+VALUE_BYTES = 100
+KEYSPACE = 1_000_000
+WRITEBACK = ("kworker", "jbd2", "xfsaild", "kswapd", "loop", "flush")
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of work: SET or GET at one depth of pipeline."""
+
+    operation: str
+    pipeline: int
+    requests: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.operation} P{self.pipeline}"
+
+
+@dataclass(frozen=True)
+class Sample:
+    requests_per_second: float
+    cpu_us: float  # of the server, per request
+    writeback_us: float  # of kernel threads, per request
+    p50_ms: float
+    p99_ms: float
+
+
+def benchmark_program() -> str:
+    """Path of redis-benchmark; Broken when there is none."""
+    path = shutil.which("redis-benchmark")
+    if path is None:
+        raise Broken("redis-benchmark is missing: apt-get install redis-tools")
+    return path
+
+
+def writeback_seconds() -> float:
+    """CPU time of the kernel threads that write dirty pages, summed over those /proc shows."""
+    total = 0.0
+    for directory in Path("/proc").iterdir():
+        if not directory.name.isdigit():
+            continue
+        try:
+            if (directory / "comm").read_text().startswith(WRITEBACK):
+                total += process_cpu_seconds(int(directory.name))
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it has ended meanwhile
+    return total
+
+
+def preload(server: Server, keyspace: int = KEYSPACE, prefix: str = "key:") -> float:
+    """Write every key redis-benchmark will ask for; seconds it took."""
+    result = run(
+        Load(
+            port=server.port,
+            clients=CLIENTS,
+            pipeline=16,
+            keys="sequential",
+            keyspace=keyspace,
+            requests=keyspace,
+            value_min=VALUE_BYTES,
+            value_max=VALUE_BYTES,
+            prefix=prefix,
+            timeout=120.0,
+        )
+    )
+    if result.errors():
+        raise Broken(f"{server.name}: while keys were loaded: {result.errors()}")
+    return result.seconds
+
+
+def sample(server: Server, line: Line) -> Sample:
+    """Run one line of redis-benchmark."""
+    kernel = writeback_seconds()
+    cpu = server.cpu_seconds()
+    rate, p50, p99 = benchmark(server.port, line)
+    cpu = server.cpu_seconds() - cpu
+    kernel = writeback_seconds() - kernel
+    return Sample(
+        requests_per_second=rate,
+        cpu_us=cpu * 1e6 / line.requests,
+        writeback_us=max(0.0, kernel) * 1e6 / line.requests,
+        p50_ms=p50,
+        p99_ms=p99,
+    )
+
+
+def benchmark(port: int, line: Line, host: str = "127.0.0.1") -> tuple[float, float, float]:
+    """Requests a second, p50 and p99 in ms, as redis-benchmark tells them."""
+    arguments = [benchmark_program(), "-h", host, "-p", str(port), "-c", str(CLIENTS),
+                 "-d", str(VALUE_BYTES), "-r", str(KEYSPACE), "-P", str(line.pipeline),
+                 "-n", str(line.requests), "-t", line.operation.lower(), "--csv"]  # fmt: skip
+    shown = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    rows = list(csv.DictReader(text for text in shown.stdout.splitlines() if text[:1] == '"'))
+    if shown.returncode != 0 or not rows or "rps" not in rows[0]:
+        said = (shown.stderr or shown.stdout).strip().splitlines() or ["nothing"]
+        raise Broken(f"redis-benchmark against port {port} failed: {said[-1]}")
+    row = rows[0]
+    return float(row["rps"]), float(row["p50_latency_ms"]), float(row["p99_latency_ms"])
+
+
+def summary(samples: list[Sample]) -> dict[str, float]:
+    """Median of every figure."""
+    rows = [asdict(one) for one in samples]
+    return {name: median(row[name] for row in rows) for name in rows[0]}
+
+
+def compare(
+    servers: list[Server], lines: list[Line], rounds: int, say: Callable[[str], None]
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Medians by line and server, over rounds that alternate."""
+    samples: dict[tuple[str, str], list[Sample]] = {}
+    for number in range(rounds):
+        for line in lines:
+            # Another one begins each round: none is always the one after a sync, say.
+            start = number % len(servers)
+            for server in servers[start:] + servers[:start]:
+                say(f"round {number + 1} of {rounds}: {line.name} against {server.name}")
+                samples.setdefault((line.name, server.name), []).append(sample(server, line))
+    return {
+        line.name: {server.name: summary(samples[line.name, server.name]) for server in servers}
+        for line in lines
+    }

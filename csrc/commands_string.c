@@ -322,7 +322,8 @@ static int32_t write_pairs(struct oort_call *call, const oort_key *keys, uint32_
         return status;
     }
     for (uint32_t i = 0; i < count && status == OORT_OK; i++) {
-        status = keyspace_write(call, &keys[i], call->argv[2 + 2 * i], 0);
+        /* The store looks at the parts again at commit: they are argv's, not copies. */
+        status = oort_write(call->session, &keys[i], &call->argv[2 + 2 * i], 1, 0);
     }
     if (status != OORT_OK) {
         oort_batch_abort(call->session);

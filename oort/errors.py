@@ -1,10 +1,13 @@
-"""The one error tree of oort: every error a caller may want to tell apart has a class here."""
+"""The one error tree of oort: every error a caller may want to tell apart has a class here.
+
+The text of an error is one line for the operator: the place, the cause, the cure.
+"""
 
 from __future__ import annotations
 
 
 class OortError(Exception):
-    """Base of every error of this package; its text is one line for the operator."""
+    """Base of every error of this package."""
 
 
 class ConfigError(OortError):
@@ -17,3 +20,72 @@ class BootError(OortError):
 
 class LoadError(OortError):
     """oort-bench cannot start a load: a contradiction, or a server that cannot be reached."""
+
+
+class StoreError(OortError):
+    """A store did not do what it was asked; `status` is the oort_status of csrc/oort.h.
+
+    The text is the C library's, which names place, cause and cure where it knows them; `cure` is
+    what helps against the cause in general.
+    """
+
+    cure = "restart oort; if it comes again, it is a fault in oort"
+
+    def __init__(self, text: str = "", *, status: int = 0, sys_errno: int = 0) -> None:
+        super().__init__(text or f"{type(self).__doc__} Cure: {self.cure}")
+        self.status = status
+        self.sys_errno = sys_errno
+
+
+class StoreMemoryError(StoreError):
+    """An allocation failed."""
+
+    cure = "give the process more memory, or use smaller values"
+
+
+class StoreIOError(StoreError):
+    """The kernel reported an I/O error."""
+
+    cure = "look into the kernel's log for the device, then restart"
+
+
+class StoreFullError(StoreError):
+    """Free disk space is below the watermark: reads go on, writes do not."""
+
+    cure = "free disk space: writes are accepted again by themselves"
+
+
+class StoreTooBigError(StoreError):
+    """A key, a value or a batch is over its cap."""
+
+    cure = "split it, or raise ValueCap"
+
+
+class StoreLockedError(StoreError):
+    """Another process has the data directory open."""
+
+    cure = "stop the other oortd, or use another data directory"
+
+
+class StoreFormatError(StoreError):
+    """The data directory was written by a newer version, or is not oort's."""
+
+    cure = "use the oort that wrote it, or another data directory"
+
+
+class StoreDamagedError(StoreError):
+    """A checksum does not match: this record cannot be served; the others can."""
+
+    cure = "write the key again, or restore it from a replica or a backup"
+
+
+class StoreFailedError(StoreError):
+    """An earlier I/O error was final: the store accepts no more writes."""
+
+    cure = "look into the kernel's log for the device, then restart"
+
+
+class StoreArgumentError(StoreError):
+    """The caller broke the contract in csrc/oort.h."""
+
+    cure = "this is a fault in the calling program"

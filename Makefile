@@ -1,0 +1,92 @@
+# What scripts and people rely on: build, run, test, test-system, soak, lint, bench, install, clean.
+#
+# Everything lives in .venv/; only what the apt line below names must be there before.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+APT_LINE := apt install git make gcc libc6-dev python3-venv python3-dev
+SYSTEM_PACKAGES := redis-server redis-tools clang libclang-rt-14-dev
+DESTDIR ?=
+PREFIX ?= /usr
+# Warnings are errors here, not in a user's build.
+export OORT_CFLAGS ?= -Werror
+
+NATIVE_SOURCES := $(wildcard csrc/*.c csrc/*.h csrc/*.def csrc/third_party/*.h) \
+    oort/native_build.py setup.py
+
+.PHONY: build run test test-system soak lint bench install clean
+.DEFAULT_GOAL := build
+
+build: $(VENV)/.native
+
+# ---- the virtual environment ------------------------------------------------
+
+$(VENV)/.checked:
+	@command -v gcc >/dev/null || { echo "gcc is missing: $(APT_LINE)" >&2; exit 1; }
+	@printf '#include <stdio.h>\n' | gcc -E - >/dev/null 2>&1 || \
+	    { echo "the C library's headers (libc6-dev) are missing: $(APT_LINE)" >&2; exit 1; }
+	@command -v $(PYTHON) >/dev/null || \
+	    { echo "$(PYTHON) (python3) is missing: $(APT_LINE)" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	    { echo "$(PYTHON) is older than Python 3.11: use make PYTHON=..." >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+	    { echo "python3-venv is missing: $(APT_LINE)" >&2; exit 1; }
+	@$(PYTHON) -c 'import os, sys, sysconfig; \
+	    sys.exit(not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")))' || \
+	    { echo "python3-dev (Python.h) is missing: $(APT_LINE)" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.tools: $(VENV)/.checked pyproject.toml
+	$(BIN)/python -m pip install -q --disable-pip-version-check 'setuptools==84.2.1' 'cffi==2.1.1'
+	@rm -f $(VENV)/.native
+	$(BIN)/python -m pip install -q --disable-pip-version-check --no-build-isolation -e '.[dev]'
+	@touch $@
+
+# pip has compiled the library already when .tools is new; then this finds nothing to do.
+$(VENV)/.native: $(VENV)/.tools $(NATIVE_SOURCES)
+	@$(BIN)/python setup.py -q build_ext --inplace
+	@touch $@
+
+# ---- using it ---------------------------------------------------------------
+
+run: build
+	$(BIN)/oortd --standalone --listen 127.0.0.1:6139 --data-dir ./var
+
+# Needs pip only.  Tests that need more are marked `system` and run in test-system.
+test: build
+	$(MAKE) -C csrc test
+	$(BIN)/python -m pytest -q
+
+test-system: build
+	@[ "$$(id -u)" = 0 ] || { echo "make test-system installs packages: run it as root" >&2; exit 1; }
+	@dpkg -s $(SYSTEM_PACKAGES) >/dev/null 2>&1 || { apt-get update -q && \
+	    DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends \
+	    $(SYSTEM_PACKAGES); }
+	$(MAKE) -C csrc asan
+	$(MAKE) -C csrc tsan
+	$(MAKE) -C csrc fuzz
+	$(BIN)/python -m pytest -q -m system
+
+soak: build
+	$(BIN)/python -m pytest -q -m soak
+
+lint: build
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy oort
+	$(MAKE) -C csrc warnings
+
+bench: build
+	$(BIN)/python bench/run.py $(if $(TARGET),--target $(TARGET))
+
+# For packagers: into $(DESTDIR)$(PREFIX), with the Python that is named.
+install:
+	$(PYTHON) -m pip install --no-deps --ignore-installed --no-warn-script-location \
+	    $(if $(DESTDIR),--root $(DESTDIR)) --prefix $(PREFIX) .
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info oort/_native.abi3.so oort/_native.c
+	find oort tests bench -name __pycache__ -type d -prune -exec rm -rf {} +
+	$(MAKE) -C csrc clean

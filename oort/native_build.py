@@ -1,0 +1,51 @@
+"""How oort._native is compiled: the C library of csrc/ behind cffi in API mode, as abi3.
+
+setup.py names `ffibuilder`.  The declarations are the text of csrc/oort.h between its two cffi
+marks, so there is no second list to keep.  Paths are relative to the project's root, where
+setuptools runs.  OORT_CFLAGS adds compiler flags: our own builds set -Werror, which a user's
+newer compiler must not have to pass.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+from pathlib import Path
+
+from cffi import FFI
+
+FLAGS = ["-std=c11", "-D_GNU_SOURCE", "-O2", "-Wall", "-Wextra", "-fvisibility=hidden"]
+
+
+def declarations(header: str) -> str:
+    """What stands between the marks; an error when a mark is missing or comes twice."""
+    before, begin, rest = header.partition("/* cffi: begin */")
+    inside, end, after = rest.partition("/* cffi: end */")
+    if not begin or not end or "/* cffi:" in before + inside + after:
+        raise ValueError("csrc/oort.h: there must be one 'cffi: begin' and one 'cffi: end' after it")
+    return inside
+
+
+def build() -> FFI:
+    csrc = Path("csrc")
+    ffi = FFI()
+    ffi.cdef(declarations((csrc / "oort.h").read_text(encoding="utf-8")))
+    ffi.set_source(
+        "oort._native",
+        '#include "oort.h"',
+        sources=sorted(str(path) for path in csrc.glob("*.c")),
+        depends=sorted(
+            str(path)
+            for pattern in ("*.h", "*.def", "third_party/*.h")
+            for path in csrc.glob(pattern)
+        ),
+        include_dirs=["csrc", "csrc/third_party"],
+        extra_compile_args=FLAGS + shlex.split(os.environ.get("OORT_CFLAGS", "")),
+        extra_link_args=shlex.split(os.environ.get("OORT_LDFLAGS", "")),
+        libraries=["pthread", "m"],
+        py_limited_api=True,
+    )
+    return ffi
+
+
+ffibuilder = build()

@@ -1,0 +1,21 @@
+"""The stores from Python: the typed face of the oort_store and oort_session calls in csrc/oort.h.
+
+    with open_store("valuestore", StoreConfig(directory="/var/lib/oort")) as store:
+        with store.session() as session:
+            session.set(0, b"key", b"value")
+"""
+
+from oort.store.config import STORE_TYPES, StoreConfig
+from oort.store.session import Entry, Session
+from oort.store.store import Event, Store, StoreStats, open_store
+
+__all__ = [
+    "STORE_TYPES",
+    "Entry",
+    "Event",
+    "Session",
+    "Store",
+    "StoreConfig",
+    "StoreStats",
+    "open_store",
+]

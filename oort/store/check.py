@@ -1,0 +1,42 @@
+"""From an oort_status to the exception that names its cause."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from oort._native import ffi, lib
+from oort.errors import (
+    StoreArgumentError,
+    StoreDamagedError,
+    StoreError,
+    StoreFailedError,
+    StoreFormatError,
+    StoreFullError,
+    StoreIOError,
+    StoreLockedError,
+    StoreMemoryError,
+    StoreTooBigError,
+)
+
+_CAUSES: dict[int, type[StoreError]] = {
+    lib.OORT_ERR_NOMEM: StoreMemoryError,
+    lib.OORT_ERR_IO: StoreIOError,
+    lib.OORT_ERR_FULL: StoreFullError,
+    lib.OORT_ERR_TOO_BIG: StoreTooBigError,
+    lib.OORT_ERR_LOCKED: StoreLockedError,
+    lib.OORT_ERR_FORMAT: StoreFormatError,
+    lib.OORT_ERR_DAMAGED: StoreDamagedError,
+    lib.OORT_ERR_FAILED: StoreFailedError,
+    lib.OORT_ERR_ARGUMENT: StoreArgumentError,
+}
+
+
+def store_error(status: int, text: str, sys_errno: int = 0) -> StoreError:
+    """The exception for a status, in the library's words where it has any."""
+    return _CAUSES.get(status, StoreError)(text, status=status, sys_errno=sys_errno)
+
+
+def reported(error: Any) -> StoreError:
+    """The exception for an oort_error that a call has filled."""
+    text = ffi.string(error.text).decode("utf-8", "replace")
+    return store_error(error.code, text, error.sys_errno)

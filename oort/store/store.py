@@ -1,0 +1,167 @@
+"""An open store: open it, ask it, close it.  Keys are reached through its sessions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+from oort._native import ffi, lib
+from oort.errors import StoreArgumentError
+from oort.store.check import reported, store_error
+from oort.store.config import FSYNC_POLICIES, STORE_TYPES, StoreConfig
+from oort.store.session import Session
+
+
+@dataclass(frozen=True, slots=True)
+class StoreStats:
+    """The figures of oort_store_stats, as they stand in csrc/oort.h."""
+
+    keys: tuple[int, ...]  # by database
+    expired_keys: int
+    segments: int
+    log_bytes: int
+    live_bytes: int
+    index_bytes: int
+    compactions: int
+    compacted_bytes: int
+    syncs: int
+    unsynced_bytes: int
+    damaged_records: int
+    damaged_bytes: int
+    cut_bytes: int
+    recovered_records: int
+    free_bytes: int
+    last_sync_ms: int
+    recovery: int
+    read_only: int
+    failed: int
+    compacting: int
+
+
+class Event(NamedTuple):
+    """Something for the operator to know; `level` is a syslog priority."""
+
+    level: int
+    text: str
+
+
+_STATS_FIELDS = tuple(StoreStats.__dataclass_fields__)
+
+
+def _fsync_number(policy: str) -> int:
+    try:
+        return FSYNC_POLICIES.index(policy)
+    except ValueError:
+        raise StoreArgumentError(
+            f"fsync is {policy!r}, not one of {', '.join(FSYNC_POLICIES)}"
+        ) from None
+
+
+def open_store(store_type: str, config: StoreConfig) -> Store:
+    """Open a store of one of STORE_TYPES."""
+    if store_type not in STORE_TYPES:
+        raise StoreArgumentError(
+            f"store type is {store_type!r}, not one of {', '.join(STORE_TYPES)}"
+        )
+    opener = lib.oort_valuestore_open if store_type == "valuestore" else lib.oort_mapstore_open
+    directory = ffi.new("char[]", config.directory.encode())
+    runtime = (
+        ffi.NULL
+        if config.runtime_directory is None
+        else ffi.new("char[]", config.runtime_directory.encode())
+    )
+    native = ffi.new(
+        "oort_store_config *",
+        {
+            "directory": directory,
+            "runtime_directory": runtime,
+            "segment_bytes": config.segment_bytes,
+            "value_cap": config.value_cap,
+            "free_bytes_low": config.free_bytes_low,
+            "compaction_bytes_per_second": config.compaction_bytes_per_second,
+            "compaction_dead_percent": config.compaction_dead_percent,
+            "tombstone_age_seconds": config.tombstone_age_seconds,
+            "fsync": _fsync_number(config.fsync),
+            "background": config.background,
+        },
+    )
+    error = ffi.new("oort_error *")
+    handle = opener(native, error)
+    if handle == ffi.NULL:
+        raise reported(error)
+    return Store(handle)
+
+
+class Store:
+    """Thread safe but for close(), which must come after every session's."""
+
+    def __init__(self, handle: Any) -> None:
+        self._handle: Any = handle
+
+    @property
+    def handle(self) -> Any:
+        """The oort_store pointer, for other parts of the C library."""
+        if self._handle is None:
+            raise StoreArgumentError("the store is closed")
+        return self._handle
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Sync and close; a second call does nothing.  An error means the last sync failed."""
+        if self._handle is None:
+            return
+        handle, self._handle = self._handle, None
+        error = ffi.new("oort_error *")
+        if lib.oort_store_close(handle, error) < 0:
+            raise reported(error)
+
+    def session(self) -> Session:
+        error = ffi.new("oort_error *")
+        session = lib.oort_session_open(self.handle, error)
+        if session == ffi.NULL:
+            raise reported(error)
+        return Session(self.handle, session)
+
+    def stats(self) -> StoreStats:
+        native = ffi.new("oort_store_stats *")
+        lib.oort_store_get_stats(self.handle, native)
+        figures = {name: getattr(native, name) for name in _STATS_FIELDS if name != "keys"}
+        return StoreStats(keys=tuple(native.keys), **figures)
+
+    def set_fsync(self, policy: str) -> None:
+        status = lib.oort_store_set_fsync(self.handle, _fsync_number(policy))
+        if status < 0:
+            raise store_error(status, f"fsync cannot be set to {policy}")
+
+    def sync(self) -> None:
+        """Make everything acknowledged durable; blocks."""
+        error = ffi.new("oort_error *")
+        if lib.oort_store_sync(self.handle, error) < 0:
+            raise reported(error)
+
+    def compact(self, dead_percent: int) -> None:
+        """Compact whatever has more dead bytes than so many percent; blocks."""
+        error = ffi.new("oort_error *")
+        if lib.oort_store_compact(self.handle, dead_percent, error) < 0:
+            raise reported(error)
+
+    def event_fd(self) -> int:
+        """Readable while an event waits."""
+        return int(lib.oort_store_event_fd(self.handle))
+
+    def next_event(self) -> Event | None:
+        native = ffi.new("oort_event *")
+        if lib.oort_store_next_event(self.handle, native) == 0:
+            return None
+        return Event(native.level, ffi.string(native.text).decode("utf-8", "replace"))

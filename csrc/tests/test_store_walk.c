@@ -163,6 +163,7 @@ static void test_random_key(fixture *f)
     static uint8_t seen[1000];
     int distinct = 0;
 
+    memset(seen, 0, sizeof seen);
     CHECK(oort_store_random_key(f->session, 0, buffer, &size) == OORT_MISSING);
     for (int i = 0; i < 3; i++) {
         (void)snprintf(name, sizeof name, "key %d", i);

@@ -6,10 +6,10 @@
  *
  * Contract of oort_execute
  *  - OORT_CALL_DONE: the reply (an error is one too) is in the output.
- *  - OORT_CALL_COLD: the disk must be read first: oort_fetch(store, oort_session_cold(session)) on a
- *    thread that may block, then the same call again. Nothing was changed, nothing was appended.
- *  - OORT_CALL_NOT_HOT: known, its arity is right and its caller may run it, but Python executes it. Nothing
- *    was appended. Subcommands are not looked at.
+ *  - OORT_CALL_COLD: the disk must be read first: oort_fetch(store, oort_session_cold(session)) on
+ *    a thread that may block, then the same call again. Nothing was changed, nothing was appended.
+ *  - OORT_CALL_NOT_HOT: known, its arity is right and its caller may run it, but Python executes
+ *    it. Nothing was appended. Subcommands are not looked at.
  *  - The output failing (memory) is sticky in call->output->failed.
  */
 #ifndef OORT_COMMANDS_H
@@ -44,7 +44,8 @@ struct oort_call {
 
 int32_t oort_execute(struct oort_call *call);
 
-/* The key positions of a request of this command, for prefetching: argv index of the first key, or 0. */
+/* The key positions of a request of this command, for prefetching: argv index of the first key,
+ * or 0. */
 uint32_t oort_command_first_key(int32_t command);
 
 typedef int32_t (*oort_handler)(struct oort_call *call);

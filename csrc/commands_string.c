@@ -1,8 +1,8 @@
 /*
  * commands_string.c: the hot commands that read or write string values, and PING and ECHO.
  *
- * Each reads what it needs before it writes; a reply that must precede the write (an old value) is taken back
- * when the write does not succeed. Replies and errors are those of Redis 7.0.
+ * Each reads what it needs before it writes; a reply that must precede the write (an old value) is
+ * taken back when the write does not succeed. Replies and errors are those of Redis 7.0.
  */
 #include <errno.h>
 #include <math.h>
@@ -245,7 +245,8 @@ int32_t command_getset(struct oort_call *call)
     return keyspace_close(call, set_conditionally(call, &key, &options, 0));
 }
 
-/* Reply with the value, then remove the key or change its expiry; nothing is replied if that fails. */
+/* Reply with the value, then remove the key or change its expiry; nothing is replied if that
+ * fails. */
 static int32_t get_and_change(struct oort_call *call, const oort_key *key, oort_value *value,
                               bool remove, bool set_expiry, int64_t expiry)
 {
@@ -543,7 +544,8 @@ int32_t command_incrbyfloat(struct oort_call *call)
     return keyspace_close(call, status);
 }
 
-/* Overwrite from offset on: what is before, zeros up to the offset, the new bytes, what is after. */
+/* Overwrite from offset on: what is before, zeros up to the offset, the new bytes, what is
+ * after. */
 static int32_t write_range(struct oort_call *call, const oort_key *key, const oort_value *old,
                            uint64_t offset)
 {

@@ -1,6 +1,6 @@
 /*
- * keyspace.c: opening and closing of keys, the store's answers as replies, argument checks that several
- * commands share. Contract in keyspace.h.
+ * keyspace.c: opening and closing of keys, the store's answers as replies, argument checks that
+ * several commands share. Contract in keyspace.h.
  */
 #include "keyspace.h"
 
@@ -11,7 +11,8 @@
 #include "store.h"
 
 #define ERROR_BYTES 640
-/* A record that a fetch has just brought in can be pushed out again; more often than this is an I/O problem. */
+/* A record that a fetch has just brought in can be pushed out again; more often than this is an
+ * I/O problem. */
 #define FETCH_ATTEMPTS 100
 
 int32_t call_error(struct oort_call *call, const char *text)

@@ -2,9 +2,9 @@
  * keyspace.h: what a hot command does with the store, in Redis's words.
  *
  * A handler opens its keys (worked out and locked), reads and writes them, and closes with the last
- * status: closing unlocks and turns the status into what oort_execute returns, with an error reply where
- * it is one. Nothing is appended before the last call that can answer OORT_COLD, or it is rolled
- * back by keyspace_undo.
+ * status: closing unlocks and turns the status into what oort_execute returns, with an error reply
+ * where it is one. Nothing is appended before the last call that can answer OORT_COLD, or it is
+ * rolled back by keyspace_undo.
  */
 #ifndef OORT_KEYSPACE_H
 #define OORT_KEYSPACE_H
@@ -13,7 +13,8 @@
 
 /* A failed command: the text with its code. Returns OORT_CALL_DONE. */
 int32_t call_error(struct oort_call *call, const char *text);
-/* "ERR wrong number of arguments for 'name' command", "ERR invalid expire time in 'name' command". */
+/* "ERR wrong number of arguments for 'name' command", "ERR invalid expire time in 'name'
+ * command". */
 int32_t call_wrong_arguments(struct oort_call *call);
 int32_t call_invalid_expire(struct oort_call *call);
 /* "ERR Unsupported option <argv[at]>". */

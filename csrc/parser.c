@@ -65,7 +65,8 @@ int32_t oort_parser_next(oort_parser *self, uint64_t bulk_cap, bool authenticate
     if (self->begin == self->size) {
         return OORT_MISSING;
     }
-    switch (resp_parse(&self->parser, self->data + self->begin, self->size - self->begin, &limits)) {
+    uint8_t *begin = self->data + self->begin;
+    switch (resp_parse(&self->parser, begin, self->size - self->begin, &limits)) {
     case RESP_REQUEST:
         self->begin += self->parser.consumed;
         *argv = self->parser.argv;

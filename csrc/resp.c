@@ -1,8 +1,8 @@
 /*
  * resp.c: the request parser. Its contract is in resp.h.
  *
- * A request is a multibulk ("*2\r\n$3\r\nGET\r\n$1\r\nk\r\n") or one inline line. What is known of a
- * request in progress is a few integers: where the line or argument being read begins,
+ * A request is a multibulk ("*2\r\n$3\r\nGET\r\n$1\r\nk\r\n") or one inline line. What is known of
+ * a request in progress is a few integers: where the line or argument being read begins,
  * how far its end has been looked for, how many arguments are still to come.
  */
 #include "resp.h"
@@ -70,8 +70,8 @@ static int fail(struct resp_parser *parser, enum resp_error error)
     return RESP_ERROR;
 }
 
-/* Look for the byte that ends the line at parser->line, from where the last call stopped. RESP_PARTIAL:
- * not there yet; RESP_ERROR: the line is longer than its cap. */
+/* Look for the byte that ends the line at parser->line, from where the last call stopped.
+ * RESP_PARTIAL: not there yet; RESP_ERROR: the line is longer than its cap. */
 static int find_line_end(struct resp_parser *parser, const uint8_t *data, uint64_t size,
                          uint8_t end, enum resp_error too_long, uint64_t *at)
 {
@@ -166,8 +166,8 @@ static uint8_t unescape(const uint8_t *line, uint64_t size, uint64_t *at)
     }
 }
 
-/* Read the word at *at, unescaping it in place: its size in *written; *at is moved past it. A quote may open
- * anywhere in a word and must be followed by a space or the line's end once it closes. */
+/* Read the word at *at, unescaping it in place: its size in *written; *at is moved past it. A quote
+ * may open anywhere in a word and must be followed by a space or the line's end once it closes. */
 static bool split_word(uint8_t *line, uint64_t size, uint64_t *at, uint64_t *written)
 {
     uint8_t *out = line + *at;

@@ -4,14 +4,14 @@
  * Knows no sockets, no store calls and no commands.
  *
  * Parser contract
- *  - The caller owns one contiguous, writable buffer. It always passes the bytes from the first byte
- *    of the request in progress to the end of what has arrived; the buffer may have moved or grown
- *    since the last call, but those bytes must still be there, in order.
+ *  - The caller owns one contiguous, writable buffer. It always passes the bytes from the first
+ *    byte of the request in progress to the end of what has arrived; the buffer may have moved or
+ *    grown since the last call, but those bytes must still be there, in order.
  *  - No byte is scanned twice, whatever the pieces it arrives in.
- *  - argv points into the buffer and is good until the buffer changes. Quoted words of an inline request
- *    are unescaped in place.
- *  - Limits and error texts are those of Redis 7.0; like Redis, the parser does not look at the byte
- *    after a header's CR, nor at the two bytes after an argument, and a NUL in a line is never
+ *  - argv points into the buffer and is good until the buffer changes. Quoted words of an inline
+ *    request are unescaped in place.
+ *  - Limits and error texts are those of Redis 7.0; like Redis, the parser does not look at the
+ *    byte after a header's CR, nor at the two bytes after an argument, and a NUL in a line is never
  *    followed by its end.
  *  - argv memory grows as arguments arrive, never on announcement.
  */
@@ -81,7 +81,8 @@ bool resp_parse_integer(const uint8_t *data, uint64_t size, int64_t *out);
 
 /* ---- replies ------------------------------------------------------------ */
 
-/* A value sent from where it lies: it goes out after the first `offset` bytes of the output's data. */
+/* A value sent from where it lies: it goes out after the first `offset` bytes of the output's
+ * data. */
 struct output_pin {
     uint64_t offset;
     oort_value value;     /* pinned; whoever drops the entry calls oort_unpin */

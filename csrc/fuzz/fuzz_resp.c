@@ -1,6 +1,6 @@
 /*
- * fuzz_resp.c: whatever the bytes and wherever they are cut, the parser sees the same requests and ends in
- * the same way, and its arguments lie inside the buffer.
+ * fuzz_resp.c: whatever the bytes and wherever they are cut, the parser sees the same requests and
+ * ends in the same way, and its arguments lie inside the buffer.
  *
  * Input: one byte of flags (bit 0: authenticated), one byte how many cuts follow, each a
  * 16-bit piece size, then the stream. Pieces are copied into a buffer of exactly their size, so

@@ -152,7 +152,8 @@ static bool permitted(struct worker *worker, uint64_t start_ns)
     return true;
 }
 
-static void request(struct worker *worker, struct connection *connection, uint64_t start_ns)
+static void request(struct worker *worker, struct connection *connection, uint64_t start_ns,
+                    uint64_t now_ns)
 {
     const oort_load_config *config = &worker->load->config;
     uint8_t op = config->reads == 0 ? OORT_LOAD_SET : OORT_LOAD_GET;
@@ -162,7 +163,7 @@ static void request(struct worker *worker, struct connection *connection, uint64
             op = OORT_LOAD_SET;
     }
     if (worker->tally.in_flight == 0)
-        worker->active_ns = start_ns;
+        worker->active_ns = now_ns;
     if (load_link_request(&connection->link, op, load_draw_key(&worker->draw), worker->version++,
                           start_ns) != OORT_OK)
         worker->failed = true;
@@ -181,7 +182,7 @@ static void fill(struct worker *worker, struct connection *connection, uint64_t 
                 connection->batch_left = 0;
                 break;
             }
-            request(worker, connection, now_ns);
+            request(worker, connection, now_ns, now_ns);
             connection->batch_left--;
         }
         if (!flush(worker, connection) || connection->link.out_size > 0)
@@ -213,10 +214,12 @@ static void dispatch(struct worker *worker, uint64_t now_ns)
 {
     bool any = false;
     struct connection *connection = NULL;
-    while (worker->tally.in_flight < (uint64_t)worker->alive * worker->load->config.pipeline &&
+    uint64_t room = (uint64_t)worker->alive * worker->load->config.pipeline;
+    /* What is still due at the end is told as unsent: a run must not outlast its time. */
+    while (now_ns < worker->end_ns && worker->tally.in_flight < room &&
            due_ns(worker) <= now_ns && permitted(worker, due_ns(worker)) &&
            (connection = with_room(worker)) != NULL) {
-        request(worker, connection, due_ns(worker));
+        request(worker, connection, due_ns(worker), now_ns);
         worker->scheduled++;
         any = true;
     }

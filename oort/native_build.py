@@ -22,7 +22,9 @@ def declarations(header: str) -> str:
     before, begin, rest = header.partition("/* cffi: begin */")
     inside, end, after = rest.partition("/* cffi: end */")
     if not begin or not end or "/* cffi:" in before + inside + after:
-        raise ValueError("csrc/oort.h: there must be one 'cffi: begin' and one 'cffi: end' after it")
+        raise ValueError(
+            "csrc/oort.h: there must be one 'cffi: begin' and one 'cffi: end' after it"
+        )
     return inside
 
 

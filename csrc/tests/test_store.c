@@ -233,18 +233,19 @@ static void test_reads_last_until_unlock(fixture *f)
 static int32_t write_batch(fixture *f, oort_key *keys, const char **texts, uint32_t count,
                            bool commit)
 {
+    static oort_bytes parts[2000];
     uint64_t bytes = 0;
     int32_t status;
 
-    for (uint32_t i = 0; i < count; i++)
-        bytes += keys[i].size + strlen(texts[i]);
+    for (uint32_t i = 0; i < count; i++) {
+        parts[i] = (oort_bytes){(const uint8_t *)texts[i], strlen(texts[i])};
+        bytes += keys[i].size + parts[i].size;
+    }
     do {
         CHECK(oort_lock(f->session, keys, count) == OORT_OK);
         status = oort_batch_begin(f->session, count, bytes);
-        for (uint32_t i = 0; i < count && status == OORT_OK; i++) {
-            oort_bytes part = {(const uint8_t *)texts[i], strlen(texts[i])};
-            status = oort_write(f->session, &keys[i], &part, 1, 0);
-        }
+        for (uint32_t i = 0; i < count && status == OORT_OK; i++)
+            status = oort_write(f->session, &keys[i], &parts[i], 1, 0);
         if (status == OORT_OK && commit) {
             status = oort_batch_commit(f->session);
             oort_unlock(f->session);

@@ -236,6 +236,7 @@ static void race_once(racer *me, oort_session *session)
     char names[2][16];
     oort_value values[2];
     uint64_t words[8];
+    oort_bytes part = {(const uint8_t *)words, sizeof words};
     int32_t status = OORT_OK;
     bool add = next_random(&me->random) % 2 == 0;
 
@@ -254,10 +255,8 @@ static void race_once(racer *me, oort_session *session)
             for (int i = 7; i >= 0; i--)
                 words[i] = words[0] + 1;
             status = oort_batch_begin(session, 2, 2 * sizeof words + keys[0].size + keys[1].size);
-            for (int i = 0; i < 2 && status == OORT_OK; i++) {
-                oort_bytes part = {(const uint8_t *)words, sizeof words};
+            for (int i = 0; i < 2 && status == OORT_OK; i++)
                 status = oort_write(session, &keys[i], &part, 1, 0);
-            }
             if (status == OORT_OK)
                 status = oort_batch_commit(session);
             else

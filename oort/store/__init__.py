@@ -1,8 +1,8 @@
 """The stores from Python: the typed face of the oort_store and oort_session calls in csrc/oort.h.
 
-    with open_store("valuestore", StoreConfig(directory="/var/lib/oort")) as store:
-        with store.session() as session:
-            session.set(0, b"key", b"value")
+with open_store("valuestore", StoreConfig(directory="/var/lib/oort")) as store:
+    with store.session() as session:
+        session.set(0, b"key", b"value")
 """
 
 from oort.store.config import STORE_TYPES, StoreConfig

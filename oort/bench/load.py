@@ -11,7 +11,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from oort._native import ffi, lib
-
 from oort.errors import LoadError
 
 DISTRIBUTIONS = ("uniform", "zipf", "sequential")

@@ -43,7 +43,7 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-class Refused(OortError):
+class RefusedError(OortError):
     """The server refused what the options ask for."""
 
 
@@ -64,7 +64,7 @@ def connect(options: argparse.Namespace) -> Connection:
         reply = connection.call(*greeting)
         if isinstance(reply, ErrorReply):
             connection.close()
-            raise Refused(f"{greeting[0]} failed: {reply.text.decode('utf-8', 'replace')}")
+            raise RefusedError(f"{greeting[0]} failed: {reply.text.decode('utf-8', 'replace')}")
     return connection
 
 

@@ -3,7 +3,7 @@
 Replies come as the Python values they mean; the few kinds Python has no value
 for (status, error, map with any keys, ...) have a small class each, so that a
 printer can tell them apart.  A reply that is no RESP raises ProtocolError, a
-connection that ends raises ConnectionLost.
+connection that ends raises ConnectionLostError.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ MAX_DEPTH = 64
 READ_BYTES = 65536
 
 
-class ConnectionLost(OortError):
+class ConnectionLostError(OortError):
     """The server cannot be reached, or has closed the connection."""
 
 
@@ -62,8 +62,8 @@ class Push:
 
 
 Reply: TypeAlias = (
-    "None | bool | int | bytes | list[Reply] | Status | ErrorReply | Double | Verbatim"
-    " | Mapping | SetReply | Push"
+    "bool | int | bytes | list[Reply] | Status | ErrorReply | Double | Verbatim"
+    " | Mapping | SetReply | Push | None"
 )
 
 
@@ -87,7 +87,7 @@ class Connection:
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         except OSError as error:
             reason = error.strerror or str(error)
-            raise ConnectionLost(f"Could not connect to {host}:{port}: {reason}") from error
+            raise ConnectionLostError(f"Could not connect to {host}:{port}: {reason}") from error
 
     def close(self) -> None:
         self._socket.close()
@@ -111,7 +111,9 @@ class Connection:
         try:
             self._socket.sendall(pack(encoded))
         except OSError as error:
-            raise ConnectionLost(f"The connection is lost: {error.strerror or error}") from error
+            raise ConnectionLostError(
+                f"The connection is lost: {error.strerror or error}"
+            ) from error
 
     def read(self) -> Reply:
         """The next reply, whatever it answers."""
@@ -121,9 +123,11 @@ class Connection:
         try:
             data = self._socket.recv(READ_BYTES)
         except OSError as error:
-            raise ConnectionLost(f"The connection is lost: {error.strerror or error}") from error
+            raise ConnectionLostError(
+                f"The connection is lost: {error.strerror or error}"
+            ) from error
         if not data:
-            raise ConnectionLost("Server closed the connection")
+            raise ConnectionLostError("Server closed the connection")
         self._buffer += data
 
     def _line(self) -> bytes:

@@ -1,6 +1,6 @@
 /*
- * test_resp.c: what the parser makes of good and malformed bytes, whole and in pieces, in a buffer that
- * moves and is never a byte larger than what has arrived; and what the reply writer writes.
+ * test_resp.c: what the parser makes of good and malformed bytes, whole and in pieces, in a buffer
+ * that moves and is never a byte larger than what has arrived; and what the reply writer writes.
  */
 #include "../resp.h"
 
@@ -20,7 +20,8 @@
 #define BULK_CAP 536870912u
 #define SAID_BYTES 4096
 
-/* What a parser said, as text: [argument argument] for a request, the error, or "..." for more needed. */
+/* What a parser said, as text: [argument argument] for a request, the error, or "..." for more
+ * needed. */
 struct said {
     char text[SAID_BYTES];
     size_t size;

@@ -53,8 +53,8 @@ typedef struct index_cursor {
 } index_cursor;
 
 /* Make a new, empty index file (replacing what is there), or open an existing one and
- * check its structure while finding the free blocks.  OORT_ERR_DAMAGED / OORT_ERR_FORMAT: make a new one.
- * reserve_bytes: address space to reserve, 0 for the default. */
+ * check its structure while finding the free blocks.  OORT_ERR_DAMAGED / OORT_ERR_FORMAT: make a
+ * new one.  reserve_bytes: address space to reserve, 0 for the default. */
 oort_index *index_create(const char *path, uint64_t reserve_bytes, oort_error *error);
 oort_index *index_open(const char *path, uint64_t reserve_bytes, oort_error *error);
 /* sync: msync + fsync first (a clean stop). */
@@ -72,11 +72,13 @@ void index_prefetch(oort_index *index, uint64_t hash, int step);
  * true fills *entry.  A typical miss or hit touches one line. */
 void index_seek(oort_index *index, uint64_t hash, uint8_t database, index_cursor *cursor);
 bool index_next(oort_index *index, index_cursor *cursor, index_entry *entry);
-/* Change or clear the entry index_next has just given. The same location may appear with a new stamp. */
+/* Change or clear the entry index_next has just given.  The same location may appear with a new
+ * stamp.  After an erase that made the bucket shrink, index_next starts over: it may give entries again. */
 void index_replace(oort_index *index, index_cursor *cursor, uint64_t location, uint64_t stamp);
 void index_erase(oort_index *index, index_cursor *cursor);
 /* Add an entry (the caller has made sure that the key has none).
- * OORT_OK, OORT_ERR_FULL (the disk; the index is unchanged), OORT_ERR_NOMEM. */
+ * location: 1 to 2^40 - 1.  OORT_OK, or with the index unchanged OORT_ERR_FULL (the disk),
+ * OORT_ERR_IO, OORT_ERR_ARGUMENT. */
 int32_t index_insert(oort_index *index, uint64_t hash, uint8_t database, uint64_t location,
                      uint64_t stamp);
 
@@ -86,14 +88,15 @@ enum { INDEX_KEEP = 0, INDEX_ERASE = 1, INDEX_STOP = 2 };
 typedef int (*index_visitor)(void *context, uint32_t slot, index_entry entry);
 void index_visit_slot(oort_index *index, uint32_t slot, index_visitor visitor, void *context);
 
-/* Entries of one slot with tag >= tag, in ascending tag order, up to capacity, never splitting a run of
- * equal tags: fills entries, *count; *next_tag is the tag to continue with, or INDEX_SLOT_END.
- * OORT_ERR_TOO_BIG when one tag alone has more than capacity. */
+/* Entries of one slot with tag >= tag, in ascending tag order, up to capacity, never splitting a
+ * run of equal tags: fills entries, *count; *next_tag is the tag to continue with, or INDEX_SLOT_END.
+ * OORT_ERR_TOO_BIG when the first tag alone has more than capacity; *count is then what it has. */
 #define INDEX_SLOT_END UINT32_MAX
 int32_t index_scan_slot(oort_index *index, uint32_t slot, uint32_t tag, index_entry *entries,
                         uint32_t capacity, uint32_t *count, uint32_t *next_tag);
 
-/* Drop every entry and give the file's space back.  The caller holds every stripe. */
+/* Drop every entry and give the file's space back (as a hole up to the next open, as others may be
+ * prefetching).  The caller holds every stripe. */
 int32_t index_clear(oort_index *index, oort_error *error);
 
 #endif

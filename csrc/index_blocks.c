@@ -29,7 +29,7 @@
 #define MINIMUM_READER 1u
 
 #define DEFAULT_RESERVE (UINT64_C(128) << 30)
-#define LEAST_SPARE (UINT64_C(64) << 20) /* address space beyond the file that is worth having */
+#define LEAST_SPARE (UINT64_C(16) << 20) /* address space beyond the file that is worth having */
 #define LARGEST_RESERVE (UINT64_C(512) << 30) /* 32-bit block ids end there */
 #define LEAST_STEP (UINT64_C(1) << 20)
 #define LARGEST_STEP (UINT64_C(32) << 20)
@@ -247,7 +247,7 @@ static int32_t map_file(index_blocks *blocks, const char *path, uint64_t reserve
     blocks->base = base;
     blocks->reserved = reserve;
     blocks->directory = (uint64_t *)(void *)(blocks->base + DIRECTORY_START);
-    /* Access is random; reading ahead would only push out what is in use. Failure costs speed only. */
+    /* Access is random: reading ahead would push out what is in use.  Failure costs speed only. */
     (void)madvise(base, reserve, MADV_RANDOM);
     (void)madvise(base, reserve, MADV_DONTDUMP);
     if (!bitmap_init(&blocks->free_units, reserve / INDEX_UNIT_BYTES) ||
@@ -493,7 +493,7 @@ int32_t index_blocks_clear(index_blocks *blocks, oort_error *error)
         __atomic_store_n(&blocks->directory[slot], 0, __ATOMIC_RELEASE);
     bitmap_empty(&blocks->free_units);
     bitmap_empty(&blocks->free_small);
-    /* The size is lowered before the hole is made: after a kill between, the rest is cut at open. */
+    /* The size is lowered before the hole is made: after a kill between, open cuts the rest. */
     __atomic_store_n(&header_of(blocks)->backed, DATA_START, __ATOMIC_RELEASE);
     __atomic_store_n(&blocks->backed, DATA_START, __ATOMIC_RELEASE);
     if (end > DATA_START && fallocate(blocks->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,

@@ -1,5 +1,5 @@
 /*
- * index_slot.c: what goes through whole slots: visiting, scanning in tag order, and the check at open.
+ * index_slot.c: what goes through whole slots: visiting, scanning in tag order, the check at open.
  *
  * Visiting and scanning go from tag range to tag range and look each up from the directory, so that
  * a bucket may be replaced or removed between two steps.
@@ -71,9 +71,10 @@ static void sort_by_tag(index_entry *entries, uint32_t count)
     }
 }
 
-/* Append the sorted entries run by run while whole runs fit; returns the tag that did not, or end. */
+/* Append sorted entries run by run while whole runs fit; returns the tag that did not, or end. */
 static uint32_t append_runs(const index_entry *from, uint32_t from_count, uint32_t end,
-                            index_entry *entries, uint32_t capacity, uint32_t *count, uint32_t *need)
+                            index_entry *entries, uint32_t capacity, uint32_t *count,
+                            uint32_t *need)
 {
     for (uint32_t i = 0; i < from_count;) {
         uint32_t run = 1;
@@ -92,7 +93,8 @@ static uint32_t append_runs(const index_entry *from, uint32_t from_count, uint32
 
 /* The same for a chain, which holds one tag only. */
 static uint32_t append_chain(const oort_index *index, const bucket *head, uint32_t tag,
-                             index_entry *entries, uint32_t capacity, uint32_t *count, uint32_t *need)
+                             index_entry *entries, uint32_t capacity, uint32_t *count,
+                             uint32_t *need)
 {
     index_entry found[BUCKET_ENTRIES_MAX + 1];
     uint32_t total = 0, room = capacity - *count;
@@ -156,7 +158,8 @@ int32_t index_scan_slot(oort_index *index, uint32_t slot, uint32_t tag, index_en
 
 /* ---- the check at open -------------------------------------------------- */
 
-static bool claim_bucket(oort_index *index, uint64_t word, uint32_t least_depth, uint32_t most_depth)
+static bool claim_bucket(oort_index *index, uint64_t word, uint32_t least_depth,
+                         uint32_t most_depth)
 {
     uint32_t id = word_id(word);
     do {

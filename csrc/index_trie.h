@@ -63,7 +63,10 @@ typedef struct path {
 static inline uint32_t word_id(uint64_t word) { return (uint32_t)(word >> 2); }
 static inline uint64_t bucket_word(uint32_t id) { return (uint64_t)id << 2 | WORD_BUCKET; }
 static inline uint64_t node_word(uint32_t id) { return (uint64_t)id << 2 | WORD_NODE; }
-static inline uint64_t load_word(const uint64_t *word) { return __atomic_load_n(word, __ATOMIC_ACQUIRE); }
+static inline uint64_t load_word(const uint64_t *word)
+{
+    return __atomic_load_n(word, __ATOMIC_ACQUIRE);
+}
 
 static inline void store_word(uint64_t *word, uint64_t value)
 {
@@ -114,10 +117,10 @@ static inline uint64_t find_path(const oort_index *index, uint32_t slot, uint32_
     return word;
 }
 
-/* The bucket's entries, in table order, with room for one more than BUCKET_ENTRIES_MAX; their number. */
+/* Copy the bucket's entries, in table order, to BUCKET_ENTRIES_MAX + 1 places; their number. */
 uint32_t index_gather(const oort_index *index, const bucket *b, index_entry *out);
 void index_erase_at(bucket *b, index_entry *at);
-/* After erasing: give a nearly empty bucket's space back.  True: the bucket is not there any more. */
+/* After erasing: give a nearly empty bucket's space back.  True: the bucket is gone. */
 bool index_settle(oort_index *index, uint32_t slot, uint32_t tag, bucket *b);
 /* At open: claim every block that the directory leads to.  False: the structure is not sound. */
 bool index_claim_structure(oort_index *index);

@@ -15,7 +15,10 @@
         }                                                                                          \
     } while (0)
 
-static uint32_t slot_of(const char *key) { return oort_key_slot((const uint8_t *)key, strlen(key)); }
+static uint32_t slot_of(const char *key)
+{
+    return oort_key_slot((const uint8_t *)key, strlen(key));
+}
 
 static uint32_t reference_crc16(const uint8_t *data, size_t size)
 {

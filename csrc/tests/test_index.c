@@ -139,7 +139,8 @@ static void remove_key(oort_index *index, model_key *key)
 }
 
 /* Put with put_percent, else remove, at random. */
-static void churn(oort_index *index, model *m, uint64_t *state, uint32_t steps, uint32_t put_percent)
+static void churn(oort_index *index, model *m, uint64_t *state, uint32_t steps,
+                  uint32_t put_percent)
 {
     for (uint32_t i = 0; i < steps; i++) {
         uint64_t dice = next_random(state);
@@ -205,7 +206,7 @@ static oort_index *create(const char *path)
     return index;
 }
 
-/* Key sets that reach every structure: all over; one slot; few tags; tags that share long prefixes. */
+/* Key sets that reach every structure: all over; one slot; few tags; tags with long prefixes. */
 static void fill_hashes(model *m, int shape)
 {
     for (uint32_t i = 0; i < m->count; i++) {
@@ -434,7 +435,7 @@ static void run_child(const char *path, journal_key *journal, uint64_t seed)
     }
 }
 
-/* Every acknowledged state is there once; the one operation in flight is in its old or new state. */
+/* Every acknowledged state is there once; the operation in flight is in its old or new state. */
 static void check_journal(oort_index *index, journal_key *journal)
 {
     uint64_t present = 0;

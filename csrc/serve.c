@@ -444,19 +444,24 @@ static void gate(struct worker *worker, struct conn *conn, struct output_mark ma
         (void)eventfd_write(worker->wake_fd, 1); /* no sync will signal any more */
 }
 
-static void show(struct worker *worker, struct conn *conn, const struct turn *turn)
+/* Before the replies leave: who has read one finds its command counted. */
+static void count_turn(struct worker *worker, struct conn *conn, const struct turn *turn)
+{
+    if (turn->commands == 0)
+        return;
+    shown_add(&conn->commands, turn->commands);
+    shown_add(&worker->stats.commands, turn->commands);
+    if (turn->call.hits > 0)
+        shown_add(&worker->stats.hits, turn->call.hits);
+    if (turn->call.misses > 0)
+        shown_add(&worker->stats.misses, turn->call.misses);
+}
+
+static void show_buffers(struct conn *conn)
 {
     shown_set(&conn->query_bytes, conn->input.end - conn->input.start);
     shown_set(&conn->query_free, conn->input.capacity - (conn->input.end - conn->input.start));
     shown_set(&conn->output_bytes, conn_unsent(conn));
-    if (turn->commands > 0) {
-        shown_add(&conn->commands, turn->commands);
-        shown_add(&worker->stats.commands, turn->commands);
-        if (turn->call.hits > 0)
-            shown_add(&worker->stats.hits, turn->call.hits);
-        if (turn->call.misses > 0)
-            shown_add(&worker->stats.misses, turn->call.misses);
-    }
 }
 
 /* All is sent and nothing more will be: tell the peer, and give it a moment to read before the socket
@@ -510,6 +515,7 @@ static bool run_commands(struct worker *worker, struct conn *conn)
         .output_stop = output->size + TURN_OUTPUT,
     };
     bool alive = take_turn(&turn);
+    count_turn(worker, conn, &turn);
     if (turn.commands > 0)
         gate(worker, conn, mark);
     if (!alive) {
@@ -525,7 +531,7 @@ static bool run_commands(struct worker *worker, struct conn *conn)
         }
         clear_shared(worker);
     }
-    show(worker, conn, &turn);
+    show_buffers(conn);
     if (conn->input.end - conn->input.start > worker->limits.query_bytes) {
         shown_add(&worker->stats.dropped_query, 1);
         worker_close(worker, conn);

@@ -1,0 +1,635 @@
+/*
+ * test_dataplane.c: clients on socket pairs against a running worker.
+ *
+ * The store is the map store behind a thin shell that can be told to answer
+ * OORT_COLD, to hand out sync tickets, to be behind, or to fail, so that every wait of a
+ * connection is met without a disk.
+ */
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "store.h"
+
+#define CHECK(condition)                                                              \
+    do {                                                                              \
+        if (!(condition)) {                                                           \
+            fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition);           \
+            exit(1);                                                                  \
+        }                                                                             \
+    } while (0)
+
+#define PATIENCE_MS 20000
+
+/* ---- a store that can be made to wait ------------------------------------ */
+
+/* The map store's table with some entries replaced; their state hangs on the table itself. */
+struct shell {
+    struct oort_store_ops ops;
+    const struct oort_store_ops *inner;
+    _Atomic int cold;           /* so many reads still answer OORT_COLD */
+    _Atomic int fetches;
+    _Atomic int fetch_status;
+    _Atomic uint64_t ticket;    /* of every run; 0: none needed */
+    _Atomic uint64_t synced;
+    _Atomic int behind;
+    _Atomic int watcher;
+};
+
+static struct shell *shell_of(oort_store *store)
+{
+    return (struct shell *)(void *)(uintptr_t)store->ops;
+}
+
+static int32_t shell_read(oort_session *session, const oort_key *key, oort_value *out)
+{
+    struct shell *shell = shell_of(session->store);
+    int left = atomic_load(&shell->cold);
+    while (left > 0) {
+        if (atomic_compare_exchange_strong(&shell->cold, &left, left - 1)) {
+            session->cold = (oort_cold){.location = 1, .size = 1};
+            return OORT_COLD;
+        }
+    }
+    return shell->inner->read(session, key, out);
+}
+
+static int32_t shell_fetch(oort_store *store, oort_cold cold)
+{
+    CHECK(cold.size == 1);
+    atomic_fetch_add(&shell_of(store)->fetches, 1);
+    return atomic_load(&shell_of(store)->fetch_status);
+}
+
+static uint64_t shell_ticket(oort_session *session)
+{
+    return atomic_load(&shell_of(session->store)->ticket);
+}
+
+static uint64_t shell_synced(oort_store *store) { return atomic_load(&shell_of(store)->synced); }
+
+static int32_t shell_watch(oort_store *store, int fd)
+{
+    atomic_store(&shell_of(store)->watcher, fd);
+    return OORT_OK;
+}
+
+static int32_t shell_behind(oort_store *store) { return atomic_load(&shell_of(store)->behind); }
+
+/* ---- a plane with one running worker ------------------------------------- */
+
+struct rig {
+    oort_store *store;
+    struct shell shell;
+    oort_dataplane *plane;
+    pthread_t thread;
+};
+
+static void *run_worker(void *context)
+{
+    oort_error error = {0};
+    CHECK(oort_worker_run(context, 0, &error) == OORT_OK);
+    return NULL;
+}
+
+static const oort_limits default_limits = {
+    .query_bytes = 1u << 30, .output_bytes = 256u << 20, .value_cap = 512u << 20};
+
+static void rig_open(struct rig *rig, const oort_limits *limits)
+{
+    oort_error error = {0};
+    oort_store_config config = {0};
+
+    memset(rig, 0, sizeof *rig);
+    rig->store = oort_mapstore_open(&config, &error);
+    CHECK(rig->store != NULL);
+    rig->shell.inner = rig->store->ops;
+    rig->shell.ops = *rig->store->ops;
+    rig->shell.ops.read = shell_read;
+    rig->shell.ops.fetch = shell_fetch;
+    rig->shell.ops.ticket = shell_ticket;
+    rig->shell.ops.synced = shell_synced;
+    rig->shell.ops.watch_sync = shell_watch;
+    rig->shell.ops.behind = shell_behind;
+    rig->store->ops = &rig->shell.ops;
+    rig->plane = oort_dataplane_open(rig->store, 1, limits, &error);
+    CHECK(rig->plane != NULL);
+}
+
+static void rig_start(struct rig *rig, const oort_limits *limits)
+{
+    rig_open(rig, limits);
+    CHECK(pthread_create(&rig->thread, NULL, run_worker, rig->plane) == 0);
+}
+
+static void rig_close(struct rig *rig)
+{
+    oort_error error = {0};
+    oort_dataplane_close(rig->plane);
+    rig->store->ops = rig->shell.inner;
+    CHECK(oort_store_close(rig->store, &error) == OORT_OK);
+}
+
+static void rig_stop(struct rig *rig)
+{
+    oort_workers_stop(rig->plane);
+    CHECK(pthread_join(rig->thread, NULL) == 0);
+    rig_close(rig);
+}
+
+static int client_open(struct rig *rig, uint64_t *id, uint32_t flags)
+{
+    int pair[2];
+    CHECK(socketpair(AF_UNIX, SOCK_STREAM, 0, pair) == 0);
+    uint64_t given = oort_connection_adopt(rig->plane, 0, pair[1], flags | OORT_CONN_UNIX);
+    CHECK(given != 0);
+    if (id != NULL)
+        *id = given;
+    return pair[0];
+}
+
+static int client(struct rig *rig) { return client_open(rig, NULL, OORT_CONN_AUTHENTICATED); }
+
+static void put(int fd, const void *data, size_t size)
+{
+    const uint8_t *at = data;
+    while (size > 0) {
+        ssize_t sent = send(fd, at, size, MSG_NOSIGNAL);
+        CHECK(sent > 0);
+        at += sent;
+        size -= (size_t)sent;
+    }
+}
+
+static void say(int fd, const char *text) { put(fd, text, strlen(text)); }
+
+/* Exactly these bytes come. */
+static void expect_bytes(int fd, const void *data, size_t size)
+{
+    const uint8_t *wanted = data;
+    uint8_t got[65536];
+    while (size > 0) {
+        struct pollfd ready = {.fd = fd, .events = POLLIN};
+        CHECK(poll(&ready, 1, PATIENCE_MS) == 1);
+        ssize_t count = recv(fd, got, size < sizeof got ? size : sizeof got, 0);
+        CHECK(count > 0);
+        if (memcmp(got, wanted, (size_t)count) != 0) {
+            fprintf(stderr, "got: %.*s\nexpected: %.*s\n", (int)(count < 200 ? count : 200), got,
+                    (int)(size < 200 ? size : 200), wanted);
+            exit(1);
+        }
+        wanted += count;
+        size -= (size_t)count;
+    }
+}
+
+static void expect(int fd, const char *text) { expect_bytes(fd, text, strlen(text)); }
+
+/* Whatever still comes, then the end. */
+static void expect_end(int fd)
+{
+    char got[65536];
+    for (;;) {
+        struct pollfd ready = {.fd = fd, .events = POLLIN};
+        CHECK(poll(&ready, 1, PATIENCE_MS) == 1);
+        ssize_t count = recv(fd, got, sizeof got, 0);
+        if (count == 0 || (count < 0 && errno == ECONNRESET))
+            break;
+        CHECK(count > 0);
+    }
+    CHECK(close(fd) == 0);
+}
+
+static void expect_silence(int fd)
+{
+    struct pollfd ready = {.fd = fd, .events = POLLIN};
+    CHECK(poll(&ready, 1, 0) == 0);
+}
+
+static oort_dataplane_stats stats(struct rig *rig)
+{
+    oort_dataplane_stats out;
+    oort_dataplane_get_stats(rig->plane, &out);
+    return out;
+}
+
+/* ---- the tests ----------------------------------------------------------- */
+
+static void test_split_pipeline(void)
+{
+    static const char pipeline[] =
+        "*3\r\n$3\r\nSET\r\n$1\r\na\r\n$5\r\nhello\r\n*2\r\n$3\r\nGET\r\n$1\r\na\r\nPING\r\n"
+        "SET b \"two words\\x21\"\r\nSET c plain\r\nGET b\r\n*2\r\n$3\r\nGET\r\n$1\r\nc\r\n"
+        "*1\r\n$7\r\nnothere\r\n*2\r\n$4\r\nPING\r\n$2\r\nhi\r\n";
+    static const char replies[] = "+OK\r\n$5\r\nhello\r\n+PONG\r\n+OK\r\n+OK\r\n"
+                                  "$10\r\ntwo words!\r\n$5\r\nplain\r\n"
+                                  "-ERR unknown command 'nothere', with args beginning with: \r\n"
+                                  "$2\r\nhi\r\n";
+    struct rig rig;
+    rig_start(&rig, &default_limits);
+    int fd = client(&rig);
+    for (size_t step = 1; step <= sizeof pipeline; step = step < 9 ? step + 1 : step * 2 + 1) {
+        for (size_t at = 0; at < sizeof pipeline - 1; at += step) {
+            size_t left = sizeof pipeline - 1 - at;
+            put(fd, pipeline + at, left < step ? left : step);
+        }
+        expect(fd, replies);
+    }
+    oort_dataplane_stats now = stats(&rig);
+    CHECK(now.hits > 0 && now.misses == 0 && now.connections == 1);
+    oort_dataplane_reset_stats(rig.plane);
+    say(fd, "GET a\r\nGET missing\r\nINCR a\r\n");
+    expect(fd, "$5\r\nhello\r\n$-1\r\n-ERR value is not an integer or out of range\r\n");
+    CHECK(close(fd) == 0);
+    uint64_t closed = 0;
+    struct pollfd ready = {.fd = oort_request_fd(rig.plane), .events = POLLIN};
+    CHECK(poll(&ready, 1, PATIENCE_MS) == 1);
+    CHECK(oort_connection_closed(rig.plane, &closed, 1) == 1 && closed == 1);
+    CHECK(poll(&ready, 1, 0) == 0);
+    now = stats(&rig);
+    CHECK(now.hits == 1 && now.misses == 1 && now.commands == 3 && now.connections == 0);
+    oort_command_stats *commands = calloc(oort_command_count(), sizeof *commands);
+    CHECK(commands != NULL);
+    oort_dataplane_get_command_stats(rig.plane, commands);
+    int32_t incr = oort_command_find((const uint8_t *)"incr", 4);
+    CHECK(commands[incr].calls == 1 && commands[incr].failed == 1);
+    free(commands);
+    rig_stop(&rig);
+}
+
+static void test_deep_pipeline(void)
+{
+    enum { COUNT = 100000 };
+    struct rig rig;
+    rig_start(&rig, &default_limits);
+    int fd = client(&rig);
+    char *text = malloc(COUNT * 64);
+    char *wanted = malloc(COUNT * 64);
+    CHECK(text != NULL && wanted != NULL);
+    size_t size = 0, wanted_size = 0;
+    for (int i = 0; i < COUNT; i++) {
+        size += (size_t)sprintf(text + size, "*2\r\n$4\r\nECHO\r\n$6\r\n%06d\r\n", i);
+        wanted_size += (size_t)sprintf(wanted + wanted_size, "$6\r\n%06d\r\n", i);
+    }
+    /* All is written before anything is read: the plane must take it in. */
+    put(fd, text, size);
+    expect_bytes(fd, wanted, wanted_size);
+    free(text);
+    free(wanted);
+    CHECK(close(fd) == 0);
+    rig_stop(&rig);
+}
+
+static void test_big_values(void)
+{
+    const size_t size = 8u << 20;
+    struct rig rig;
+    rig_start(&rig, &default_limits);
+    int fd = client(&rig);
+    char head[64];
+    uint8_t *value = malloc(size);
+    CHECK(value != NULL);
+    for (size_t i = 0; i < size; i++)
+        value[i] = (uint8_t)(i * 2654435761u >> 13);
+    say(fd, "*3\r\n$3\r\nSET\r\n$3\r\nbig\r\n$8388608\r\n");
+    put(fd, value, size);
+    say(fd, "\r\n*3\r\n$3\r\nSET\r\n$5\r\nsmall\r\n$1\r\nx\r\n");
+    expect(fd, "+OK\r\n+OK\r\n");
+    /* Another client is served while this one takes its time; the value may even be replaced. */
+    say(fd, "GET big\r\nGET small\r\nMGET big small big\r\n");
+    int other = client(&rig);
+    say(other, "SET big gone\r\nGET big\r\n");
+    expect(other, "+OK\r\n$4\r\ngone\r\n");
+    (void)snprintf(head, sizeof head, "$%zu\r\n", size);
+    expect(fd, head);
+    expect_bytes(fd, value, size);
+    expect(fd, "\r\n$1\r\nx\r\n*3\r\n");
+    CHECK(close(other) == 0);
+    CHECK(close(fd) == 0);
+    free(value);
+    rig_stop(&rig);
+}
+
+static void test_half_close(void)
+{
+    struct rig rig;
+    rig_start(&rig, &default_limits);
+    int fd = client(&rig);
+    for (int i = 0; i < 2000; i++)
+        say(fd, "ECHO 0123456789\r\n");
+    say(fd, "*2\r\n$4\r\nECHO\r\n$5\r\ncut");
+    CHECK(shutdown(fd, SHUT_WR) == 0);
+    for (int i = 0; i < 2000; i++)
+        expect(fd, "$10\r\n0123456789\r\n");
+    expect_end(fd);
+    rig_stop(&rig);
+}
+
+static void test_protocol_error(void)
+{
+    struct rig rig;
+    rig_start(&rig, &default_limits);
+    int good = client(&rig);
+    int bad = client(&rig);
+    say(bad, "PING\r\n*1\r\n$-5\r\nPING\r\nmore bytes that nobody reads\r\n");
+    expect(bad, "+PONG\r\n-ERR Protocol error: invalid bulk length\r\n");
+    expect_end(bad);
+    say(good, "PING\r\n");
+    expect(good, "+PONG\r\n");
+    CHECK(stats(&rig).protocol_errors == 1);
+    int stranger = client_open(&rig, NULL, 0);
+    say(stranger, "GET a\r\n*1\r\n$20000\r\n");
+    expect(stranger, "-NOAUTH Authentication required.\r\n"
+                     "-ERR Protocol error: unauthenticated bulk length\r\n");
+    expect_end(stranger);
+    CHECK(close(good) == 0);
+    rig_stop(&rig);
+}
+
+static oort_request next_request(struct rig *rig)
+{
+    oort_request request;
+    struct pollfd ready = {.fd = oort_request_fd(rig->plane), .events = POLLIN};
+    for (;;) {
+        CHECK(poll(&ready, 1, PATIENCE_MS) == 1);
+        if (oort_request_next(rig->plane, &request) == 1)
+            return request;
+        uint64_t closed[16];
+        (void)oort_connection_closed(rig->plane, closed, 16);
+    }
+}
+
+static int32_t answer(struct rig *rig, uint64_t connection, const char *text, uint32_t changes)
+{
+    oort_reply reply = {.connection = connection, .data = (const uint8_t *)text,
+                        .size = strlen(text), .changes = changes, .database = 3, .protocol = 3};
+    return oort_request_reply(rig->plane, &reply);
+}
+
+static void test_cold_command(void)
+{
+    struct rig rig;
+    rig_start(&rig, &default_limits);
+    uint64_t id;
+    int fd = client_open(&rig, &id, OORT_CONN_AUTHENTICATED);
+    say(fd, "SET a 1\r\nSELECT 3\r\nGET a\r\nDBSIZE\r\nINCR a\r\n");
+    oort_request request = next_request(&rig);
+    expect(fd, "+OK\r\n");
+    CHECK(request.connection == id && request.argc == 2 && request.database == 0);
+    CHECK(request.argv[1].size == 1 && request.argv[1].data[0] == '3');
+    CHECK(request.command == oort_command_find((const uint8_t *)"select", 6));
+    expect_silence(fd);
+    CHECK(answer(&rig, id, "+OK\r\n", OORT_CHANGE_DATABASE | OORT_CHANGE_PROTOCOL) == OORT_OK);
+    CHECK(answer(&rig, id, "+OK\r\n", 0) == OORT_ERR_ARGUMENT);
+    expect(fd, "+OK\r\n_\r\n");
+    request = next_request(&rig);
+    CHECK(request.database == 3 && request.protocol == 3 && request.argc == 1);
+    oort_connection_info info;
+    CHECK(oort_connection_list(rig.plane, &info, 1) == 1);
+    CHECK(info.id == id && info.database == 3 && info.protocol == 3 && info.query_bytes > 0);
+    CHECK(answer(&rig, id, ":7\r\n", 0) == OORT_OK);
+    expect(fd, ":7\r\n:1\r\n");
+    /* QUIT: what follows is not executed. */
+    say(fd, "QUIT\r\nPING\r\n");
+    CHECK(next_request(&rig).connection == id);
+    CHECK(answer(&rig, id, "+OK\r\n", OORT_CHANGE_CLOSE) == OORT_OK);
+    expect(fd, "+OK\r\n");
+    struct pollfd ready = {.fd = fd, .events = POLLIN};
+    char byte;
+    CHECK(poll(&ready, 1, PATIENCE_MS) == 1 && recv(fd, &byte, 1, 0) == 0);
+    CHECK(close(fd) == 0);
+    /* The client goes while its command is out; the arguments stay good, the end is told after. */
+    fd = client_open(&rig, &id, OORT_CONN_AUTHENTICATED);
+    say(fd, "CLIENT SETNAME someone\r\n");
+    request = next_request(&rig);
+    CHECK(oort_connection_kill(rig.plane, id) == 1);
+    expect_end(fd);
+    while (stats(&rig).connections > 0)
+        (void)usleep(1000);
+    CHECK(request.argv[2].size == 7 && memcmp(request.argv[2].data, "someone", 7) == 0);
+    CHECK(answer(&rig, id, "+OK\r\n", 0) == OORT_MISSING);
+    CHECK(answer(&rig, 999999, "+OK\r\n", 0) == OORT_MISSING);
+    uint64_t closed[4];
+    CHECK(oort_connection_closed(rig.plane, closed, 4) >= 1);
+    CHECK(oort_connection_kill(rig.plane, id) == 0);
+    rig_stop(&rig);
+}
+
+static void test_cold_record(void)
+{
+    struct rig rig;
+    rig_start(&rig, &default_limits);
+    int fd = client(&rig);
+    say(fd, "MSET a 1 b 2\r\n");
+    expect(fd, "+OK\r\n");
+    atomic_store(&rig.shell.cold, 5);
+    say(fd, "PING\r\n*2\r\n$3\r\nGET\r\n$1\r\na\r\nMGET a \"b\"\r\nECHO after\r\n");
+    expect(fd, "+PONG\r\n$1\r\n1\r\n*2\r\n$1\r\n1\r\n$1\r\n2\r\n$5\r\nafter\r\n");
+    CHECK(atomic_load(&rig.shell.fetches) == 5 && stats(&rig).cold_reads >= 1);
+    /* A record that cannot be read is an error, not an endless wait. */
+    atomic_store(&rig.shell.fetch_status, OORT_ERR_IO);
+    atomic_store(&rig.shell.cold, 1000000);
+    say(fd, "GET \"a\"\r\nPING\r\n");
+    expect(fd, "-ERR the value could not be read from disk; see the server log\r\n+PONG\r\n");
+    atomic_store(&rig.shell.fetch_status, OORT_OK);
+    say(fd, "GET a\r\nPING\r\n");
+    expect(fd, "-ERR the value could not be read from disk; see the server log\r\n+PONG\r\n");
+    atomic_store(&rig.shell.cold, 1);
+    say(fd, "GET a\r\n");
+    expect(fd, "$1\r\n1\r\n");
+    CHECK(close(fd) == 0);
+    rig_stop(&rig);
+}
+
+static void sync_to(struct rig *rig, uint64_t position)
+{
+    atomic_store(&rig->shell.synced, position);
+    CHECK(eventfd_write(atomic_load(&rig->shell.watcher), 1) == 0);
+}
+
+static void test_group_commit(void)
+{
+    struct rig rig;
+    rig_start(&rig, &default_limits);
+    int first = client(&rig), second = client(&rig);
+    atomic_store(&rig.shell.ticket, 10);
+    say(first, "SET a 1\r\nDBSIZE\r\n");
+    oort_request request = next_request(&rig);
+    CHECK(answer(&rig, request.connection, ":1\r\n", 0) == OORT_OK);
+    say(second, "SET b 2\r\nGET b\r\n");
+    while (stats(&rig).waiting_sync < 2)
+        (void)usleep(1000);
+    sync_to(&rig, 9);
+    expect_silence(first);
+    expect_silence(second);
+    sync_to(&rig, 10);
+    expect(first, "+OK\r\n:1\r\n");
+    expect(second, "+OK\r\n$1\r\n2\r\n");
+    /* The store fails: nothing that waits is acknowledged. */
+    atomic_store(&rig.shell.ticket, 20);
+    say(first, "SET a 3\r\n");
+    while (stats(&rig).waiting_sync < 1)
+        (void)usleep(1000);
+    sync_to(&rig, UINT64_MAX);
+    expect(first, "-MISCONF the log could not be synced to disk; see the server log\r\n");
+    expect_end(first);
+    /* And no sync round will ever come again. */
+    say(second, "SET b 4\r\n");
+    expect(second, "-MISCONF the log could not be synced to disk; see the server log\r\n");
+    expect_end(second);
+    rig_stop(&rig);
+}
+
+static void test_behind(void)
+{
+    struct rig rig;
+    rig_start(&rig, &default_limits);
+    int writer = client(&rig), reader = client(&rig);
+    atomic_store(&rig.shell.behind, 1);
+    say(writer, "GET w\r\nSET w 1\r\nGET w\r\n");
+    expect(writer, "$-1\r\n");
+    for (int i = 0; i < 5; i++) {
+        say(reader, "GET w\r\n");
+        expect(reader, "$-1\r\n");
+    }
+    expect_silence(writer);
+    atomic_store(&rig.shell.behind, 0);
+    expect(writer, "+OK\r\n$1\r\n1\r\n");
+    CHECK(close(writer) == 0 && close(reader) == 0);
+    rig_stop(&rig);
+}
+
+static void test_limits(void)
+{
+    oort_limits limits = default_limits;
+    struct rig rig;
+    limits.output_bytes = 1u << 20;
+    limits.query_bytes = 1u << 20;
+    rig_start(&rig, &limits);
+    int slow = client(&rig);
+    say(slow, "SET v ");
+    char *value = malloc(60000);
+    CHECK(value != NULL);
+    memset(value, 'v', 60000);
+    put(slow, value, 60000);
+    say(slow, "\r\n");
+    expect(slow, "+OK\r\n");
+    for (int i = 0; i < 200; i++)
+        say(slow, "GET v\r\n");
+    /* Nothing is read until it has been dropped. */
+    while (stats(&rig).dropped_slow == 0)
+        (void)usleep(1000);
+    expect_end(slow);
+    int greedy = client(&rig);
+    say(greedy, "*2\r\n$4\r\nECHO\r\n$400000000\r\n");
+    for (int i = 0; i < 100; i++)
+        if (send(greedy, value, 60000, MSG_NOSIGNAL) < 0)
+            break;
+    expect_end(greedy);
+    CHECK(stats(&rig).dropped_query == 1);
+    int fine = client(&rig), idle = client(&rig);
+    say(fine, "PING\r\nDBSIZE\r\n");
+    expect(fine, "+PONG\r\n");
+    uint64_t waiting = next_request(&rig).connection;
+    limits.idle_seconds = 1;
+    oort_dataplane_set_limits(rig.plane, &limits);
+    expect_end(idle);
+    CHECK(stats(&rig).dropped_idle == 1);
+    /* Who waits for us is not idle. */
+    CHECK(answer(&rig, waiting, ":1\r\n", 0) == OORT_OK);
+    expect(fine, ":1\r\n");
+    free(value);
+    CHECK(close(fine) == 0);
+    rig_stop(&rig);
+}
+
+static void test_many_and_poll(void)
+{
+    enum { COUNT = 1000 };
+    static int fds[COUNT];
+    struct rlimit files = {0};
+    struct rig rig;
+
+    CHECK(getrlimit(RLIMIT_NOFILE, &files) == 0);
+    files.rlim_cur = files.rlim_max < 4096 ? files.rlim_max : 4096;
+    CHECK(setrlimit(RLIMIT_NOFILE, &files) == 0);
+    rig_start(&rig, &default_limits);
+    for (int i = 0; i < COUNT; i++)
+        fds[i] = client(&rig);
+    for (int i = 0; i < COUNT; i++) {
+        char text[96];
+        (void)snprintf(text, sizeof text, "SET k%d %d\r\nGET k%d\r\nINCR all\r\nDBSIZE\r\n", i, i,
+                       i);
+        say(fds[i], text);
+    }
+    for (int i = 0; i < COUNT; i++)
+        CHECK(answer(&rig, next_request(&rig).connection, ":0\r\n", 0) == OORT_OK);
+    for (int i = 0; i < COUNT; i++) {
+        char text[64], number[16];
+        int digits = snprintf(number, sizeof number, "%d", i);
+        (void)snprintf(text, sizeof text, "+OK\r\n$%d\r\n%s\r\n", digits, number);
+        expect(fds[i], text);
+    }
+    oort_connection_info *list = calloc(COUNT, sizeof *list);
+    CHECK(list != NULL && oort_connection_list(rig.plane, list, COUNT) == COUNT);
+    for (int i = 0; i < COUNT; i += 2)
+        CHECK(oort_connection_kill(rig.plane, list[i].id) == 1);
+    for (int i = 0; i < COUNT; i++) {
+        if (i % 2 == 0)
+            expect_end(fds[i]);
+        else
+            CHECK(close(fds[i]) == 0);
+    }
+    free(list);
+    rig_stop(&rig);
+
+    /* The same driven from outside: whenever work is left, the descriptor says so. */
+    oort_error error;
+    rig_open(&rig, &default_limits);
+    static char text[5000 * 17];
+    for (int i = 0; i < 5000; i++)
+        memcpy(text + (size_t)i * 17, "ECHO 0123456789\r\n", 17);
+    int fd = client(&rig);
+    put(fd, text, sizeof text);
+    CHECK(shutdown(fd, SHUT_WR) == 0);
+    size_t got = 0;
+    for (bool end = false; !end;) {
+        char buffer[65536];
+        struct pollfd ready = {.fd = oort_worker_fd(rig.plane, 0), .events = POLLIN};
+        CHECK(poll(&ready, 1, PATIENCE_MS) == 1);
+        CHECK(oort_worker_poll(rig.plane, 0, 0, &error) == OORT_OK);
+        ssize_t count;
+        while ((count = recv(fd, buffer, sizeof buffer, MSG_DONTWAIT)) > 0)
+            got += (size_t)count;
+        end = count == 0;
+    }
+    CHECK(got == 5000 * 17);
+    CHECK(close(fd) == 0);
+    fd = client(&rig); /* never served: closed with the plane */
+    rig_close(&rig);
+    expect_end(fd);
+}
+
+int main(void)
+{
+    test_split_pipeline();
+    test_deep_pipeline();
+    test_big_values();
+    test_half_close();
+    test_protocol_error();
+    test_cold_command();
+    test_cold_record();
+    test_group_commit();
+    test_behind();
+    test_limits();
+    test_many_and_poll();
+    return 0;
+}

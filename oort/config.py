@@ -70,7 +70,7 @@ def split_address(text: str) -> tuple[str, int]:
         raise ValueError(f"{text!r} is not an address such as 127.0.0.1:6139")
     if ":" in host and not bracketed:
         raise ValueError(f"{text!r} is not an address: write IPv6 as [::1]:6139")
-    return (host[1:-1] if bracketed else host) or "0.0.0.0", int(port)
+    return (host[1:-1] if bracketed else host) or "0.0.0.0", int(port)  # noqa: S104
 
 
 def join_address(host: str, port: int) -> str:
@@ -434,7 +434,7 @@ class Configuration:
     settings: Settings
     sources: Mapping[str, str]
 
-    def with_setting(self, field: str, value: object, source: str) -> Configuration:
+    def with_setting(self, field: str, value: Any, source: str) -> Configuration:
         """A copy with one (already typed) value changed: CONFIG SET."""
         changed = dataclasses.replace(self.settings, **{field: value})
         return Configuration(changed, {**self.sources, field: source})
@@ -490,7 +490,7 @@ def documentation() -> str:
         "`oortd --print-config` shows every setting and the layer it came from.",
         "",
         "The file is INI: `Name = value`, sections in brackets, comments with `#`. A value may be",
-        'quoted; one with a comma or a `#` in it must be. Sizes take units: `64 MiB`, `1gb`. An',
+        "quoted; one with a comma or a `#` in it must be. Sizes take units: `64 MiB`, `1gb`. An",
         "unknown name, or a value out of its range, is an error.",
         "",
         "`OORTD_SKIP_SRV=true` in the environment means the same as `--standalone`.",
@@ -500,7 +500,10 @@ def documentation() -> str:
         if setting.section != section:
             section = setting.section
             lines += ["", f"## `[{section}]`" if section else "## Outside any section", ""]
-            lines += ["| setting | environment | takes | default | |", "| --- | --- | --- | --- | --- |"]
+            lines += [
+                "| setting | environment | takes | default | |",
+                "| --- | --- | --- | --- | --- |",
+            ]
         default = f"`{setting.default}`" if setting.default else "empty"
         lines.append(
             f"| `{setting.name}` | `{setting.environment}` | {wanted(setting)} | {default}"

@@ -1,5 +1,7 @@
-"""Everything between a checked configuration and a serving daemon, in order; each step that fails is
-one clear line for the operator (BootError)."""
+"""Everything between a checked configuration and a serving daemon, in order.
+
+A step that fails raises a BootError or a StoreError: one clear line for the operator.
+"""
 
 from __future__ import annotations
 
@@ -46,8 +48,12 @@ def runtime_dir(settings: Settings, environment: Mapping[str, str]) -> str | Non
         candidates = [
             *environment.get("RUNTIME_DIRECTORY", "").split(":")[:1],
             *(["/run/oortd"] if os.geteuid() == 0 else []),
-            *([f"{environment['XDG_RUNTIME_DIR']}/oort"] if environment.get("XDG_RUNTIME_DIR") else []),
-            f"/dev/shm/oort-{os.geteuid()}",
+            *(
+                [f"{environment['XDG_RUNTIME_DIR']}/oort"]
+                if environment.get("XDG_RUNTIME_DIR")
+                else []
+            ),
+            f"/dev/shm/oort-{os.geteuid()}",  # noqa: S108 (owner and kind are checked below)
         ]
     reason = ""
     for candidate in filter(None, candidates):
@@ -117,7 +123,6 @@ def _open_store(settings: Settings, environment: Mapping[str, str]) -> Store:
             directory=settings.data_dir,
             runtime_directory=runtime,
             segment_bytes=settings.segment_size,
-            value_cap=settings.value_cap,
             free_bytes_low=settings.free_disk_low,
             compaction_bytes_per_second=settings.compaction_rate,
             compaction_dead_percent=settings.compaction_threshold,
@@ -142,8 +147,7 @@ def serve(
         # Ports first: a second oortd must not touch the data before it finds the port taken.
         sockets: list[socket.socket] = []
         for address in settings.listen_address:
-            for listener in listeners.bind(address):
-                sockets.append(undo.enter_context(listener))
+            sockets.extend(undo.enter_context(one) for one in listeners.bind(address))
         prepare_data_dir(settings.data_dir)
         notifier.status("opening the store")
         store = _open_store(settings, environment)
@@ -170,7 +174,9 @@ def serve(
 
 def _ready(daemon: Daemon) -> None:
     settings = daemon.settings
-    where = f" in {os.path.abspath(settings.data_dir)}" if settings.store_type == "valuestore" else ""
+    where = (
+        f" in {Path(settings.data_dir).resolve()}" if settings.store_type == "valuestore" else ""
+    )
     fsync = f"fsync {settings.fsync}, " if settings.store_type == "valuestore" else ""
     workers = "1 worker" if settings.workers == 1 else f"{settings.workers} workers"
     log.info(

@@ -43,7 +43,9 @@ def describe(client: Client, connection: Connection, now: float) -> bytes:
     Fields are those of Redis 7.0 followed by the two that 7.2 added; what has no counterpart here
     is 0.
     """
-    flags = ("e" if connection.flags & NO_EVICT else "") + ("T" if connection.flags & NO_TOUCH else "")
+    flags = ("e" if connection.flags & NO_EVICT else "") + (
+        "T" if connection.flags & NO_TOUCH else ""
+    )
     fields: tuple[tuple[str, object], ...] = (
         ("id", client.id),
         ("addr", client.address),

@@ -1,8 +1,8 @@
 """CONFIG: the settings under the names Redis gives them.
 
-A parameter either shows a setting (and, where the process can follow, changes it), or has one fixed value that
-is the truth about this server; setting it to that very value succeeds, so that clients which
-insist on `appendonly yes` or `save ""` are content.  What has no meaning here is not listed.
+A parameter either shows a setting (and, where the process can follow, changes it), or has one fixed
+value that is the truth about this server; setting it to that very value succeeds, so that clients
+which insist on `appendonly yes` or `save ""` are content.  What has no meaning here is not listed.
 CONFIG SET changes all of its pairs or none.
 """
 
@@ -41,7 +41,7 @@ INT_MAX = 2**31 - 1
 MIB = 1024 * 1024
 
 
-class _Refused(Exception):
+class _RefusedError(Exception):
     """A value cannot be taken; the text is the end of Redis's error."""
 
 
@@ -60,7 +60,7 @@ def _number(low: int, high: int) -> Callable[[bytes], int]:
     def parse(text: bytes) -> int:
         value = reply.parse_integer(text)
         if value is None:
-            raise _Refused("argument couldn't be parsed into an integer")
+            raise _RefusedError("argument couldn't be parsed into an integer")
         return _within(value, low, high)
 
     return parse
@@ -71,14 +71,14 @@ def _memory(low: int, high: int) -> Callable[[bytes], int]:
         try:
             return _within(parse_size(text.decode()), low, high)
         except ValueError as error:
-            raise _Refused("argument must be a memory value") from error
+            raise _RefusedError("argument must be a memory value") from error
 
     return parse
 
 
 def _within(value: int, low: int, high: int) -> int:
     if not low <= value <= high:
-        raise _Refused(f"argument must be between {low} and {high} inclusive")
+        raise _RefusedError(f"argument must be between {low} and {high} inclusive")
     return value
 
 
@@ -86,7 +86,7 @@ def _choice(choices: dict[str, str]) -> Callable[[bytes], str]:
     def parse(text: bytes) -> str:
         found = choices.get(text.decode("ascii", "replace").lower())
         if found is None:
-            raise _Refused(f"argument(s) must be one of the following: {', '.join(choices)}")
+            raise _RefusedError(f"argument(s) must be one of the following: {', '.join(choices)}")
         return found
 
     return parse
@@ -94,7 +94,7 @@ def _choice(choices: dict[str, str]) -> Callable[[bytes], str]:
 
 def _yes_no(text: bytes) -> bool:
     if text.lower() not in (b"yes", b"no"):
-        raise _Refused("argument must be 'yes' or 'no'")
+        raise _RefusedError("argument must be 'yes' or 'no'")
     return text.lower() == b"yes"
 
 
@@ -102,11 +102,17 @@ def _password(text: bytes) -> str:
     try:
         return text.decode()
     except UnicodeDecodeError as error:
-        raise _Refused("the password must be UTF-8 text") from error
+        raise _RefusedError("the password must be UTF-8 text") from error
 
 
 _LEVELS = {"debug": "debug", "verbose": "info", "notice": "notice", "warning": "warning"}
-_LEVEL_NAMES = {"debug": "debug", "info": "verbose", "notice": "notice", "warning": "warning", "error": "warning"}
+_LEVEL_NAMES = {
+    "debug": "debug",
+    "info": "verbose",
+    "notice": "notice",
+    "warning": "warning",
+    "error": "warning",
+}
 _CLASSES = {"normal": 0, "slave": 1, "replica": 1, "pubsub": 2}
 
 
@@ -114,22 +120,22 @@ def _output_limit(text: bytes) -> int | None:
     """The hard limit of class normal; None: the text sets the other classes only."""
     words = text.decode("utf-8", "replace").split()
     if not words or len(words) % 4:
-        raise _Refused("Wrong number of arguments in buffer limit configuration.")
+        raise _RefusedError("Wrong number of arguments in buffer limit configuration.")
     found = None
     for name, hard, soft, seconds in zip(*(words[i::4] for i in range(4)), strict=True):
         if name.lower() not in _CLASSES:
-            raise _Refused("Invalid client class specified in buffer limit configuration.")
+            raise _RefusedError("Invalid client class specified in buffer limit configuration.")
         try:
             sizes = parse_size(hard), parse_size(soft), parse_size(seconds)
         except ValueError as error:
-            raise _Refused(
+            raise _RefusedError(
                 "Error in hard, soft or soft_seconds setting in buffer limit configuration."
             ) from error
         if name.lower() == "normal":
             if sizes[1:] != (0, 0):
-                raise _Refused("oortd has a hard limit only: soft and soft_seconds must be 0")
+                raise _RefusedError("oortd has a hard limit only: soft and soft_seconds must be 0")
             if sizes[0] < MIB:
-                raise _Refused("oortd always has a hard limit: it must be at least 1mb")
+                raise _RefusedError("oortd always has a hard limit: it must be at least 1mb")
             found = sizes[0]
     return found
 
@@ -150,7 +156,9 @@ PARAMETERS: dict[str, Parameter] = {
     for parameter in (
         Parameter("maxclients", lambda s: str(s.max_clients), "max_clients", _number(1, 1_000_000)),
         Parameter("timeout", lambda s: str(s.idle_timeout), "idle_timeout", _number(0, INT_MAX)),
-        Parameter("tcp-keepalive", lambda s: str(s.tcp_keepalive), "tcp_keepalive", _number(0, 32767)),
+        Parameter(
+            "tcp-keepalive", lambda s: str(s.tcp_keepalive), "tcp_keepalive", _number(0, 32767)
+        ),
         Parameter("requirepass", lambda s: s.require_pass, "require_pass", _password),
         Parameter("protected-mode", lambda s: _yes(s.protected_mode), "protected_mode", _yes_no),
         Parameter(
@@ -181,9 +189,7 @@ PARAMETERS: dict[str, Parameter] = {
         ),
         Parameter("dir", lambda s: s.data_dir, why="can't set protected config"),
         Parameter("io-threads", lambda s: str(max(1, s.workers))),
-        Parameter(
-            "appendonly", lambda s: _yes(s.store_type == "valuestore"), why=_STORE_DECIDES
-        ),
+        Parameter("appendonly", lambda s: _yes(s.store_type == "valuestore"), why=_STORE_DECIDES),
         _fixed("databases", str(DATABASES)),
         _fixed("save", "", _STORE_DECIDES),
         _fixed("maxmemory", "0", _NO_EVICTION),
@@ -256,7 +262,7 @@ def config_set(daemon: Daemon, request: Request) -> bytes:
             continue
         try:
             value = parameter.parse(text)
-        except _Refused as refused:
+        except _RefusedError as refused:
             return _failed(name, str(refused))
         if value is not None:
             changes[parameter.field] = value

@@ -71,10 +71,14 @@ _HELLO_UNAUTHENTICATED = (
     b" <proto> AUTH <user> <pass> option can be used to authenticate the client and select the"
     b" RESP protocol version at the same time\r\n"
 )
-_BAD_NAME = (
-    b"-ERR Client names cannot contain spaces, newlines or special characters.\r\n"
-)
-_CLIENT_TYPES = {b"normal": True, b"master": False, b"replica": False, b"slave": False, b"pubsub": False}
+_BAD_NAME = b"-ERR Client names cannot contain spaces, newlines or special characters.\r\n"
+_CLIENT_TYPES = {
+    b"normal": True,
+    b"master": False,
+    b"replica": False,
+    b"slave": False,
+    b"pubsub": False,
+}
 
 
 def authenticates(daemon: Daemon, user: bytes, password: bytes) -> bool:
@@ -190,7 +194,9 @@ def client_setinfo(daemon: Daemon, request: Request) -> bytes:
         word = request.argv[2].partition(b"\0")[0]
         return reply.error(b"ERR Unrecognized option '%b'" % word)
     if not valid_name(value):
-        return reply.error(b"ERR %b cannot contain spaces, newlines or special characters." % option)
+        return reply.error(
+            b"ERR %b cannot contain spaces, newlines or special characters." % option
+        )
     if option == b"lib-name":
         client.library = value
     else:

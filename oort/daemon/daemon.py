@@ -1,7 +1,7 @@
 """oortd while it runs: the main loop's state, and what happens on every event.
 
-The order of a stop is the reverse of the start: no new connections, workers end after sending what they
-can, the helper thread ends, connections are closed, then the store.
+The order of a stop is the reverse of the start: no new connections, workers end after sending what
+they can, the helper thread ends, connections are closed, then the store.
 """
 
 from __future__ import annotations
@@ -201,7 +201,11 @@ class Daemon:
         except OSError:
             peer.close()  # gone before we looked
             return
-        if settings.protected_mode and not settings.require_pass and not listeners.is_loopback(host):
+        if (
+            settings.protected_mode
+            and not settings.require_pass
+            and not listeners.is_loopback(host)
+        ):
             self.rejected_connections += 1
             listeners.refuse(peer, listeners.PROTECTED)
             return

@@ -197,7 +197,12 @@ class DataPlane:
             for i in range(request.argc)
         )
         return Request(
-            request.connection, argv, request.command, request.flags, request.database, request.protocol
+            request.connection,
+            argv,
+            request.command,
+            request.flags,
+            request.database,
+            request.protocol,
         )
 
     def reply(self, connection: int, reply: Reply) -> None:

@@ -1,9 +1,9 @@
 """Glob patterns with exactly Redis's meaning, in time bounded by pattern times text.
 
-`*` any bytes, `?` one byte, `[abc]`, `[a-z]` (either order), `[^...]`, `\\x` the byte x itself.  An
-unclosed class ends with the pattern.  A pattern is compiled once.  With at most one star it becomes a
-regular expression that has nothing to try twice; with more, the pieces between the stars are searched
-for one after the other.
+`*` any bytes, `?` one byte, `[abc]`, `[a-z]` (either order), `[^...]`, `\\x` the byte x itself.
+An unclosed class ends with the pattern.  A pattern is compiled once.  With at most one star it
+becomes a regular expression that has nothing to try twice; with more, the pieces between the stars
+are searched for one after the other.
 """
 
 from __future__ import annotations
@@ -67,7 +67,9 @@ def _class(pattern: bytes, position: int, fold: bool) -> tuple[bytes, int]:
             allowed.update(_folded(pattern[position + 1 : position + 2], fold))
             position += 2
         elif position + 2 < len(pattern) and pattern[position + 1] == ord("-"):
-            ends = _folded(pattern[position : position + 1] + pattern[position + 2 : position + 3], fold)
+            ends = _folded(
+                pattern[position : position + 1] + pattern[position + 2 : position + 3], fold
+            )
             allowed.update(range(min(ends), max(ends) + 1))
             position += 3
         else:
@@ -132,7 +134,8 @@ def _finder(run: list[bytes]) -> Callable[[bytes, int, int], int]:
         literal = b"".join(run)
         return lambda text, start, end: text.find(literal, start, end)
     expression = b"".join(
-        b"[" + b"".join(b"\\x%02x" % byte for byte in token) + b"]" if token else b"(?!)" for token in run
+        b"[" + b"".join(b"\\x%02x" % byte for byte in token) + b"]" if token else b"(?!)"
+        for token in run
     )
     search = re.compile(expression, re.DOTALL).search
 

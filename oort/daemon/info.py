@@ -1,7 +1,7 @@
 """INFO: what the server knows of itself, in Redis's sections and field names.
 
-Fields keep Redis's names where their meaning is the same; what exists here only is prefixed with oort_.  A field that
-would have to be invented is left out.
+Fields keep Redis's names where their meaning is the same; what exists here only begins with oort_.
+A field that would have to be invented is left out.
 """
 
 from __future__ import annotations
@@ -65,8 +65,8 @@ def _server(daemon: Daemon) -> Fields:
         ("server_time_usec", time.time_ns() // 1000),
         ("uptime_in_seconds", uptime),
         ("uptime_in_days", uptime // 86400),
-        ("executable", sys.argv[0] and os.path.abspath(sys.argv[0])),
-        ("config_file", os.path.abspath(daemon.config_file) if daemon.config_file else ""),
+        ("executable", Path(sys.argv[0]).resolve()),
+        ("config_file", Path(daemon.config_file).resolve() if daemon.config_file else ""),
         ("io_threads_active", int(daemon.settings.workers > 1)),
         ("oort_workers", daemon.settings.workers),
         ("oort_store", daemon.settings.store_type),

@@ -66,10 +66,10 @@ _CHANGE = ("RW", "access", "update")
 _KEY_FLAGS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("get", "mget", "ttl", "pttl", "expiretime", "pexpiretime", "getrange"), _READ),
     **dict.fromkeys(("exists", "strlen", "type", "touch", "memory|usage"), ("RO",)),
+    **dict.fromkeys(("expire", "pexpire", "expireat", "pexpireat", "persist", "setrange"), _UPDATE),
     **dict.fromkeys(
-        ("expire", "pexpire", "expireat", "pexpireat", "persist", "setrange"), _UPDATE
+        ("getset", "getex", "incr", "decr", "incrby", "decrby", "incrbyfloat"), _CHANGE
     ),
-    **dict.fromkeys(("getset", "getex", "incr", "decr", "incrby", "decrby", "incrbyfloat"), _CHANGE),
     **dict.fromkeys(("del", "unlink"), ("RM", "delete")),
     **dict.fromkeys(("mset", "setex", "psetex"), ("OW", "update")),
     **dict.fromkeys(("msetnx", "setnx"), ("OW", "insert")),
@@ -168,15 +168,19 @@ def _documentation(command: Command, protocol: int) -> bytes:
     return _named(facts, protocol)
 
 
+def _everything(protocol: int) -> bytes:
+    return reply.array([_details(command, protocol) for command in table.TOP_LEVEL])
+
+
 @handles("command")
 def command_all(daemon: Daemon, request: Request) -> bytes:
-    return reply.array([_details(command, request.protocol) for command in table.TOP_LEVEL])
+    return _everything(request.protocol)
 
 
 @handles("command|info")
 def command_info(daemon: Daemon, request: Request) -> bytes:
     if len(request.argv) == 2:
-        return command_all(daemon, request)
+        return _everything(request.protocol)
     found = map(table.find, request.argv[2:])
     return reply.array(
         [

@@ -1,8 +1,8 @@
 """Commands that take long, or wait for the disk, on one helper thread beside the main loop.
 
-A job is a generator: it does a slice of work, yields, and its return value is the reply.  Jobs take turns
-slice by slice, so a SCAN does not wait for a KEYS over millions of keys that came first.  The
-thread has the only store session on the Python side.
+A job is a generator: it does a slice of work, yields, and its return value is the reply.  Jobs take
+turns slice by slice, so a SCAN does not wait for a KEYS over millions of keys that came first.
+The thread has the only store session on the Python side.
 """
 
 from __future__ import annotations

@@ -35,8 +35,10 @@ def dbsize(daemon: Daemon, request: Request) -> bytes:
     return reply.integer(daemon.store.stats().keys[request.database])
 
 
-def _slices(daemon: Daemon, database: int, position: int, want: int) -> Iterator[tuple[int, list[bytes]]]:
-    """Visit at least `want` keys from a position on; after each slice, where it goes on (0: the end)."""
+def _slices(
+    daemon: Daemon, database: int, position: int, want: int
+) -> Iterator[tuple[int, list[bytes]]]:
+    """Visit at least `want` keys; each slice comes with where it goes on (0: the end)."""
     while want > 0:
         position, keys = daemon.session.scan(database, position, min(want, SLICE_KEYS))
         yield position, keys
@@ -71,18 +73,18 @@ def scan(daemon: Daemon, request: Request) -> Job[bytes]:
             return reply.SYNTAX_ERROR
         position += 2
     found: list[bytes] = []
-    if cursor < CURSOR_END:
-        for cursor, keys in _slices(daemon, request.database, cursor, count):
+    goes_on = 0
+    if cursor < CURSOR_END:  # one past the end may be another server's: nothing is there
+        for following, names in _slices(daemon, request.database, cursor, count):
+            goes_on = following
             if not wrong_type:
-                found += keys if match is None else filter(match, keys)
+                found += names if match is None else filter(match, names)
             yield
-    else:
-        cursor = 0  # past the end, as any cursor of another server may be
-    return reply.array([reply.bulk(str(cursor)), reply.bulks(found)])
+    return reply.array([reply.bulk(str(goes_on)), reply.bulks(found)])
 
 
 def _cursor(text: bytes) -> int | None:
-    """As strtoul takes it, which Redis uses: a sign is allowed, white space and the rest are not."""
+    """As Redis takes it (strtoul): a sign is allowed, white space and anything after it are not."""
     digits = text[1:] if text[:1] in (b"-", b"+") else text
     if not digits.isdigit() or int(digits) >= 2**64:
         return None

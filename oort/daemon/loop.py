@@ -1,7 +1,8 @@
 """The main thread's event loop: descriptors, timers, signals and calls from other threads.
 
-Nothing here knows what the callbacks do.  Every method but call_soon_from_thread belongs to the thread that
-runs the loop.  A callback must be short: nothing else is accepted or answered meanwhile.
+Nothing here knows what the callbacks do.  Every method but call_soon_from_thread belongs to the
+thread that runs the loop.  A callback must be short: nothing else is accepted or answered
+meanwhile.
 """
 
 from __future__ import annotations

@@ -55,7 +55,9 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--data-dir", metavar="DIR", help="directory of the store")
     made.add_argument("--runtime-dir", metavar="DIR", help="directory on tmpfs")
-    made.add_argument("--store", metavar="TYPE", help="valuestore (on disk) or mapstore (in memory)")
+    made.add_argument(
+        "--store", metavar="TYPE", help="valuestore (on disk) or mapstore (in memory)"
+    )
     made.add_argument("--fsync", metavar="POLICY", help="always, everysec or no")
     made.add_argument("--workers", metavar="N", help="data-plane threads; 0: none; auto")
     made.add_argument("--max-clients", metavar="N", help="connections served at a time")

@@ -17,7 +17,9 @@ class Notifier:
         microseconds = environment.get("WATCHDOG_USEC", "")
         # Twice as often as systemd asks for, as its manual recommends; None: it does not ask.
         self.watchdog_seconds: float | None = (
-            int(microseconds) / 2e6 if self.active and microseconds.isdigit() and int(microseconds) else None
+            int(microseconds) / 2e6
+            if self.active and microseconds.isdigit() and int(microseconds)
+            else None
         )
 
     def ready(self, status: str) -> None:

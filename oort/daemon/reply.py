@@ -98,7 +98,9 @@ def wrong_arity(name: str) -> bytes:
 
 
 def unknown_subcommand(name: bytes, container: str) -> bytes:
-    return error(b"ERR unknown subcommand '%b'. Try %b HELP." % (_c_text(name), container.upper().encode()))
+    return error(
+        b"ERR unknown subcommand '%b'. Try %b HELP." % (_c_text(name), container.upper().encode())
+    )
 
 
 def unknown_or_wrong(name: bytes, container: str) -> bytes:

@@ -1,7 +1,7 @@
 """Commands about the server: TIME, SHUTDOWN, the saving commands and DEBUG.
 
-A log store has every acknowledged write in its log already.  SAVE therefore means: on the device when
-this returns; BGSAVE: the same behind the client's back; LASTSAVE: when that was last the case.
+A log store has every acknowledged write in its log already.  SAVE therefore means: on the device
+when this returns; BGSAVE: the same behind the client's back; LASTSAVE: when that was last so.
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ class Command:
 
 
 def _text(pointer: object) -> str:
-    return ffi.string(pointer).decode()
+    return str(ffi.string(pointer).decode())
 
 
 def _read() -> tuple[Command, ...]:

@@ -1,0 +1,42 @@
+"""One table: every cold command has a handler, and the pages made from the sources are current."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import oort.daemon.daemon  # noqa: F401 (registers the handlers)
+from oort import config
+from oort.daemon import commands_page, introspection, table
+from oort.daemon.dispatch import HANDLERS
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def test_handlers_are_exactly_the_cold_commands() -> None:
+    cold = {
+        command.name
+        for command in table.COMMANDS
+        if not command.hot and (command.name not in table.SUBCOMMANDS or command.name == "command")
+    }
+    assert set(HANDLERS) == cold
+
+
+def test_every_command_with_keys_says_how_it_uses_them() -> None:
+    with_keys = {command.name for command in table.COMMANDS if command.first_key}
+    assert set(introspection._KEY_FLAGS) == with_keys
+
+
+def test_the_commands_page_is_current() -> None:
+    assert (ROOT / "docs" / "commands.md").read_text() == commands_page.documentation()
+
+
+def test_the_configuration_page_is_current() -> None:
+    assert (ROOT / "docs" / "configuration.md").read_text() == config.documentation()
+
+
+def test_defaults_pass_their_own_checks() -> None:
+    settings = config.resolve([]).settings
+    assert settings.value_cap == 512 * 1024 * 1024
+    assert settings.listen_address == ("0.0.0.0:6139",)
+    assert settings.protected_mode is True
+    assert settings.workers >= 1

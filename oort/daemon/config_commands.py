@@ -240,7 +240,7 @@ def _failed(name: bytes, why: str) -> bytes:
 def config_set(daemon: Daemon, request: Request) -> bytes:
     argv = request.argv
     if len(argv) % 2:
-        return reply.wrong_arity("config|set")
+        return reply.SYNTAX_ERROR
     pairs = list(zip(argv[2::2], argv[3::2], strict=True))
     for name, _ in pairs:
         if _parameter(name) is None:

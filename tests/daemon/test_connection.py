@@ -7,6 +7,8 @@ from collections.abc import Callable
 
 import pytest
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from tests.conftest import Oortd, RawClient, until
 
@@ -99,10 +101,11 @@ def test_password(start_oortd: StartOortd, protocol: int) -> None:
         assert raw.call("AUTH", "wrong").startswith(b"-WRONGPASS ")
         assert raw.call("GET", "a") == b"$-1\r\n"
     assert daemon.client(protocol, password="sésame").ping()
+    once = Retry(NoBackoff(), 0)
     with pytest.raises(redis.AuthenticationError):
-        daemon.client(protocol, password="wrong").ping()
+        daemon.client(protocol, password="wrong", retry=once).ping()
     with pytest.raises(redis.AuthenticationError):
-        daemon.client(protocol).ping()
+        daemon.client(protocol, retry=once).ping()
 
 
 def test_a_password_set_while_running_counts_for_new_connections(oortd: Oortd) -> None:

@@ -47,7 +47,7 @@ patterns = st.lists(st.sampled_from(list(b"ab*?[]^-\\\n")), max_size=9).map(byte
 texts = st.lists(st.sampled_from(list(b"ab]-^\\[\n\xff")), max_size=7).map(bytes)
 
 
-@settings(max_examples=3000, deadline=None)
+@settings(max_examples=800, deadline=None)
 @given(patterns, texts)
 @example(b"[a-", b"a")
 @example(b"[^]a", b"xa")
@@ -57,7 +57,7 @@ def test_same_as_the_definition(pattern: bytes, text: bytes) -> None:
     assert compile_glob(pattern)(text) == matches(pattern, text)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(patterns, texts)
 def test_folded_is_the_same_in_any_case(pattern: bytes, text: bytes) -> None:
     assert compile_glob(pattern.upper(), fold=True)(text) == matches(pattern, text)

@@ -15,8 +15,8 @@
 #include <string.h>
 
 /* Percent of a table's entries.  It is rebuilt at GROW_LOAD, to GROWN_LOAD; before that when an
- * entry would lie DISPLACEMENT_MAX lines from home, unless the table is emptier than SPARSE_LOAD: then
- * equal tags are to blame and growing does not help.  These loads make 20.8 to 21.4 bytes of
+ * entry would lie DISPLACEMENT_MAX lines from home, unless the table is emptier than SPARSE_LOAD:
+ * then equal tags are to blame and growing does not help.  These loads make 20.8 to 21.4 bytes of
  * file a key from five million random keys on. */
 #define GROW_LOAD 90u
 #define GROWN_LOAD 74u

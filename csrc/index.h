@@ -73,7 +73,8 @@ void index_prefetch(oort_index *index, uint64_t hash, int step);
 void index_seek(oort_index *index, uint64_t hash, uint8_t database, index_cursor *cursor);
 bool index_next(oort_index *index, index_cursor *cursor, index_entry *entry);
 /* Change or clear the entry index_next has just given.  The same location may appear with a new
- * stamp.  After an erase that made the bucket shrink, index_next starts over: it may give entries again. */
+ * stamp.  After an erase that made the bucket shrink, index_next starts over: it may give
+ * entries again. */
 void index_replace(oort_index *index, index_cursor *cursor, uint64_t location, uint64_t stamp);
 void index_erase(oort_index *index, index_cursor *cursor);
 /* Add an entry (the caller has made sure that the key has none).
@@ -89,8 +90,9 @@ typedef int (*index_visitor)(void *context, uint32_t slot, index_entry entry);
 void index_visit_slot(oort_index *index, uint32_t slot, index_visitor visitor, void *context);
 
 /* Entries of one slot with tag >= tag, in ascending tag order, up to capacity, never splitting a
- * run of equal tags: fills entries, *count; *next_tag is the tag to continue with, or INDEX_SLOT_END.
- * OORT_ERR_TOO_BIG when the first tag alone has more than capacity; *count is then what it has. */
+ * run of equal tags: fills entries, *count; *next_tag is the tag to continue with, or
+ * INDEX_SLOT_END.  OORT_ERR_TOO_BIG when the first tag alone has more than capacity; *count is
+ * then what it has. */
 #define INDEX_SLOT_END UINT32_MAX
 int32_t index_scan_slot(oort_index *index, uint32_t slot, uint32_t tag, index_entry *entries,
                         uint32_t capacity, uint32_t *count, uint32_t *next_tag);

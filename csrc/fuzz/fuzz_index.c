@@ -14,7 +14,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#define KEYS 4096u
+#define KEYS 2048u
 #define RESERVE (UINT64_C(24) << 20)
 #define DIRECTORY_START (4096u + INDEX_OWNER_BYTES)
 #define MUST(condition)                                                                            \
@@ -25,11 +25,15 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-/* Four slots; in the last one few tags, so that chains and deep tries are reached quickly. */
+/* Two slots; in the second mostly one tag, so that chains and deep tries are reached. */
+static uint32_t slot_of(uint32_t key) { return key % 2 * 3; }
+
 static uint64_t hash_of(uint32_t key)
 {
-    uint32_t slot = key % 4;
-    uint32_t tag = slot == 3 ? 0x800000u >> (key / 4 % 3 * 11) : key * 2654435761u >> 8;
+    uint32_t slot = slot_of(key);
+    uint32_t tag = key * 2654435761u >> 8;
+    if (slot == 3)
+        tag = key % 64 < 60 ? 0x654321u : 0x654320u >> key / 2 % 8;
     return (uint64_t)slot << 50 | (uint64_t)(tag & 0xffffffu) << 26;
 }
 
@@ -84,12 +88,26 @@ static uint64_t scan_all(oort_index *index)
     return total;
 }
 
+static int count_seen(void *context, uint32_t slot, index_entry entry)
+{
+    uint8_t *seen = context;
+    uint64_t key = index_location(entry) - 1;
+    MUST(key < KEYS && slot_of((uint32_t)key) == slot);
+    seen[key]++;
+    return INDEX_KEEP;
+}
+
 static void check(oort_index *index, const bool *model)
 {
+    static uint8_t seen[KEYS];
     uint64_t present = 0;
+    memset(seen, 0, sizeof seen);
+    for (uint32_t slot = 0; slot < 4; slot++)
+        index_visit_slot(index, slot, count_seen, seen);
     for (uint32_t key = 0; key < KEYS; key++) {
         index_cursor at;
-        MUST(find(index, key, &at) == model[key]);
+        MUST(seen[key] == model[key]);
+        MUST(key % 32 > 3 || find(index, key, &at) == model[key]);
         present += model[key];
     }
     MUST(scan_all(index) == present);
@@ -115,14 +133,14 @@ static void run_operations(const char *path, const uint8_t *data, size_t size)
         switch (data[0] % 8) {
         case 0: case 1: case 2:
             for (uint32_t i = 0; i < run; i++)
-                set(index, model, (key + i * 4) % KEYS, true);
+                set(index, model, (key + i * 2) % KEYS, true);
             break;
         case 3: case 4:
             for (uint32_t i = 0; i < run; i++)
-                set(index, model, (key + i * 4) % KEYS, false);
+                set(index, model, (key + i * 2) % KEYS, false);
             break;
         case 5:
-            index_visit_slot(index, key % 4, erase_every_third, model);
+            index_visit_slot(index, slot_of(key), erase_every_third, model);
             break;
         case 6:
             index = reopen(index, path);
@@ -176,9 +194,9 @@ static void run_damage(const char *path, const uint8_t *data, size_t size)
     for (uint32_t key = 0; key < KEYS; key++) {
         index_cursor at;
         index_prefetch(index, hash_of(key), 2);
-        if (key % 2 == 0 && find(index, key, &at))
+        if (key % 8 == 0 && find(index, key, &at))
             index_erase(index, &at);
-        else if (key % 2 != 0)
+        else if (key % 8 == 1)
             (void)index_insert(index, hash_of(key), (uint8_t)(key % 3), key + 1, 8);
     }
     for (uint32_t slot = 0; slot < 4; slot++)

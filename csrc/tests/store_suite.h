@@ -188,9 +188,7 @@ static const struct {
     opener open;
 } stores[] = {
     {"mapstore", oort_mapstore_open},
-#if __has_include("../valuestore.c")
     {"valuestore", oort_valuestore_open},
-#endif
 };
 
 static inline int remove_one(const char *path, const struct stat *status, int kind,

@@ -94,7 +94,7 @@ typedef struct toc_header {
     uint64_t sequence;
     uint64_t tail;     /* the segment's size in bytes */
     uint64_t count;    /* entries */
-    uint64_t min_stamp;
+    uint64_t min_stamp;        /* of SET and EXPIRY records, UINT64_MAX: there are none */
     int64_t min_expiry_ms;     /* 0: nothing expires */
     uint64_t tombstone_bytes;  /* DELETE and FLUSH records */
     uint64_t min_tombstone_stamp;

@@ -31,7 +31,7 @@ static void segment_name(char name[NAME_BYTES], uint64_t sequence, const char *s
 static int32_t failure(oort_error *error, const char *what, uint64_t sequence)
 {
     int saved = errno;
-    if (saved == ENOSPC || saved == EDQUOT)
+    if (saved == ENOSPC || saved == EDQUOT || saved == EFBIG)
         return oort_fail(error, OORT_ERR_FULL, saved,
                          "segment %016" PRIx64 ".log: no space to %s; free disk space", sequence,
                          what);
@@ -193,7 +193,7 @@ struct segment *segment_load(int directory_fd, uint64_t sequence, const uint8_t 
     else if (header.reader_version > LOG_FORMAT_VERSION)
         wrong = "was written by a newer oortd; run that version";
     else if (header.checksum != segment_header_checksum(&header) || header.sequence != sequence ||
-             header.slot >= SEGMENT_SLOTS)
+             header.slot >= SEGMENT_SLOTS || status.st_size < (off_t)SEGMENT_HEADER_BYTES)
         wrong = "has a damaged header";
     else if (!any_store && memcmp(header.store_id, store_id, sizeof header.store_id) != 0)
         wrong = "belongs to another store";
@@ -221,7 +221,7 @@ struct segment *segment_load(int directory_fd, uint64_t sequence, const uint8_t 
     }
     uint64_t synced = SEGMENT_HEADER_BYTES;
     if (header.synced_checksum == oort_crc32c(0, &header.synced, sizeof header.synced) &&
-        header.synced <= loaded->capacity)
+        header.synced >= SEGMENT_HEADER_BYTES && header.synced <= loaded->capacity)
         synced = header.synced;
     atomic_store(&loaded->synced, synced);
     loaded->header_synced = synced;
@@ -229,7 +229,8 @@ struct segment *segment_load(int directory_fd, uint64_t sequence, const uint8_t 
 
     uint64_t mapped = 0;
     const toc_header *toc = segment_toc(directory_fd, loaded, false, &mapped);
-    if (toc != NULL) {
+    /* A sealed file ends at its tail. */
+    if (toc != NULL && toc->tail == loaded->capacity) {
         atomic_store(&loaded->tail, toc->tail);
         atomic_store(&loaded->synced, toc->tail);
         atomic_store(&loaded->min_stamp, toc->min_stamp);
@@ -239,10 +240,11 @@ struct segment *segment_load(int directory_fd, uint64_t sequence, const uint8_t 
         atomic_store(&loaded->max_stamp, toc->max_stamp);
         loaded->quarantined = toc->damaged_bytes != 0;
         atomic_store(&loaded->state, SEGMENT_SEALED);
-        (void)munmap((void *)(uintptr_t)toc, mapped);
         (void)close(loaded->fd);
         loaded->fd = -1;
     }
+    if (toc != NULL)
+        (void)munmap((void *)(uintptr_t)toc, mapped);
     return loaded;
 }
 
@@ -252,6 +254,15 @@ int32_t segment_reopen(int directory_fd, struct segment *segment, oort_error *er
     segment_name(name, segment->sequence, "log");
     segment->fd = openat(directory_fd, name, O_RDWR | O_CLOEXEC);
     return segment->fd < 0 ? failure(error, "open it", segment->sequence) : OORT_OK;
+}
+
+/* Everything below is on the device: say so in the file's header. */
+static void note_synced(struct segment *segment, uint64_t synced)
+{
+    segment_header *header = (segment_header *)(void *)segment->map;
+    header->synced = synced;
+    header->synced_checksum = oort_crc32c(0, &synced, sizeof synced);
+    segment->header_synced = synced;
 }
 
 int32_t segment_sync(struct segment *segment, oort_error *error)
@@ -264,10 +275,7 @@ int32_t segment_sync(struct segment *segment, oort_error *error)
     if (tail == synced)
         return OORT_OK;
     if (synced != segment->header_synced && now_ms - segment->header_synced_ms >= 1000) {
-        segment_header *header = (segment_header *)(void *)segment->map;
-        header->synced = synced;
-        header->synced_checksum = oort_crc32c(0, &synced, sizeof synced);
-        segment->header_synced = synced;
+        note_synced(segment, synced);
         segment->header_synced_ms = now_ms;
     }
     if (fdatasync(segment->fd) != 0)
@@ -279,7 +287,9 @@ int32_t segment_sync(struct segment *segment, oort_error *error)
 /* The next offset at which a whole record lies, or limit. */
 static uint64_t next_record(const struct segment *segment, uint64_t offset, uint64_t limit)
 {
-    for (; offset + sizeof(record_header) <= limit; offset += RECORD_ALIGN) {
+    /* No record begins beyond what a location can express. */
+    for (; offset + sizeof(record_header) <= limit && offset < SEGMENT_BYTES_MAX;
+         offset += RECORD_ALIGN) {
         uint8_t kind = segment->map[offset + offsetof(record_header, kind)];
         if (kind == RECORD_END || kind >= RECORD_KINDS)
             continue;
@@ -318,9 +328,13 @@ int32_t segment_scan(struct segment *segment, uint64_t from, uint64_t limit, boo
     uint64_t batch_begin = 0, batch_stamp = 0, batch_count = 0;
     memset(damage, 0, sizeof *damage);
     for (;;) {
-        uint64_t size = record_check(segment->map, offset, limit, segment->seed);
+        uint64_t size = offset < SEGMENT_BYTES_MAX
+                            ? record_check(segment->map, offset, limit, segment->seed)
+                            : 0;
         if (size == 0) {
-            uint64_t next = trusted ? limit : next_record(segment, offset, limit);
+            bool unused = trusted && limit - offset >= sizeof(record_header) &&
+                          all_zero(segment->map + offset, sizeof(record_header));
+            uint64_t next = unused ? limit : next_record(segment, offset, limit);
             if (next == limit) {
                 damage->tail = offset;
                 if (offset < synced) {
@@ -414,11 +428,12 @@ static int32_t toc_add(void *context, struct segment *segment, uint64_t offset,
     entry->stamp = record->stamp;
     entry->place = (uint32_t)(offset / RECORD_ALIGN) << 8 | (uint32_t)database << 4 | record->kind;
     entry->size = (uint32_t)(size / RECORD_ALIGN);
-    if (record->stamp < header->min_stamp)
-        header->min_stamp = record->stamp;
     if (record->stamp > header->max_stamp)
         header->max_stamp = record->stamp;
-    if (record->kind == RECORD_DELETE || record->kind == RECORD_FLUSH) {
+    if (record->kind == RECORD_SET || record->kind == RECORD_EXPIRY) {
+        if (record->stamp < header->min_stamp)
+            header->min_stamp = record->stamp;
+    } else {
         header->tombstone_bytes += size;
         if (record->stamp < header->min_tombstone_stamp)
             header->min_tombstone_stamp = record->stamp;
@@ -468,6 +483,20 @@ static int32_t toc_write(int directory_fd, uint64_t sequence, toc_builder *build
     return result;
 }
 
+int32_t segment_cut(struct segment *segment, oort_error *error)
+{
+    uint64_t tail = atomic_load(&segment->tail);
+    /* A scan must end at the tail: what lies beyond a recovered tail goes. */
+    if (ftruncate(segment->fd, (off_t)tail) != 0)
+        return failure(error, "cut it to its tail", segment->sequence);
+    if (fsync(segment->fd) != 0)
+        return failure(error, "sync it", segment->sequence);
+    atomic_store(&segment->synced, tail);
+    /* If the table of contents is lost, a scan must tell damage from an unsynced tail. */
+    note_synced(segment, tail);
+    return OORT_OK;
+}
+
 int32_t segment_seal(int directory_fd, struct segment *segment, oort_error *error)
 {
     toc_builder builder = {.header = {.magic = TOC_MAGIC,
@@ -478,12 +507,6 @@ int32_t segment_seal(int directory_fd, struct segment *segment, oort_error *erro
                                       .min_tombstone_stamp = UINT64_MAX}};
     segment_damage damage;
     uint64_t tail = atomic_load(&segment->tail);
-    /* The scan must end at the tail: what lies beyond a recovered tail is cut off first. */
-    if (ftruncate(segment->fd, (off_t)tail) != 0)
-        return failure(error, "cut it to its tail", segment->sequence);
-    if (fsync(segment->fd) != 0)
-        return failure(error, "sync it", segment->sequence);
-    atomic_store(&segment->synced, tail);
     int32_t result =
         segment_scan(segment, SEGMENT_HEADER_BYTES, tail, false, toc_add, &builder, &damage);
     if (result != 0) {

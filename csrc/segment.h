@@ -44,7 +44,7 @@ struct segment {
     _Atomic int state;
     _Atomic uint32_t pins;  /* values being sent */
     _Atomic uint32_t syncing; /* syncs under way */
-    _Atomic uint64_t min_stamp;
+    _Atomic uint64_t min_stamp; /* of its values: tombstones need not outlive each other */
     _Atomic int64_t min_expiry_ms; /* the next expiry in here, INT64_MAX: none */
     _Atomic uint64_t tombstone_bytes;
     _Atomic uint64_t min_tombstone_stamp;
@@ -86,6 +86,15 @@ void segment_free(struct segment *segment);
 int32_t segment_reopen(int directory_fd, struct segment *segment, oort_error *error);
 int32_t segment_unlink(int directory_fd, uint64_t sequence);
 
+/* A record that expires then is in there (appended already): when the sweep has to come. 0: never. */
+static inline void segment_note_expiry(struct segment *segment, int64_t expiry_ms)
+{
+    int64_t seen = atomic_load_explicit(&segment->min_expiry_ms, memory_order_relaxed);
+    while (expiry_ms != 0 && expiry_ms < seen &&
+           !atomic_compare_exchange_weak(&segment->min_expiry_ms, &seen, expiry_ms))
+        ;
+}
+
 /* fdatasync up to the tail as it is now; persists how far, at most once a second. */
 int32_t segment_sync(struct segment *segment, oort_error *error);
 
@@ -102,12 +111,14 @@ typedef struct segment_damage {
     uint64_t dropped;       /* records of batches without an end */
     uint64_t tail;          /* where the valid records end */
 } segment_damage;
-/* trusted: nothing can lie beyond the first invalid record (the kernel lived); otherwise
- * the rest is searched in 8-byte steps. */
+/* Beyond an invalid record the rest is searched in 8-byte steps; trusted: not where zeros follow
+ * (the kernel lived, so nothing can lie behind them). */
 int32_t segment_scan(struct segment *segment, uint64_t from, uint64_t limit, bool trusted,
                      segment_visitor visitor, void *context, segment_damage *damage);
 
-/* Cut the file to its tail, write the table of contents, make it read-only.  The descriptor stays
+/* Cut the file to its tail and make all of it durable.  No segment_sync of it may be under way. */
+int32_t segment_cut(struct segment *segment, oort_error *error);
+/* After segment_cut: write the table of contents, make the segment read-only.  The descriptor stays
  * open: the caller closes it once no sync can be using it. */
 int32_t segment_seal(int directory_fd, struct segment *segment, oort_error *error);
 /* Map a sealed segment's table of contents; NULL when there is none that fits. */

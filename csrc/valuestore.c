@@ -374,10 +374,8 @@ void valuestore_place(struct segment *segment, uint64_t offset, const record_hea
     record_header *record = (record_header *)(void *)(segment->map + offset);
     put_record(segment->map + offset, shape, key, parts, part_count);
     record->checksum = record_checksum(segment->seed, offset, record);
-    if (shape->expiry_ms != 0 && shape->expiry_ms < atomic_load_explicit(&segment->min_expiry_ms,
-                                                                       memory_order_relaxed))
-        atomic_store_explicit(&segment->min_expiry_ms, shape->expiry_ms, memory_order_relaxed);
-    if (shape->stamp < atomic_load_explicit(&segment->min_stamp, memory_order_relaxed))
+    if ((shape->kind == RECORD_SET || shape->kind == RECORD_EXPIRY) &&
+        shape->stamp < atomic_load_explicit(&segment->min_stamp, memory_order_relaxed))
         atomic_store_explicit(&segment->min_stamp, shape->stamp, memory_order_relaxed);
 }
 
@@ -392,6 +390,7 @@ int32_t valuestore_append(struct value_session *session, const record_header *sh
         return result;
     valuestore_place(*segment, *offset, shape, key, parts, part_count);
     vlog_append(&session->writer, *segment, size);
+    segment_note_expiry(*segment, shape->expiry_ms);
     session->wrote = true;
     return OORT_OK;
 }
@@ -411,7 +410,6 @@ static int32_t check_write(struct value_session *session, uint64_t value_size)
     return OORT_OK;
 }
 
-/* The log holds the record; let the index point at it. */
 int32_t valuestore_apply_set(struct value_session *session, const oort_key *key, struct found *at,
                          bool exists, struct segment *segment, uint64_t offset, uint64_t stamp)
 {
@@ -503,8 +501,12 @@ static int32_t remove_key(oort_session *base, const oort_key *key)
     if (result != OORT_OK)
         return result;
     if (!at.damaged && expired(at.record, base->now_us / 1000)) {
-        expire(session, key, &at);
-        return OORT_MISSING;
+        /* Believe the time only of a whole record. */
+        result = verify(session, at.segment, at.offset, at.record);
+        if (result == OORT_OK)
+            expire(session, key, &at);
+        if (result != OORT_ERR_DAMAGED)
+            return result == OORT_OK ? OORT_MISSING : result;
     }
     return remove_found(session, key, &at);
 }
@@ -614,8 +616,6 @@ static void session_close(oort_session *base)
     free(session->batch_parts);
     free(session);
 }
-
-/* ---- facts ---------------------------------------------------------------------- */
 
 static void get_stats(oort_store *base, oort_store_stats *out)
 {

@@ -3,7 +3,8 @@
  *
  *   valuestore.c             keys: lock, read, write, remove
  *   valuestore_batch.c       writes that count together
- *   valuestore_recovery.c    open: trust, replay or rebuild; close
+ *   valuestore_open.c        open: trust, replay or rebuild; close
+ *   valuestore_recovery.c    replay and rebuild
  *   valuestore_scan.c        walking all keys: SCAN, RANDOMKEY, FLUSH
  *   valuestore_background.c  threads: sync, sealing, expiry, disk watermark
  *   valuestore_compaction.c  giving back the space of dead records
@@ -156,6 +157,10 @@ int32_t valuestore_stash(struct value_session *session, const oort_key *key,
                          int64_t expiry_ms);
 
 /* valuestore_recovery.c */
+/* alive: the index is as a killed process left it; otherwise it is empty. */
+int32_t valuestore_recover(struct valuestore *store, bool alive, oort_error *error);
+
+/* valuestore_open.c */
 int32_t valuestore_close(oort_store *store, oort_error *error);
 
 /* valuestore_scan.c */

@@ -185,18 +185,10 @@ static void expire_at(struct valuestore *store, uint64_t hash, uint8_t database,
     valuestore_unlock_stripe(store, stripe);
 }
 
-static void lower_min_expiry(struct segment *segment, int64_t expiry_ms)
-{
-    int64_t seen = atomic_load(&segment->min_expiry_ms);
-    while (expiry_ms < seen &&
-           !atomic_compare_exchange_weak(&segment->min_expiry_ms, &seen, expiry_ms))
-        ;
-}
-
 static void sweep_sealed(struct valuestore *store, struct segment *segment, int64_t now_ms)
 {
     uint64_t mapped = 0;
-    const toc_header *toc = segment_toc(store->log.directory_fd, segment, false, &mapped);
+    const toc_header *toc = segment_toc(store->log.directory_fd, segment, true, &mapped);
     if (toc == NULL)
         return;
     for (uint64_t i = 0; i < toc->count; i++) {
@@ -205,7 +197,7 @@ static void sweep_sealed(struct valuestore *store, struct segment *segment, int6
         if (entry->expiry_ms == 0 || kind == RECORD_FLUSH)
             continue;
         if (entry->expiry_ms > now_ms)
-            lower_min_expiry(segment, entry->expiry_ms);
+            segment_note_expiry(segment, entry->expiry_ms);
         else
             expire_at(store, entry->hash, (uint8_t)(entry->place >> 4 & 15),
                       segment_location(segment->slot, (uint64_t)(entry->place >> 8) * RECORD_ALIGN));
@@ -222,7 +214,7 @@ static void sweep_active(struct valuestore *store, struct segment *segment, int6
         if (size == 0)
             break; /* damage: whoever reads the record reports it */
         if (record->expiry_ms != 0 && record->expiry_ms > now_ms)
-            lower_min_expiry(segment, record->expiry_ms);
+            segment_note_expiry(segment, record->expiry_ms);
         else if (record->expiry_ms != 0)
             expire_at(store,
                       oort_ring_hash(record_key(record), record->key_size, record->database),

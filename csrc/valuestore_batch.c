@@ -130,6 +130,9 @@ int32_t valuestore_batch_commit(oort_session *base)
     oort_bytes part = {(const uint8_t *)&end, sizeof end};
     valuestore_place(segment, offset, &closing, (const uint8_t *)"", &part, 1);
     vlog_append(&session->writer, segment, total);
+    for (uint32_t i = 0; i < session->batch_count; i++)
+        if (!batch[i].superseded)
+            segment_note_expiry(segment, batch[i].expiry_ms);
     session->wrote = true;
 
     for (uint32_t i = 0; i < session->batch_count && result == OORT_OK; i++) {

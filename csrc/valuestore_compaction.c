@@ -5,7 +5,8 @@
  * the compactor's own segment with its stamp, the copies are made durable, then
  * the segment's files are removed.  A tombstone (and a flush) is copied too, until no
  * other segment can hold an older version of its key and TombstoneAge has passed:
- * dropped sooner, a rebuild would bring the dead back.
+ * dropped sooner, a rebuild would bring the dead back.  A value whose time had come
+ * hides older ones as well: it leaves a tombstone.
  *
  * A kill at any point leaves the old segment or both copies, which carry the
  * same stamp.  A segment with a damaged record is left alone, for a person to see.
@@ -35,7 +36,7 @@ static uint64_t oldest_keepable(const struct valuestore *store)
     return seconds > 0 ? (uint64_t)seconds * 1000000 << 8 : 0;
 }
 
-/* The smallest stamp in any segment but this one. */
+/* The smallest stamp of a value in any segment but this one. */
 static uint64_t min_stamp_elsewhere(struct valuestore *store, const struct segment *but)
 {
     uint64_t least = UINT64_MAX;
@@ -48,6 +49,26 @@ static uint64_t min_stamp_elsewhere(struct valuestore *store, const struct segme
             least = stamp;
     }
     return least;
+}
+
+/* How many bytes of tombstones a compaction would have to copy, about: their stamps are taken to be
+ * spread evenly. */
+static uint64_t tombstones_kept(struct valuestore *store, const struct segment *segment,
+                                uint64_t keep_after)
+{
+    uint64_t bytes = atomic_load(&segment->tombstone_bytes);
+    uint64_t first = atomic_load(&segment->min_tombstone_stamp);
+    uint64_t last = atomic_load(&segment->max_stamp);
+    if (bytes == 0)
+        return 0;
+    uint64_t bound = min_stamp_elsewhere(store, segment);
+    if (bound > keep_after)
+        bound = keep_after;
+    if (bound <= first)
+        return bytes;
+    if (bound > last)
+        return 0;
+    return (uint64_t)((double)bytes * ((double)(last - bound) / (double)(last - first)));
 }
 
 static struct segment *choose(struct valuestore *store, uint32_t dead_percent)
@@ -64,13 +85,15 @@ static struct segment *choose(struct valuestore *store, uint32_t dead_percent)
         uint64_t size = atomic_load(&segment->tail) - SEGMENT_HEADER_BYTES;
         int64_t live = atomic_load(&store->checkpoint->live_bytes[slot]);
         uint64_t kept = live > 0 ? (uint64_t)live : 0;
-        uint64_t tombstone = atomic_load(&segment->min_tombstone_stamp);
-        if (tombstone > keep_after || min_stamp_elsewhere(store, segment) <= tombstone)
-            kept += atomic_load(&segment->tombstone_bytes);
+        kept += tombstones_kept(store, segment, keep_after);
         if (kept >= size && size != 0)
             continue;
         uint64_t percent = size == 0 ? 100 : (size - kept) * 100 / size;
-        if (percent >= dead_percent && percent > best_percent) {
+        /* Of equals the one with the oldest values: tombstones elsewhere may wait for them to go. */
+        if (percent >= dead_percent &&
+            (percent > best_percent || (best != NULL && percent == best_percent &&
+                                        atomic_load(&segment->min_stamp) <
+                                            atomic_load(&best->min_stamp)))) {
             best = segment;
             best_percent = percent;
         }
@@ -113,12 +136,25 @@ static int32_t copy_set(struct compaction *work, const record_header *from, cons
     return OORT_OK;
 }
 
+/* Leave a tombstone for a record of the source: a copy of one, or one in the place of an expired value,
+ * whose stamp it follows at once. */
 static int32_t copy_tombstone(struct compaction *work, const record_header *record)
 {
     record_header shape = *record;
     struct segment *segment;
     uint64_t offset;
+    if (record_check(work->source->map, (uint64_t)((const uint8_t *)record - work->source->map),
+                     atomic_load(&work->source->tail), work->source->seed) == 0) {
+        work->damaged = true;
+        return OORT_OK;
+    }
     shape.flags = 0;
+    if (shape.kind != RECORD_FLUSH) {
+        shape.kind = RECORD_DELETE;
+        shape.value_size = 0;
+        shape.expiry_ms = 0;
+        shape.stamp |= 1;
+    }
     int32_t result = valuestore_append(work->session, &shape, record_key(record), NULL, 0, &segment,
                                        &offset);
     if (result != OORT_OK)
@@ -144,6 +180,28 @@ static const record_header *target_value(struct compaction *work, const record_h
     return value;
 }
 
+/* May a tombstone with this stamp go? */
+static bool droppable(const struct compaction *work, uint64_t stamp)
+{
+    return stamp <= work->keep_after && stamp < work->elsewhere;
+}
+
+/* Is the entry a later version of the key whose (dead) record this is? */
+static bool supersedes(const struct compaction *work, index_entry entry, const toc_entry *place,
+                       uint64_t location, const record_header *record)
+{
+    struct segment *segment = vlog_segment(&work->store->log, index_location(entry));
+    uint64_t offset = location_offset(index_location(entry));
+    if (index_stamp(entry) <= place->stamp || segment == NULL ||
+        record_extent(segment->map, offset, atomic_load(&segment->tail)) == 0 ||
+        record_extent(work->source->map, location_offset(location),
+                      atomic_load(&work->source->tail)) == 0)
+        return false;
+    const record_header *later = segment_record(segment, offset);
+    return later->key_size == record->key_size &&
+           memcmp(record_key(later), record_key(record), record->key_size) == 0;
+}
+
 /* Copy the record if the index, or an expiry record the index points at, needs it.  Its stripe is held. */
 static int32_t copy_live(struct compaction *work, const toc_entry *place, uint64_t location,
                          const record_header *record)
@@ -153,8 +211,13 @@ static int32_t copy_live(struct compaction *work, const toc_entry *place, uint64
                         SEGMENT_HAS_TARGETS) != 0;
     index_cursor cursor;
     index_entry entry;
-    index_seek(store->index, place->hash, record->database & 15, &cursor);
+    uint8_t database = (uint8_t)(place->place >> 4 & 15);
+    /* A flush stays in the log for as long as there are older values. */
+    bool hidden = place->expiry_ms == 0 ||
+                  place->stamp < atomic_load(&store->checkpoint->flush_stamp[database]);
+    index_seek(store->index, place->hash, database, &cursor);
     while (index_next(store->index, &cursor, &entry)) {
+        hidden = hidden || supersedes(work, entry, place, location, record);
         if (index_location(entry) == location) {
             const record_header *value = record;
             if (record_check(work->source->map, location_offset(location),
@@ -189,7 +252,9 @@ static int32_t copy_live(struct compaction *work, const toc_entry *place, uint64
         }
         return copy_set(work, pointer, record_value(record), record->value_size, &cursor, entry);
     }
-    return OORT_OK;
+    if (hidden || droppable(work, place->stamp))
+        return OORT_OK;
+    return copy_tombstone(work, record);
 }
 
 static int32_t compact_entry(struct compaction *work, const toc_entry *place)
@@ -200,9 +265,7 @@ static int32_t compact_entry(struct compaction *work, const toc_entry *place)
     uint32_t kind = place->place & 15;
     const record_header *record = segment_record(work->source, offset);
     if (kind == RECORD_DELETE || kind == RECORD_FLUSH) {
-        if (place->stamp <= work->keep_after && place->stamp < work->elsewhere)
-            return OORT_OK;
-        return copy_tombstone(work, record);
+        return droppable(work, place->stamp) ? OORT_OK : copy_tombstone(work, record);
     }
     uint32_t stripe = stripe_of(place->hash);
     valuestore_lock_stripe(store, stripe);
@@ -248,6 +311,21 @@ static int32_t copy_segment(struct compaction *work, const toc_header *toc, bool
     return OORT_OK;
 }
 
+/* The table of contents is lost or damaged: the records know better. */
+static int32_t renew_toc(struct valuestore *store, struct segment *source, oort_error *error)
+{
+    int32_t result = segment_reopen(store->log.directory_fd, source, error);
+    if (result != OORT_OK)
+        return result;
+    result = segment_seal(store->log.directory_fd, source, error);
+    (void)close(source->fd);
+    source->fd = -1;
+    events_post(&store->events, EVENT_WARNING,
+                "segment %016" PRIx64 ".toc was damaged; %s", source->sequence,
+                result == OORT_OK ? "it has been made anew from the segment" : error->text);
+    return result;
+}
+
 int32_t valuestore_compact_one(struct valuestore *store, uint32_t dead_percent, bool paced,
                                oort_error *error)
 {
@@ -275,6 +353,8 @@ int32_t valuestore_compact_one(struct valuestore *store, uint32_t dead_percent, 
                            store->log.directory);
     if (result == OORT_OK) {
         toc = segment_toc(store->log.directory_fd, source, true, &mapped);
+        if (toc == NULL && renew_toc(store, source, error) == OORT_OK && !source->quarantined)
+            toc = segment_toc(store->log.directory_fd, source, true, &mapped);
         if (toc == NULL)
             work.damaged = true;
         else
@@ -287,7 +367,7 @@ int32_t valuestore_compact_one(struct valuestore *store, uint32_t dead_percent, 
         events_post(&store->events, EVENT_ERROR,
                     "segment %016" PRIx64 ".log holds damage and will not be compacted: keep it "
                     "until its keys are restored", source->sequence);
-        result = 0;
+        result = 1;
     } else if (result == OORT_OK) {
         uint64_t size = atomic_load(&source->tail);
         /* The copies must outlive the machine before their originals go. */

@@ -31,12 +31,13 @@ static int32_t visible(struct value_session *session, uint8_t database, index_en
         return OORT_MISSING;
     struct segment *segment = vlog_segment(&store->log, index_location(entry));
     uint64_t offset = location_offset(index_location(entry));
-    if (segment == NULL)
+    uint64_t tail = segment != NULL ? atomic_load(&segment->tail) : 0;
+    if (tail < sizeof(record_header) || offset > tail - sizeof(record_header))
         return OORT_MISSING;
     uint32_t tick = atomic_load_explicit(&store->log.tick, memory_order_relaxed);
     uint64_t needed = sizeof(record_header);
     if (segment_resident(segment, offset, needed, tick)) {
-        if (record_extent(segment->map, offset, atomic_load(&segment->tail)) == 0) {
+        if (record_extent(segment->map, offset, tail) == 0) {
             valuestore_damaged(store, segment, offset, sizeof(record_header));
             return OORT_MISSING;
         }

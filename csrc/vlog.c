@@ -18,6 +18,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#define PENDING_SEALS_MAX 64u
+
 static int64_t wall_ms(void)
 {
     struct timespec now;
@@ -45,6 +47,7 @@ int32_t vlog_open(struct vlog *log, const char *directory, uint64_t segment_byte
     log->events = events;
     log->next_sequence = 1;
     (void)pthread_mutex_init(&log->mutex, NULL);
+    (void)pthread_mutex_init(&log->sync_mutex, NULL);
     return OORT_OK;
 }
 
@@ -181,6 +184,7 @@ void vlog_close(struct vlog *log)
     free(log->directory);
     (void)close(log->directory_fd);
     (void)pthread_mutex_destroy(&log->mutex);
+    (void)pthread_mutex_destroy(&log->sync_mutex);
 }
 
 uint32_t vlog_manifest(struct vlog *log)
@@ -223,11 +227,12 @@ static void retire(struct vlog *log, struct segment *segment)
     (void)atomic_fetch_or(&log->checkpoint->segment_flags[segment->slot], SEGMENT_APPLIED);
     atomic_store(&segment->state, SEGMENT_SEALING);
     (void)pthread_mutex_lock(&log->mutex);
-    log->pending_seals++;
+    bool many = ++log->pending_seals > PENDING_SEALS_MAX;
     (void)pthread_mutex_unlock(&log->mutex);
-    if (!atomic_load(&log->seal_behind)) {
+    /* The thread that seals does not keep up: the writers help. */
+    if (many || !atomic_load(&log->seal_behind)) {
         oort_error error;
-        if (vlog_seal_pending(log, &error) < 0)
+        if (vlog_seal_pending(log, &error) < 0 && error.code == OORT_ERR_IO)
             vlog_fail(log, &error);
     }
 }
@@ -414,7 +419,7 @@ void vlog_fail(struct vlog *log, const oort_error *error)
                 error->text);
 }
 
-int32_t vlog_sync(struct vlog *log, oort_error *error)
+static int32_t sync_all(struct vlog *log, oort_error *error)
 {
     struct segment *segments[2 * LOG_WRITERS];
     uint32_t count = 0;
@@ -453,6 +458,15 @@ int32_t vlog_sync(struct vlog *log, oort_error *error)
     return OORT_OK;
 }
 
+/* One at a time: who finds nothing left to do must not return before the work is done. */
+int32_t vlog_sync(struct vlog *log, oort_error *error)
+{
+    (void)pthread_mutex_lock(&log->sync_mutex);
+    int32_t result = sync_all(log, error);
+    (void)pthread_mutex_unlock(&log->sync_mutex);
+    return result;
+}
+
 uint64_t vlog_unsynced(struct vlog *log)
 {
     uint64_t sum = 0;
@@ -480,6 +494,23 @@ static void delist(struct vlog *log, struct segment *segment)
     }
 }
 
+static int32_t seal(struct vlog *log, struct segment *segment, oort_error *error)
+{
+    /* The kernel reports a failed write once: whoever hears of it must tell before anyone else syncs. */
+    (void)pthread_mutex_lock(&log->sync_mutex);
+    int32_t result = segment_cut(segment, error);
+    if (result == OORT_ERR_IO)
+        vlog_fail(log, error);
+    (void)pthread_mutex_unlock(&log->sync_mutex);
+    if (result == OORT_OK)
+        result = segment_seal(log->directory_fd, segment, error);
+    if (result == OORT_OK && segment->quarantined)
+        events_post(log->events, EVENT_ERROR,
+                    "segment %016" PRIx64 ".log was damaged before it was sealed; it will not be "
+                    "compacted: keep it until its keys are restored", segment->sequence);
+    return result;
+}
+
 int32_t vlog_seal_pending(struct vlog *log, oort_error *error)
 {
     int32_t sealed = 0;
@@ -497,7 +528,7 @@ int32_t vlog_seal_pending(struct vlog *log, oort_error *error)
         (void)pthread_mutex_unlock(&log->mutex);
         if (segment == NULL)
             return sealed;
-        int32_t result = segment_seal(log->directory_fd, segment, error);
+        int32_t result = seal(log, segment, error);
         if (result != OORT_OK) {
             /* It stays as it is, readable and recoverable by a scan; a full disk heals. */
             (void)pthread_mutex_lock(&log->mutex);
@@ -560,6 +591,8 @@ int32_t vlog_adopt(struct vlog *log, struct segment *segment, uint64_t tail, oor
     atomic_store(&segment->tail, tail);
     if (atomic_load(&segment->synced) > tail)
         atomic_store(&segment->synced, tail);
+    /* Until it is sealed any value may be in it: no tombstone may go for want of an older one. */
+    atomic_store(&segment->min_stamp, 0);
     (void)atomic_fetch_or(&log->checkpoint->segment_flags[segment->slot], SEGMENT_APPLIED);
     atomic_store(&segment->state, SEGMENT_SEALING);
     if (log->open_count < LOG_WRITERS) {
@@ -569,7 +602,7 @@ int32_t vlog_adopt(struct vlog *log, struct segment *segment, uint64_t tail, oor
         (void)pthread_mutex_unlock(&log->mutex);
         return OORT_OK;
     }
-    int32_t result = segment_seal(log->directory_fd, segment, error);
+    int32_t result = seal(log, segment, error);
     if (result == OORT_OK) {
         (void)close(segment->fd);
         segment->fd = -1;

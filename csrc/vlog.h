@@ -56,6 +56,7 @@ struct vlog {
     struct events *events;
     char *nonce_path; /* removed at the first I/O error */
 
+    pthread_mutex_t sync_mutex; /* a file's sync and what follows from its success or failure */
     pthread_mutex_t mutex; /* what follows, up to the next blank line */
     uint64_t next_sequence;
     uint32_t next_slot;

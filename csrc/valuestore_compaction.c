@@ -186,13 +186,13 @@ static bool droppable(const struct compaction *work, uint64_t stamp)
     return stamp <= work->keep_after && stamp < work->elsewhere;
 }
 
-/* Is the entry a later version of the key whose (dead) record this is? */
+/* Is the entry a later version of the key whose (dead) record this is, or a copy of it? */
 static bool supersedes(const struct compaction *work, index_entry entry, const toc_entry *place,
                        uint64_t location, const record_header *record)
 {
     struct segment *segment = vlog_segment(&work->store->log, index_location(entry));
     uint64_t offset = location_offset(index_location(entry));
-    if (index_stamp(entry) <= place->stamp || segment == NULL ||
+    if (index_stamp(entry) < place->stamp || segment == NULL ||
         record_extent(segment->map, offset, atomic_load(&segment->tail)) == 0 ||
         record_extent(work->source->map, location_offset(location),
                       atomic_load(&work->source->tail)) == 0)

@@ -32,6 +32,7 @@ struct oort_call {
                                  * only OORT_CMD_NO_AUTH commands run */
     struct oort_output *output;
     uint64_t value_cap;         /* proto-max-bulk-len */
+    const oort_key *first_key;  /* argv[1] as a key, if the caller has worked it out; or NULL */
     uint8_t database;
     uint8_t protocol;           /* 2 or 3 */
     /* out */

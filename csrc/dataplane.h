@@ -61,6 +61,9 @@ struct worker {
     uint32_t conn_count, conn_capacity;
 
     struct resp_parser parsers[WORKER_BATCH];
+    /* argv[1] of each as a key, worked out once for the prefetch and the command. */
+    oort_key keys[WORKER_BATCH];
+    const oort_key *first_key[WORKER_BATCH];
     struct oort_output output;
     uint8_t *buffer;            /* WORKER_READ_BYTES */
 

@@ -113,49 +113,84 @@ bool index_next(oort_index *index, index_cursor *opaque, index_entry *entry)
     return true;
 }
 
-/* Looks at blocks without the slot's lock: they may be anything by now, so every id is checked
- * before it is followed, and ThreadSanitizer is told that this is meant. */
-__attribute__((no_sanitize("thread"))) void index_prefetch(oort_index *index, uint64_t hash,
-                                                           int step)
+/* The bucket of a hash, and its entries' home line, as seen without the slot's lock: blocks may be
+ * anything by now, so every id is checked before it is followed, and ThreadSanitizer is told that this is
+ * meant.  NULL: none, or (step 1) a node that is still to be brought in. */
+__attribute__((no_sanitize("thread"))) static const bucket *guess_bucket(const index_blocks *blocks,
+                                                                         uint64_t hash, int step)
 {
-    const index_blocks *blocks = &index->blocks;
     uint64_t end = __atomic_load_n(&blocks->backed, __ATOMIC_ACQUIRE) / INDEX_SMALL_BYTES;
     uint32_t tag = index_hash_tag(hash);
     uint64_t word = __atomic_load_n(&blocks->directory[index_hash_slot(hash)], __ATOMIC_RELAXED);
-    const bucket *b;
-    const uint8_t *home;
-    uint32_t chunks, line, chunk;
     for (uint32_t level = 0; (word & WORD_KIND) == WORD_NODE && level < LEVELS_MAX; level++) {
         const node *at = (const node *)(const void *)(blocks->base +
                                                       (word >> 2) * INDEX_SMALL_BYTES);
         if (word >> 2 >= end)
-            return;
+            return NULL;
         if (step == 1 && level > 0) {
             __builtin_prefetch(&at->child[child_of(tag, level)]);
-            return;
+            return NULL;
         }
         word = __atomic_load_n(&at->child[child_of(tag, level)], __ATOMIC_RELAXED);
     }
     if ((word & WORD_KIND) != WORD_BUCKET || word >> 2 >= end)
+        return NULL;
+    return index_block_at(blocks, word_id(word));
+}
+
+__attribute__((no_sanitize("thread"))) static const index_entry *
+guess_line(const index_blocks *blocks, const bucket *b, uint32_t tag, bool *overflow)
+{
+    uint64_t end = __atomic_load_n(&blocks->backed, __ATOMIC_ACQUIRE) / INDEX_SMALL_BYTES;
+    uint32_t chunks = __atomic_load_n(&b->chunks, __ATOMIC_RELAXED);
+    if (chunks == 0 || chunks > CHUNKS_MAX)
+        return NULL;
+    uint32_t depth = __atomic_load_n(&b->depth, __ATOMIC_RELAXED) & 31;
+    uint32_t line = home_line(tag, depth, chunks * CHUNK_LINES);
+    uint32_t chunk = __atomic_load_n(&b->chunk[line / CHUNK_LINES], __ATOMIC_RELAXED);
+    if (chunk >= end)
+        return NULL;
+    *overflow = line % CHUNK_LINES != CHUNK_LINES - 1 &&
+                (__atomic_load_n(&b->overflow[line / 64], __ATOMIC_RELAXED) >> line % 64 & 1) != 0;
+    return (const index_entry *)(const void *)((const uint8_t *)index_block_at(blocks, chunk) +
+                                               line % CHUNK_LINES * LINE_BYTES);
+}
+
+void index_prefetch(oort_index *index, uint64_t hash, int step)
+{
+    const bucket *b = guess_bucket(&index->blocks, hash, step);
+    bool overflow = false;
+    if (b == NULL)
         return;
-    b = index_block_at(blocks, word_id(word));
     if (step == 1) {
         __builtin_prefetch(b);
         __builtin_prefetch((const uint8_t *)b + LINE_BYTES);
         return;
     }
-    chunks = __atomic_load_n(&b->chunks, __ATOMIC_RELAXED);
-    if (chunks == 0 || chunks > CHUNKS_MAX)
+    const index_entry *line = guess_line(&index->blocks, b, index_hash_tag(hash), &overflow);
+    if (line == NULL)
         return;
-    line = home_line(tag, __atomic_load_n(&b->depth, __ATOMIC_RELAXED) & 31, chunks * CHUNK_LINES);
-    chunk = __atomic_load_n(&b->chunk[line / CHUNK_LINES], __ATOMIC_RELAXED);
-    if (chunk >= end)
-        return;
-    home = (const uint8_t *)index_block_at(blocks, chunk) + line % CHUNK_LINES * LINE_BYTES;
-    __builtin_prefetch(home);
-    if (line % CHUNK_LINES != CHUNK_LINES - 1 &&
-        (__atomic_load_n(&b->overflow[line / 64], __ATOMIC_RELAXED) >> line % 64 & 1) != 0)
-        __builtin_prefetch(home + LINE_BYTES);
+    __builtin_prefetch(line);
+    if (overflow)
+        __builtin_prefetch(line + LINE_ENTRIES);
+}
+
+__attribute__((no_sanitize("thread"))) uint64_t index_peek(oort_index *index, uint64_t hash,
+                                                           uint8_t database)
+{
+    const bucket *b = guess_bucket(&index->blocks, hash, 2);
+    bool overflow = false;
+    const index_entry *line =
+        b == NULL ? NULL : guess_line(&index->blocks, b, index_hash_tag(hash), &overflow);
+    if (line == NULL)
+        return 0;
+    for (uint32_t i = 0; i < (overflow ? 2 * LINE_ENTRIES : LINE_ENTRIES); i++) {
+        index_entry entry = {{__atomic_load_n(&line[i].word[0], __ATOMIC_RELAXED),
+                              __atomic_load_n(&line[i].word[1], __ATOMIC_RELAXED)}};
+        if (index_tag(entry) == index_hash_tag(hash) && index_database(entry) == database)
+            return index_location(entry);
+    }
+    return 0;
 }
 
 /* ---- changing the structure --------------------------------------------- */

@@ -68,6 +68,9 @@ int index_fd(oort_index *index);
 /* Two-step prefetch: 1 fetches the path to the bucket, 2 the line; both cheap and never fault. */
 void index_prefetch(oort_index *index, uint64_t hash, int step);
 
+/* After both: where the hash's first candidate lies, or 0.  A guess, made without the slot's lock. */
+uint64_t index_peek(oort_index *index, uint64_t hash, uint8_t database);
+
 /* Start at the entries that may be this hash's in this database, then step through them:
  * true fills *entry.  A typical miss or hit touches one line. */
 void index_seek(oort_index *index, uint64_t hash, uint8_t database, index_cursor *cursor);

@@ -99,6 +99,10 @@ static bool make_key(struct oort_call *call, uint32_t at, oort_key *key)
         call_error(call, "ERR key is longer than 65536 bytes");
         return false;
     }
+    if (at == 1 && call->first_key != NULL) {
+        *key = *call->first_key;
+        return true;
+    }
     oort_key_init(key, call->argv[at].data, call->argv[at].size, call->database);
     return true;
 }

@@ -163,14 +163,18 @@ static void session_close(oort_session *base)
 }
 
 /* The table's own fields are not read: they belong to whoever holds the lock. */
-static void prefetch(oort_session *base, const oort_key *key)
+static void prefetch(oort_session *base, const oort_key *keys, uint32_t count)
 {
     map_store *store = (map_store *)base->store;
-    map_table *table = map_table_of(store, key->database, map_slot(key->hash), false);
 
-    __builtin_prefetch(map_stripe_of(store, key->hash), 1);
-    if (table != NULL)
-        __builtin_prefetch(table, 1);
+    for (uint32_t i = 0; i < count; i++) {
+        map_table *table =
+            map_table_of(store, keys[i].database, map_slot(keys[i].hash), false);
+
+        __builtin_prefetch(map_stripe_of(store, keys[i].hash), 1);
+        if (table != NULL)
+            __builtin_prefetch(table, 1);
+    }
 }
 
 int32_t map_lock(oort_session *base, const oort_key *keys, uint32_t key_count)

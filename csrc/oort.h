@@ -173,8 +173,9 @@ int64_t oort_session_now_ms(const oort_session *session);
 const char *oort_session_error(const oort_session *session);
 
 void oort_key_init(oort_key *key, const uint8_t *data, size_t size, uint8_t database);
-/* Ask the processor for the memory a later oort_read of this key will touch. */
-void oort_prefetch(oort_session *session, const oort_key *key);
+/* Ask the processor for the memory that reading or writing these keys will touch: worth it
+ * from two keys on, since their cache misses then overlap. */
+void oort_prefetch(oort_session *session, const oort_key *keys, uint32_t count);
 
 /* Lock the keys' stripes (in one order: no deadlock).  Every call below up to
  * oort_unlock must be for keys that are locked.  One lock at a time a session. */

@@ -24,6 +24,7 @@
 #define PAUSE_BYTES (1024u * 1024u)
 #define OUTPUT_KEEP (256u * 1024u)      /* the shared output is given back above it */
 #define ARGV_KEEP 1024u                 /* and the arguments of a batch's parser */
+#define PREFETCH_KEY_BYTES 1024u        /* a longer key is not worked out ahead */
 #define LINGER_MS 1000u
 #define LINGER_READS 64
 /* A command over n cold records comes back cold n times; what is fetched may be evicted again
@@ -198,16 +199,18 @@ static uint32_t parse_batch(struct turn *turn, int *result)
         if (is_inline)
             break;
     }
-    if (count > 1) {
-        for (uint32_t i = 0; i < count; i++) {
-            const struct resp_parser *parser = &worker->parsers[i];
-            if (parser->argc < 2 || parser->argv[1].size > 1024)
-                continue;
-            oort_key key;
-            oort_key_init(&key, parser->argv[1].data, parser->argv[1].size, conn->database);
-            oort_prefetch(worker->session, &key);
-        }
+    uint32_t keys = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        const struct resp_parser *parser = &worker->parsers[i];
+        worker->first_key[i] = NULL;
+        if (parser->argc < 2 || parser->argv[1].size > PREFETCH_KEY_BYTES)
+            continue;
+        oort_key *key = &worker->keys[keys++];
+        oort_key_init(key, parser->argv[1].data, parser->argv[1].size, conn->database);
+        worker->first_key[i] = key;
     }
+    if (keys > 1)
+        oort_prefetch(worker->session, worker->keys, keys);
     return count;
 }
 
@@ -221,10 +224,12 @@ static enum turn_end execute_batch(struct turn *turn)
     uint32_t done = 0;
 
     while (done < count && end == TURN_STARVED) {
+        turn->call.first_key = worker->first_key[done];
         end = execute(turn, &worker->parsers[done++]);
         if (end == TURN_STARVED && turn->call.output->size >= turn->output_stop)
             end = TURN_BUDGET;
     }
+    turn->call.first_key = NULL;
     for (uint32_t i = 0; i < count; i++)
         if (worker->parsers[i].argv_capacity > ARGV_KEEP)
             reset_parser(&worker->parsers[i]);

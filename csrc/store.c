@@ -104,9 +104,9 @@ const char *oort_session_error(const oort_session *session) { return session->er
 
 oort_cold oort_session_cold(const oort_session *session) { return session->cold; }
 
-void oort_prefetch(oort_session *session, const oort_key *key)
+void oort_prefetch(oort_session *session, const oort_key *keys, uint32_t count)
 {
-    session->store->ops->prefetch(session, key);
+    session->store->ops->prefetch(session, keys, count);
 }
 
 int32_t oort_lock(oort_session *session, const oort_key *keys, uint32_t count)

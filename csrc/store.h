@@ -27,7 +27,7 @@ struct oort_store_ops {
 
     oort_session *(*session_open)(oort_store *store, oort_error *error);
     void (*session_close)(oort_session *session);
-    void (*prefetch)(oort_session *session, const oort_key *key);
+    void (*prefetch)(oort_session *session, const oort_key *keys, uint32_t count);
     int32_t (*lock)(oort_session *session, const oort_key *keys, uint32_t count);
     void (*unlock)(oort_session *session);
     int32_t (*read)(oort_session *session, const oort_key *key, oort_value *out);

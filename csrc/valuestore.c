@@ -329,11 +329,19 @@ static void unpin(oort_store *base, oort_value *value)
     (void)atomic_fetch_sub(&segment->pins, 1);
 }
 
-static void prefetch(oort_session *base, const oort_key *key)
+/* Bucket, line, record: each step needs what the one before has brought, so each is taken for all
+ * keys before the next. */
+static void prefetch(oort_session *base, const oort_key *keys, uint32_t count)
 {
     struct valuestore *store = session_of(base)->store;
-    index_prefetch(store->index, key->hash, 1);
-    index_prefetch(store->index, key->hash, 2);
+    for (int step = 1; step <= 2; step++)
+        for (uint32_t i = 0; i < count; i++)
+            index_prefetch(store->index, keys[i].hash, step);
+    for (uint32_t i = 0; i < count; i++) {
+        uint64_t location = index_peek(store->index, keys[i].hash, keys[i].database);
+        if (location != 0)
+            vlog_prefetch(&store->log, location);
+    }
 }
 
 /* ---- appending ----------------------------------------------------------------- */

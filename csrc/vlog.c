@@ -37,10 +37,12 @@ int32_t vlog_open(struct vlog *log, const char *directory, uint64_t segment_byte
                          directory, strerror(errno));
     log->directory = strdup(directory);
     log->table = calloc(SEGMENT_SLOTS, sizeof *log->table);
-    if (log->directory == NULL || log->table == NULL) {
+    log->bases = calloc(SEGMENT_SLOTS, sizeof *log->bases);
+    if (log->directory == NULL || log->table == NULL || log->bases == NULL) {
         (void)close(log->directory_fd);
         free(log->directory);
         free((void *)log->table);
+        free((void *)log->bases);
         return oort_fail(error, OORT_ERR_NOMEM, ENOMEM, "no memory for the table of segments");
     }
     log->segment_bytes = segment_bytes;
@@ -158,6 +160,7 @@ int32_t vlog_load(struct vlog *log, bool adopt, oort_error *error)
             continue;
         }
         atomic_store(&log->table[segment->slot], segment);
+        atomic_store(&log->bases[segment->slot], segment->map);
         log->segment_count++;
     }
     free(sequences);
@@ -181,6 +184,7 @@ void vlog_close(struct vlog *log)
         segment_free(segment);
     }
     free((void *)log->table);
+    free((void *)log->bases);
     free(log->directory);
     (void)close(log->directory_fd);
     (void)pthread_mutex_destroy(&log->mutex);
@@ -290,6 +294,7 @@ static void enlist(struct vlog *log, struct segment *segment)
     log->segment_count++;
     atomic_store(&log->directory_dirty, true);
     atomic_store_explicit(&log->table[segment->slot], segment, memory_order_release);
+    atomic_store(&log->bases[segment->slot], segment->map);
 }
 
 static struct segment *take_segment(struct vlog *log, uint64_t capacity, oort_error *error)
@@ -562,6 +567,7 @@ void vlog_release(struct vlog *log, struct segment *segment)
 {
     (void)pthread_mutex_lock(&log->mutex);
     atomic_store(&log->table[segment->slot], NULL);
+    atomic_store(&log->bases[segment->slot], NULL);
     atomic_store(&log->checkpoint->live_bytes[segment->slot], 0);
     atomic_store(&log->checkpoint->segment_flags[segment->slot], 0);
     log->segment_count--;

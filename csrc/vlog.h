@@ -69,6 +69,7 @@ struct vlog {
     uint8_t marks_used[LOG_WRITERS];
 
     struct segment *_Atomic *table; /* SEGMENT_SLOTS */
+    uint8_t *_Atomic *bases;        /* their mappings, for vlog_prefetch only: may be stale */
     _Atomic uint32_t tick;          /* residency clock, 0: believe everything resident */
     _Atomic int32_t failed;         /* sticky */
     _Atomic bool directory_dirty;
@@ -96,6 +97,17 @@ uint32_t vlog_manifest(struct vlog *log);
 static inline struct segment *vlog_segment(struct vlog *log, uint64_t location)
 {
     return atomic_load_explicit(&log->table[location_slot(location)], memory_order_acquire);
+}
+
+/* A hint: the location may be out of date. */
+static inline void vlog_prefetch(struct vlog *log, uint64_t location)
+{
+    const uint8_t *base =
+        atomic_load_explicit(&log->bases[location_slot(location)], memory_order_relaxed);
+    if (base == NULL)
+        return;
+    __builtin_prefetch(base + location_offset(location));
+    __builtin_prefetch(base + location_offset(location) + 64);
 }
 
 int32_t vlog_writer_open(struct vlog *log, struct log_writer *writer, oort_error *error);

@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 #define WINDOW_BYTES (1024u * 1024u)
+#define PREFETCH_ENTRIES 32u
 
 static int64_t monotonic_us(void)
 {
@@ -36,24 +37,38 @@ static uint64_t oldest_keepable(const struct valuestore *store)
     return seconds > 0 ? (uint64_t)seconds * 1000000 << 8 : 0;
 }
 
-/* The smallest stamp of a value in any segment but this one. */
-static uint64_t min_stamp_elsewhere(struct valuestore *store, const struct segment *but)
+/* The segment with the oldest value, and the oldest stamp of a value in all others. */
+struct oldest {
+    const struct segment *segment;
+    uint64_t stamp, second_stamp;
+};
+
+static struct oldest find_oldest(struct valuestore *store)
 {
-    uint64_t least = UINT64_MAX;
+    struct oldest oldest = {NULL, UINT64_MAX, UINT64_MAX};
     for (uint32_t slot = 0; slot < SEGMENT_SLOTS; slot++) {
-        struct segment *other = atomic_load(&store->log.table[slot]);
-        if (other == NULL || other == but)
-            continue;
-        uint64_t stamp = atomic_load(&other->min_stamp);
-        if (stamp < least)
-            least = stamp;
+        struct segment *segment = atomic_load(&store->log.table[slot]);
+        uint64_t stamp = segment != NULL ? atomic_load(&segment->min_stamp) : UINT64_MAX;
+        if (stamp < oldest.stamp) {
+            oldest.second_stamp = oldest.stamp;
+            oldest.segment = segment;
+            oldest.stamp = stamp;
+        } else if (stamp < oldest.second_stamp) {
+            oldest.second_stamp = stamp;
+        }
     }
-    return least;
+    return oldest;
+}
+
+/* The smallest stamp of a value in any segment but this one. */
+static uint64_t oldest_elsewhere(const struct oldest *oldest, const struct segment *but)
+{
+    return oldest->segment == but ? oldest->second_stamp : oldest->stamp;
 }
 
 /* How many bytes of tombstones a compaction would have to copy, about: their stamps are taken to be
  * spread evenly. */
-static uint64_t tombstones_kept(struct valuestore *store, const struct segment *segment,
+static uint64_t tombstones_kept(const struct oldest *oldest, const struct segment *segment,
                                 uint64_t keep_after)
 {
     uint64_t bytes = atomic_load(&segment->tombstone_bytes);
@@ -61,7 +76,7 @@ static uint64_t tombstones_kept(struct valuestore *store, const struct segment *
     uint64_t last = atomic_load(&segment->max_stamp);
     if (bytes == 0)
         return 0;
-    uint64_t bound = min_stamp_elsewhere(store, segment);
+    uint64_t bound = oldest_elsewhere(oldest, segment);
     if (bound > keep_after)
         bound = keep_after;
     if (bound <= first)
@@ -76,6 +91,7 @@ static struct segment *choose(struct valuestore *store, uint32_t dead_percent)
     struct segment *best = NULL;
     uint64_t best_percent = 0;
     uint64_t keep_after = oldest_keepable(store);
+    struct oldest oldest = find_oldest(store);
     (void)pthread_mutex_lock(&store->log.mutex);
     for (uint32_t slot = 0; slot < SEGMENT_SLOTS; slot++) {
         struct segment *segment = atomic_load(&store->log.table[slot]);
@@ -85,7 +101,7 @@ static struct segment *choose(struct valuestore *store, uint32_t dead_percent)
         uint64_t size = atomic_load(&segment->tail) - SEGMENT_HEADER_BYTES;
         int64_t live = atomic_load(&store->checkpoint->live_bytes[slot]);
         uint64_t kept = live > 0 ? (uint64_t)live : 0;
-        kept += tombstones_kept(store, segment, keep_after);
+        kept += tombstones_kept(&oldest, segment, keep_after);
         if (kept >= size && size != 0)
             continue;
         uint64_t percent = size == 0 ? 100 : (size - kept) * 100 / size;
@@ -274,6 +290,14 @@ static int32_t compact_entry(struct compaction *work, const toc_entry *place)
     return result;
 }
 
+/* The entries' index lines, which lie at random, are brought near together. */
+static void prefetch_entries(struct valuestore *store, const toc_entry *entries, uint64_t count)
+{
+    for (int step = 1; step <= 2; step++)
+        for (uint64_t i = 0; i < count; i++)
+            index_prefetch(store->index, entries[i].hash, step);
+}
+
 static int32_t copy_segment(struct compaction *work, const toc_header *toc, bool paced,
                             oort_error *error)
 {
@@ -283,6 +307,9 @@ static int32_t copy_segment(struct compaction *work, const toc_header *toc, bool
     for (uint64_t i = 0; i < toc->count; i++) {
         const toc_entry *place = &toc_entries(toc)[i];
         uint64_t end = ((uint64_t)(place->place >> 8) + place->size) * RECORD_ALIGN;
+        if (i % PREFETCH_ENTRIES == 0)
+            prefetch_entries(store, place,
+                             toc->count - i < PREFETCH_ENTRIES ? toc->count - i : PREFETCH_ENTRIES);
         if (end > atomic_load(&work->source->tail)) {
             work->damaged = true;
             return OORT_OK;
@@ -338,11 +365,12 @@ int32_t valuestore_compact_one(struct valuestore *store, uint32_t dead_percent, 
     atomic_store(&store->compacting, true);
     valuestore_check_disk(store);
     int64_t live = atomic_load(&store->checkpoint->live_bytes[source->slot]);
+    struct oldest oldest = find_oldest(store);
     struct compaction work = {.store = store,
                               .session = (struct value_session *)(void *)store->compaction_session,
                               .source = source,
                               .keep_after = oldest_keepable(store),
-                              .elsewhere = min_stamp_elsewhere(store, source)};
+                              .elsewhere = oldest_elsewhere(&oldest, source)};
     uint64_t mapped = 0;
     int32_t result = OORT_OK;
     const toc_header *toc = NULL;

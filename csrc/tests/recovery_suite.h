@@ -114,13 +114,14 @@ static inline size_t list_files(const char *directory, const char *suffix, char 
 static inline void copy_directory(const char *from, const char *to)
 {
     static char names[4096][32];
-    char source[192], target[192];
+    char source[512], target[512];
     size_t count = list_files(from, "", names, 4096);
+    CHECK(count < 4096);
     CHECK(mkdir(to, 0700) == 0);
     for (size_t i = 0; i < count; i++) {
         size_t size;
-        (void)snprintf(source, sizeof source, "%s/%s", from, names[i]);
-        (void)snprintf(target, sizeof target, "%s/%s", to, names[i]);
+        (void)snprintf(source, sizeof source, "%.400s/%.31s", from, names[i]);
+        (void)snprintf(target, sizeof target, "%.400s/%.31s", to, names[i]);
         /* A background thread may remove a file between the listing and now. */
         if (access(source, F_OK) != 0)
             continue;

@@ -1,7 +1,8 @@
 """Real servers for tests: every test talks to an oortd (or redis-server) process of its own kind.
 
 `start_oortd` starts daemons with chosen flags, `oortd` is one with the defaults.  They listen on a
-free port, keep their data in a temporary directory, and are killed when the test ends.
+free port, keep their data in a temporary directory and their nonce on tmpfs, and are killed when
+the test ends.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -42,6 +44,8 @@ class Oortd:
     def __init__(self, directory: Path, *flags: str, env: dict[str, str] | None = None) -> None:
         self.directory = directory
         self.data_dir = directory / "data"
+        # Only on tmpfs is a restart after a kill the fast one.
+        self.runtime_dir = Path(tempfile.mkdtemp(prefix="oortd-test-", dir="/dev/shm"))
         self.log_path = directory / "log"
         self.flags = list(flags)
         self.env = env or {}
@@ -60,8 +64,7 @@ class Oortd:
         return self.process.pid
 
     def command(self) -> list[str]:
-        runtime = self.directory / "run"
-        flags = [] if "--runtime-dir" in self.flags else ["--runtime-dir", str(runtime)]
+        flags = ["--runtime-dir", str(self.runtime_dir)]
         if "--listen" not in self.flags:
             flags += ["--listen", f"{self.host}:{self.port}"]
         return [
@@ -131,6 +134,7 @@ class Oortd:
             client.close()
         if self.process is not None and self.process.poll() is None:
             self.kill()
+        shutil.rmtree(self.runtime_dir, ignore_errors=True)
 
 
 class RawClient:

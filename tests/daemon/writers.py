@@ -1,0 +1,240 @@
+"""Clients that write without pause, and know what the server must still hold after a kill.
+
+A `Mirror` holds what one client's keys are after the commands that were acknowledged; a `Writer` is
+a thread with a redis-py connection that sends batches of random commands on keys of its own and
+compares every reply with its mirror.  When the server dies, what was sent and not answered is kept
+in order: the server must then hold exactly the mirror after some first part of it.
+
+Expiries are absolute and far away, in steps that a check can tell apart however long it takes
+(STEP_MS), or short (keys with `volatile` in their name): past a short one the key must be gone.
+"""
+
+from __future__ import annotations
+
+import copy
+import random
+import threading
+import time
+from collections.abc import Iterator
+
+import redis
+from redis.connection import Connection
+
+from tests.conftest import Oortd
+
+Command = tuple[bytes, ...]
+
+KEYS = 120
+VOLATILE_KEYS = 12
+LONGEST_APPENDED = 20_000
+STEP_MS = 10_000_000
+FAR_MS = (int(time.time()) + 10_000_000) * 1000
+
+
+class Mirror:
+    """Keys of one client: value and absolute expiry in ms (0: never)."""
+
+    def __init__(self, prefix: bytes) -> None:
+        self.prefix = prefix
+        self.keys: dict[bytes, tuple[bytes, int]] = {}
+
+    def apply(self, command: Command) -> object:
+        """Execute a command and give the reply that is due."""
+        name, *words = command
+        if name == b"FLUSHDB":
+            self.keys.clear()
+            return b"OK"
+        if name in (b"MSET", b"MSETNX"):
+            if name == b"MSETNX" and any(key in self.keys for key in words[::2]):
+                return 0
+            for key, value in zip(words[::2], words[1::2], strict=True):
+                self.keys[key] = (value, 0)
+            return b"OK" if name == b"MSET" else 1
+        if name == b"DEL":
+            return sum(self.keys.pop(key, None) is not None for key in words)
+        key = words[0]
+        value, expiry = self.keys.get(key, (None, 0))
+        if name == b"GET":
+            return value
+        if name == b"SET":
+            options = words[2:]
+            self.keys[key] = (words[1], int(options[1]) if options else 0)
+            return b"OK"
+        if name == b"PEXPIREAT":
+            if value is not None:
+                self.keys[key] = (value, int(words[1]))
+            return int(value is not None)
+        if name == b"PERSIST":
+            if value is not None:
+                self.keys[key] = (value, 0)
+            return int(expiry != 0)
+        if name == b"APPEND":
+            self.keys[key] = ((value or b"") + words[1], expiry)
+            return len(self.keys[key][0])
+        assert name == b"INCR"
+        self.keys[key] = (b"%d" % (int(value or b"0") + 1), expiry)
+        return int(self.keys[key][0])
+
+    def differs(self, found: dict[bytes, tuple[bytes, int]], now_ms: int) -> str:
+        """What a server that holds `found` has wrong; empty: nothing."""
+        for key in found.keys() | self.keys.keys():
+            value, expiry = self.keys.get(key, (None, 0))
+            have, have_expiry = found.get(key, (None, 0))
+            if have == value and expiry_step(have_expiry) == expiry_step(expiry):
+                continue
+            if have is None and 0 < expiry <= now_ms:
+                continue
+            return (
+                f"{key!r} is {shorten(have)} until {have_expiry},"
+                f" must be {shorten(value)} until {expiry}"
+            )
+        return ""
+
+
+def expiry_step(expiry_ms: int) -> int:
+    return round((expiry_ms - FAR_MS) / STEP_MS) if expiry_ms > FAR_MS - STEP_MS // 2 else -1
+
+
+def shorten(value: bytes | None) -> str:
+    if value is None:
+        return "missing"
+    return repr(value) if len(value) < 60 else f"{len(value)} bytes {value[:30]!r}..."
+
+
+class Writer:
+    """One client: a thread while the server runs, a mirror that outlives the server."""
+
+    def __init__(self, number: int, seed: int, *, database: int, large: int) -> None:
+        self.random = random.Random(f"{seed}/{number}")
+        self.database = database
+        self.large = large
+        self.mirror = Mirror(b"{tag}%d:" % number if number % 2 else b"%d:" % number)
+        self.alone = database != 0  # then it may empty its database
+        self.unanswered: list[Command] = []
+        self.answered = 0
+        self.failure = ""
+        self._thread: threading.Thread | None = None
+
+    def start(self, daemon: Oortd) -> None:
+        connection = Connection(daemon.host, daemon.port, db=self.database, socket_timeout=120)
+        self._thread = threading.Thread(target=self._run, args=(connection,))
+        self._thread.start()
+
+    def join(self) -> None:
+        """Wait until the server's death has ended the thread."""
+        assert self._thread is not None
+        self._thread.join()
+        assert not self.failure, self.failure
+
+    def _run(self, connection: Connection) -> None:
+        try:
+            connection.connect()
+            while True:
+                count = self.random.choice((1, 1, 1, 5, 40))
+                self.unanswered = list(self._commands(count))
+                connection.send_packed_command(connection.pack_commands(self.unanswered))
+                while self.unanswered:
+                    self._take(connection.read_response())
+        except (redis.ConnectionError, redis.TimeoutError, OSError):
+            pass  # the server was killed
+        except BaseException as error:
+            self.failure = f"{type(error).__name__}: {error}"
+        finally:
+            connection.disconnect()
+
+    def _take(self, reply: object) -> None:
+        command = self.unanswered[0]
+        due = self.mirror.apply(command)
+        if b":volatile:" not in command[1 if len(command) > 1 else 0] and reply != due:
+            raise AssertionError(f"{command!r} was answered {reply!r}, not {due!r}"[:400])
+        del self.unanswered[0]
+        self.answered += 1
+
+    def _value(self, large: int = 0) -> bytes:
+        kind = self.random.random()
+        if large and kind < 0.003:
+            return self.random.randbytes(large)
+        return self.random.randbytes(self.random.randrange(2000 if kind < 0.1 else 200))
+
+    def _commands(self, count: int) -> Iterator[Command]:
+        draw = self.random
+        for _ in range(count):
+            key = b"%s%d" % (self.mirror.prefix, draw.randrange(KEYS))
+            counter = b"%scounter:%d" % (self.mirror.prefix, draw.randrange(5))
+            kind = draw.randrange(100)
+            if kind < 30:
+                yield b"SET", key, self._value(self.large)
+            elif kind < 35:
+                yield b"SET", key, self._value(), b"PXAT", self._far()
+            elif kind < 45:
+                yield b"DEL", key, b"%s%d" % (self.mirror.prefix, draw.randrange(KEYS))
+            elif kind < 60:
+                yield b"INCR", counter
+            elif kind < 70:
+                if len(self.mirror.keys.get(key, (b"", 0))[0]) < LONGEST_APPENDED:
+                    yield b"APPEND", key, self._value()
+                else:
+                    yield b"SET", key, b"short again"
+            elif kind < 80:
+                name = b"MSET" if kind < 78 else b"MSETNX"
+                names = draw.sample(range(KEYS), draw.randrange(1, 12))
+                pairs = ((b"%s%d" % (self.mirror.prefix, n), self._value()) for n in names)
+                yield name, *(word for pair in pairs for word in pair)
+            elif kind < 87:
+                yield b"PEXPIREAT", key, self._far()
+            elif kind < 90:
+                yield b"PERSIST", key
+            elif kind < 93:
+                yield b"GET", key
+            elif kind < 99 or not self.alone or draw.random() < 0.7:
+                name = b"%s:volatile:%d" % (self.mirror.prefix, draw.randrange(VOLATILE_KEYS))
+                soon = b"%d" % (time.time_ns() // 1_000_000 + draw.randrange(1, 300))
+                yield (b"SET", name, self._value(), *((b"PXAT", soon) if kind % 2 else ()))
+            else:
+                yield (b"FLUSHDB",)
+
+    def _far(self) -> bytes:
+        return b"%d" % (FAR_MS + self.random.randrange(1, 1000) * STEP_MS)
+
+    def check(self, daemon: Oortd) -> None:
+        """The server holds what was acknowledged, and maybe the first of what was not."""
+        found = self._held(daemon)
+        now_ms = time.time_ns() // 1_000_000
+        mirror = copy.copy(self.mirror)
+        mirror.keys = dict(self.mirror.keys)
+        first = difference = mirror.differs(found, now_ms)
+        for command in self.unanswered:
+            if not difference:
+                break
+            mirror.apply(command)
+            difference = mirror.differs(found, now_ms)
+        assert not difference, (
+            f"{first}; no first part of the {len(self.unanswered)} unanswered commands"
+            f" explains it: {[c[:2] for c in self.unanswered]}"
+        )
+        # What has expired stays away from now on.
+        mirror.keys = {
+            key: held
+            for key, held in mirror.keys.items()
+            if key in found or not 0 < held[1] <= now_ms
+        }
+        self.mirror = mirror
+        self.unanswered = []
+
+    def _held(self, daemon: Oortd) -> dict[bytes, tuple[bytes, int]]:
+        client = daemon.client(db=self.database)
+        names = [
+            name for name in set(client.scan_iter(count=1000)) if name.startswith(self.mirror.prefix)
+        ]
+        pipeline = client.pipeline(transaction=False)
+        for name in names:
+            pipeline.get(name)
+            pipeline.pttl(name)
+        replies = pipeline.execute()
+        now_ms = time.time_ns() // 1_000_000
+        client.close()
+        return {
+            name: (value, now_ms + ttl if ttl >= 0 else 0)
+            for name, value, ttl in zip(names, replies[::2], replies[1::2], strict=True)
+            if value is not None
+        }

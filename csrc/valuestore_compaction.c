@@ -1,7 +1,7 @@
 /*
  * valuestore_compaction.c: giving back the space of dead records.
  *
- * One sealed segment at a time: what the index still points at is copied to
+ * One sealed segment at a time, chosen by how much of it is dead: what the index still points at is copied to
  * the compactor's own segment with its stamp, the copies are made durable, then
  * the segment's files are removed.  A tombstone (and a flush) is copied too, until no
  * other segment can hold an older version of its key and TombstoneAge has passed:
@@ -86,10 +86,16 @@ static uint64_t tombstones_kept(const struct oldest *oldest, const struct segmen
     return (uint64_t)((double)bytes * ((double)(last - bound) / (double)(last - first)));
 }
 
-static struct segment *choose(struct valuestore *store, uint32_t dead_percent)
+/* The segment that gives back most for what must be copied, if it is dead enough.
+ *
+ * In the background dead_percent is what the log as a whole may waste: until that is reached,
+ * only segments that are far deader are taken.  Taking each as it passes dead_percent would
+ * keep no more space free and copy several times as much, since those left alone grow deader. */
+static struct segment *choose(struct valuestore *store, uint32_t dead_percent, bool background)
 {
     struct segment *best = NULL;
     uint64_t best_percent = 0;
+    uint64_t all = 0, dead = 0;
     uint64_t keep_after = oldest_keepable(store);
     struct oldest oldest = find_oldest(store);
     (void)pthread_mutex_lock(&store->log.mutex);
@@ -102,8 +108,10 @@ static struct segment *choose(struct valuestore *store, uint32_t dead_percent)
         int64_t live = atomic_load(&store->checkpoint->live_bytes[slot]);
         uint64_t kept = live > 0 ? (uint64_t)live : 0;
         kept += tombstones_kept(&oldest, segment, keep_after);
+        all += size;
         if (kept >= size && size != 0)
             continue;
+        dead += size - kept;
         uint64_t percent = size == 0 ? 100 : (size - kept) * 100 / size;
         /* Of equals the one with the oldest values: tombstones elsewhere may wait for them to go. */
         if (percent >= dead_percent &&
@@ -115,6 +123,8 @@ static struct segment *choose(struct valuestore *store, uint32_t dead_percent)
         }
     }
     (void)pthread_mutex_unlock(&store->log.mutex);
+    if (background && dead * 100 < all * dead_percent && best_percent < (100 + dead_percent) / 2)
+        return NULL;
     return best;
 }
 
@@ -357,7 +367,7 @@ int32_t valuestore_compact_one(struct valuestore *store, uint32_t dead_percent, 
                                oort_error *error)
 {
     (void)pthread_mutex_lock(&store->compaction_mutex);
-    struct segment *source = choose(store, dead_percent);
+    struct segment *source = choose(store, dead_percent, paced);
     if (source == NULL) {
         (void)pthread_mutex_unlock(&store->compaction_mutex);
         return 0;

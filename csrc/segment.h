@@ -50,7 +50,7 @@ struct segment {
     _Atomic uint64_t min_tombstone_stamp;
     _Atomic uint64_t max_stamp;
     int64_t swept_ms;       /* expiry: when the last sweep ended */
-    bool quarantined;       /* holds damage: never compacted away */
+    _Atomic bool quarantined; /* holds damage: never compacted away */
     _Atomic uint32_t *extents; /* residency clock's tick when last seen in memory */
     uint32_t extent_count;
     struct segment *next_released;

@@ -104,7 +104,7 @@ static inline size_t list_files(const char *directory, const char *suffix, char 
         size_t length = strlen(found[i]->d_name);
         if (found[i]->d_name[0] != '.' && length < 32 && length >= strlen(suffix) &&
             strcmp(found[i]->d_name + length - strlen(suffix), suffix) == 0 && count < most)
-            (void)snprintf(names[count++], 32, "%s", found[i]->d_name);
+            (void)snprintf(names[count++], 32, "%.31s", found[i]->d_name);
         free(found[i]);
     }
     free(found);

@@ -76,6 +76,17 @@ static struct state draw(struct worker *w)
                                                   : 0};
 }
 
+static void must(struct worker *w, int32_t status)
+{
+    oort_event event;
+    if (status == OORT_OK)
+        return;
+    fprintf(stderr, "status %d: %s\n", status, oort_session_error(w->f.session));
+    while (oort_store_next_event(w->f.store, &event) == 1)
+        fprintf(stderr, "%s\n", event.text);
+    CHECK(!"a change was refused");
+}
+
 static void announce(struct worker *w, const uint32_t *numbers, const struct state *after,
                      uint32_t count)
 {
@@ -130,10 +141,7 @@ static void write_batch(struct worker *w)
             status = oort_write(w->f.session, &keys[i], &part, 1, after[i].expiry_ms);
         }
         if (status == OORT_OK) {
-            status = oort_batch_commit(w->f.session);
-            if (status != OORT_OK)
-                fprintf(stderr, "batch: %s\n", oort_session_error(w->f.session));
-            CHECK(status == OORT_OK);
+            must(w, oort_batch_commit(w->f.session));
         } else {
             CHECK(status == OORT_COLD);
             oort_batch_abort(w->f.session);
@@ -157,23 +165,24 @@ static void change_something(struct worker *w)
     if (choice < 550) {
         after = draw(w);
         announce(w, &number, &after, 1);
-        CHECK(put_state(&w->f, w->number, number, &after) == OORT_OK);
+        must(w, put_state(&w->f, w->number, number, &after));
         acknowledge(w);
     } else if (choice < 700) {
         after.present = false;
         announce(w, &number, &after, 1);
-        CHECK(drop(&w->f, key) >= 0);
+        int32_t status = drop(&w->f, key);
+        must(w, status == OORT_MISSING ? OORT_OK : status);
         acknowledge(w);
     } else if (choice < 850 && still) {
         after.expiry_ms = choice < 800 ? wall_ms() + FAR_MS : 0;
         announce(w, &number, &after, 1);
-        CHECK(expire(&w->f, key, after.expiry_ms) == OORT_OK);
+        must(w, expire(&w->f, key, after.expiry_ms));
         acknowledge(w);
     } else if (choice < 997) {
         write_batch(w);
     } else {
         announce(w, NULL, NULL, 1);
-        CHECK(oort_store_flush(w->f.session, (int32_t)w->number) == OORT_OK);
+        must(w, oort_store_flush(w->f.session, (int32_t)w->number));
         acknowledge(w);
     }
 }
@@ -193,6 +202,8 @@ static void *work(void *context)
             (void)usleep(1000);
         /* Under "always" a reply would wait for this. */
         uint64_t ticket = oort_session_ticket(w->f.session);
+        if (ticket != 0)
+            oort_store_request_sync(w->f.store, ticket);
         while (ticket != 0 && oort_store_synced(w->f.store) < ticket)
             (void)sched_yield();
     }

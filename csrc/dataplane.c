@@ -353,6 +353,10 @@ static int32_t worker_round(struct worker *worker, int timeout_ms, oort_error *e
         tick(worker);
     }
     serve_ready(worker);
+    if (worker->ticket != 0) {
+        oort_store_request_sync(worker->store, worker->ticket);
+        worker->ticket = 0;
+    }
     arm_timer(worker);
     return OORT_OK;
 }

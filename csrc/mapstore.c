@@ -528,6 +528,12 @@ static int32_t next_event(oort_store *store, oort_event *out)
 
 static int event_fd(oort_store *store) { return ((map_store *)store)->event_fd; }
 
+/* Nothing is ever synced, and no ticket given. */
+static void request_sync(oort_store *store, uint64_t ticket)
+{
+    (void)store, (void)ticket;
+}
+
 static uint64_t synced(oort_store *store)
 {
     (void)store;
@@ -569,6 +575,7 @@ static const struct oort_store_ops map_store_ops = {
     .compact = compact,
     .next_event = next_event,
     .event_fd = event_fd,
+    .request_sync = request_sync,
     .synced = synced,
     .watch_sync = watch_sync,
     .behind = behind,

@@ -212,8 +212,10 @@ int32_t oort_fetch(oort_store *store, oort_cold cold);
 
 /* Group commit.  After a run of commands: 0 when their replies may be sent at once,
  * else the ticket that oort_store_synced must reach first (what they wrote or read is
- * not yet durable and the policy is "always"). Asking resets the run. */
+ * not yet durable and the policy is "always"). Asking resets the run.  Nothing is synced for it until
+ * oort_store_request_sync: once for all tickets of a round, so that one sync covers them. */
 uint64_t oort_session_ticket(oort_session *session);
+void oort_store_request_sync(oort_store *store, uint64_t ticket); /* thread safe */
 uint64_t oort_store_synced(oort_store *store); /* thread safe; UINT64_MAX: never again, the store failed */
 /* An eventfd that the sync thread signals after every round (at most 64 watchers). */
 int32_t oort_store_watch_sync(oort_store *store, int eventfd);

@@ -57,6 +57,11 @@ int32_t oort_store_next_event(oort_store *store, oort_event *out)
 
 int oort_store_event_fd(oort_store *store) { return store->ops->event_fd(store); }
 
+void oort_store_request_sync(oort_store *store, uint64_t ticket)
+{
+    store->ops->request_sync(store, ticket);
+}
+
 uint64_t oort_store_synced(oort_store *store) { return store->ops->synced(store); }
 
 int32_t oort_store_watch_sync(oort_store *store, int eventfd)

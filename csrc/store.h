@@ -19,6 +19,7 @@ struct oort_store_ops {
     int32_t (*compact)(oort_store *store, uint32_t dead_percent, oort_error *error);
     int32_t (*next_event)(oort_store *store, oort_event *out);
     int (*event_fd)(oort_store *store);
+    void (*request_sync)(oort_store *store, uint64_t ticket);
     uint64_t (*synced)(oort_store *store);
     int32_t (*watch_sync)(oort_store *store, int eventfd);
     int32_t (*behind)(oort_store *store);

@@ -178,6 +178,7 @@ void valuestore_check_disk(struct valuestore *store);
 void valuestore_wake_maintenance(struct valuestore *store);
 int32_t valuestore_sync(oort_store *store, oort_error *error);
 uint64_t valuestore_ticket(oort_session *session);
+void valuestore_request_sync(oort_store *store, uint64_t ticket);
 uint64_t valuestore_synced(oort_store *store);
 int32_t valuestore_watch_sync(oort_store *store, int eventfd);
 int32_t valuestore_set_fsync(oort_store *store, int32_t fsync);

@@ -87,18 +87,22 @@ static void *sync_main(void *context)
     return NULL;
 }
 
-/* The first round that starts from now on; asks for it. */
-static uint64_t ask_round(struct valuestore *store)
+/* The first round that starts from now on. */
+static uint64_t next_round(struct valuestore *store)
 {
-    uint64_t ticket = atomic_load(&store->sync_started) + 1;
-    if (atomic_load(&store->sync_wanted) < ticket) {
-        (void)pthread_mutex_lock(&store->sync_mutex);
-        if (atomic_load(&store->sync_wanted) < ticket)
-            atomic_store(&store->sync_wanted, ticket);
-        (void)pthread_cond_signal(&store->sync_wake);
-        (void)pthread_mutex_unlock(&store->sync_mutex);
-    }
-    return ticket;
+    return atomic_load(&store->sync_started) + 1;
+}
+
+void valuestore_request_sync(oort_store *base, uint64_t ticket)
+{
+    struct valuestore *store = (struct valuestore *)(void *)base;
+    if (atomic_load(&store->sync_wanted) >= ticket)
+        return;
+    (void)pthread_mutex_lock(&store->sync_mutex);
+    if (atomic_load(&store->sync_wanted) < ticket)
+        atomic_store(&store->sync_wanted, ticket);
+    (void)pthread_cond_signal(&store->sync_wake);
+    (void)pthread_mutex_unlock(&store->sync_mutex);
 }
 
 uint64_t valuestore_ticket(oort_session *base)
@@ -114,7 +118,7 @@ uint64_t valuestore_ticket(oort_session *base)
         sync_round(store);
         return 0;
     }
-    return ask_round(store);
+    return next_round(store);
 }
 
 uint64_t valuestore_synced(oort_store *base)
@@ -130,7 +134,8 @@ int32_t valuestore_sync(oort_store *base, oort_error *error)
     struct valuestore *store = (struct valuestore *)(void *)base;
     if (!store->threads_running)
         return vlog_sync(&store->log, error);
-    uint64_t ticket = ask_round(store);
+    uint64_t ticket = next_round(store);
+    valuestore_request_sync(base, ticket);
     (void)pthread_mutex_lock(&store->sync_mutex);
     while (atomic_load(&store->sync_done) < ticket && atomic_load(&store->log.failed) == 0)
         (void)pthread_cond_wait(&store->sync_finished, &store->sync_mutex);

@@ -292,5 +292,8 @@ int32_t valuestore_flush(oort_session *base, int32_t database)
         valuestore_unlock_stripe(store, stripe);
     if (result == OORT_OK && !all)
         valuestore_sweep_flushed(store);
+    /* The caller waits here, on a thread that may. */
+    if (result == OORT_OK && atomic_load(&store->fsync) == OORT_FSYNC_ALWAYS)
+        result = valuestore_sync(&store->base, &base->error);
     return result;
 }

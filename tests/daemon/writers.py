@@ -224,7 +224,9 @@ class Writer:
     def _held(self, daemon: Oortd) -> dict[bytes, tuple[bytes, int]]:
         client = daemon.client(db=self.database)
         names = [
-            name for name in set(client.scan_iter(count=1000)) if name.startswith(self.mirror.prefix)
+            name
+            for name in set(client.scan_iter(count=1000))
+            if self.alone or name.startswith(self.mirror.prefix)
         ]
         pipeline = client.pipeline(transaction=False)
         for name in names:

@@ -1,0 +1,129 @@
+"""What an operator and monitoring see: INFO in the shape parsers take, and SIGHUP."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import redis
+
+from tests.conftest import Oortd, until
+
+StartOortd = Callable[..., Oortd]
+
+
+def section(client: redis.Redis, name: str) -> dict[str, str]:
+    """The fields of a section as text: redis-py would parse them its own way."""
+    text = client.execute_command("INFO", name, NEVER_DECODE=True).decode()
+    lines = [line for line in text.split("\r\n") if line and not line.startswith("#")]
+    return dict(line.partition(":")[::2] for line in lines)
+
+
+def test_keyspace_and_commandstats_as_exporters_parse_them(shared_oortd: Oortd) -> None:
+    client = shared_oortd.client()
+    client.flushall()
+    client.config_resetstat()
+    client.mset({"a": "1", "b": "2"})
+    shared_oortd.client(db=9).set("c", "3")
+    list(client.scan_iter())
+    with pytest.raises(redis.ResponseError):
+        client.incr("a", "x")  # type: ignore[arg-type]
+    with pytest.raises(redis.ResponseError):
+        client.execute_command("GET")
+    assert section(client, "keyspace") == {
+        "db0": "keys=2,expires=0,avg_ttl=0",
+        "db9": "keys=1,expires=0,avg_ttl=0",
+    }
+    stats = section(client, "commandstats")
+    shape = re.compile(
+        r"calls=(\d+),usec=(\d+),usec_per_call=(\d+\.\d\d),rejected_calls=(\d+),failed_calls=(\d+)"
+    )
+    found = {name: shape.fullmatch(value) for name, value in stats.items()}
+    assert all(found.values()), stats
+    assert stats["cmdstat_get"] == (
+        "calls=0,usec=0,usec_per_call=0.00,rejected_calls=1,failed_calls=0"
+    )
+    assert stats["cmdstat_incrby"].endswith("rejected_calls=0,failed_calls=1")
+    scanned, informed = found["cmdstat_scan"], found["cmdstat_info"]
+    assert scanned is not None
+    assert int(scanned[2]) > 0  # the helper thread's work is timed
+    assert informed is not None
+    assert int(informed[2]) > 0  # and the main loop's
+    client.config_resetstat()
+    assert "cmdstat_scan" not in section(client, "commandstats")
+
+
+def test_who_leaves_before_the_answer_is_no_error(shared_oortd: Oortd) -> None:
+    for _ in range(50):
+        raw = shared_oortd.connect()
+        raw.send("CLIENT", "INFO")
+        raw.send("CLIENT", "LIST")
+        raw.close()
+    assert shared_oortd.client().ping()
+    until(lambda: len(shared_oortd.client().client_list()) < 10)
+    assert "failed" not in shared_oortd.log()
+
+
+def test_a_cursor_of_any_length_is_an_error_not_a_failure(shared_oortd: Oortd) -> None:
+    with shared_oortd.connect() as raw:
+        assert raw.call("SCAN", "9" * 5000) == b"-ERR invalid cursor\r\n"
+        assert raw.call("SCAN", str(2**64)) == b"-ERR invalid cursor\r\n"
+        assert raw.call("SCAN", str(2**64 - 1)) == b"*2\r\n$1\r\n0\r\n*0\r\n"
+        assert raw.call("SCAN", "0" * 5000).startswith(b"*2\r\n")
+
+
+def test_flush_is_synced_before_its_reply_under_always(start_oortd: StartOortd) -> None:
+    client = start_oortd("--fsync", "always").client()
+    client.set("a", "b")
+    before = int(section(client, "persistence")["oort_syncs"])
+    client.flushall()
+    after = section(client, "persistence")
+    assert int(after["oort_syncs"]) > before
+    assert after["oort_unsynced_bytes"] == "0"
+
+
+def hang_up(daemon: Oortd, wanted: str) -> None:
+    """SIGHUP, and wait for this in the log behind what was there."""
+    offset = len(daemon.log())
+    os.kill(daemon.pid, signal.SIGHUP)
+    until(lambda: wanted in daemon.log()[offset:])
+
+
+def test_sighup_reads_the_configuration_again(start_oortd: StartOortd, tmp_path: Path) -> None:
+    path = tmp_path / "oortd.conf"
+    path.write_text("MaxClients = 100\nIdleTimeout = 50\n")
+    daemon = start_oortd("--config", str(path), env={"OORT_IDLE_TIMEOUT": "70"})
+    client = daemon.client(decode_responses=True)
+    hang_up(daemon, "nothing changed")
+    client.config_set("timeout", "7")
+    path.write_text(
+        'MaxClients = 200\nIdleTimeout = 60\nFsync = always\nRequirePass = "sesame"\nWorkers = 2\n'
+        "LogLevel = debug\n"
+    )
+    hang_up(daemon, "RequirePass")
+    shown = client.config_get("*")
+    assert shown["maxclients"] == "200"
+    assert shown["timeout"] == "70"  # the environment wins over the file, and over CONFIG SET
+    assert (shown["appendfsync"], shown["loglevel"]) == ("always", "debug")
+    until(lambda: "Workers = 2 needs a restart: still 1" in daemon.log())
+    assert "MaxClients = 200 (was 100)" in daemon.log()
+    assert "sesame" not in daemon.log()
+    with daemon.connect() as raw:
+        assert raw.call("PING") == b"-NOAUTH Authentication required.\r\n"
+        assert raw.call("AUTH", "sesame") == b"+OK\r\n"
+
+
+def test_sighup_with_an_error_changes_nothing(start_oortd: StartOortd, tmp_path: Path) -> None:
+    path = tmp_path / "oortd.conf"
+    path.write_text("MaxClients = 100\n")
+    daemon = start_oortd("--config", str(path))
+    path.write_text("MaxClients = 200\nIdleTimeout = never\n")
+    hang_up(daemon, "IdleTimeout = 'never': must be a number")
+    assert daemon.client().config_get("maxclients") == {"maxclients": "100"}
+    path.unlink()
+    hang_up(daemon, "No such file or directory; nothing was changed")
+    assert daemon.client().ping()

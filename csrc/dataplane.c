@@ -463,8 +463,10 @@ static void worker_free(struct worker *worker)
         oort_session_close(worker->session);
     if (worker->epoll_fd >= 0)
         (void)close(worker->epoll_fd);
-    if (worker->wake_fd >= 0)
+    if (worker->wake_fd >= 0) {
+        oort_store_unwatch_sync(worker->plane->store, worker->wake_fd);
         (void)close(worker->wake_fd);
+    }
     if (worker->timer_fd >= 0)
         (void)close(worker->timer_fd);
     free(worker->conns);

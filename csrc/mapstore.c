@@ -547,6 +547,11 @@ static int32_t watch_sync(oort_store *store, int eventfd)
     return OORT_OK;
 }
 
+static void unwatch_sync(oort_store *store, int eventfd)
+{
+    (void)store, (void)eventfd;
+}
+
 static int32_t behind(oort_store *store)
 {
     (void)store;
@@ -578,6 +583,7 @@ static const struct oort_store_ops map_store_ops = {
     .request_sync = request_sync,
     .synced = synced,
     .watch_sync = watch_sync,
+    .unwatch_sync = unwatch_sync,
     .behind = behind,
     .fetch = fetch,
     .unpin = unpin,

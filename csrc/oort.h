@@ -219,6 +219,7 @@ void oort_store_request_sync(oort_store *store, uint64_t ticket); /* thread safe
 uint64_t oort_store_synced(oort_store *store); /* thread safe; UINT64_MAX: never again, the store failed */
 /* An eventfd that the sync thread signals after every round (at most 64 watchers). */
 int32_t oort_store_watch_sync(oort_store *store, int eventfd);
+void oort_store_unwatch_sync(oort_store *store, int eventfd); /* before it is closed */
 /* 1: the device cannot keep up, stop reading requests that write until it is 0 again. Thread safe. */
 int32_t oort_store_behind(oort_store *store);
 

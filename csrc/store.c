@@ -69,6 +69,11 @@ int32_t oort_store_watch_sync(oort_store *store, int eventfd)
     return store->ops->watch_sync(store, eventfd);
 }
 
+void oort_store_unwatch_sync(oort_store *store, int eventfd)
+{
+    store->ops->unwatch_sync(store, eventfd);
+}
+
 int32_t oort_store_behind(oort_store *store) { return store->ops->behind(store); }
 
 int32_t oort_fetch(oort_store *store, oort_cold cold) { return store->ops->fetch(store, cold); }

@@ -22,6 +22,7 @@ struct oort_store_ops {
     void (*request_sync)(oort_store *store, uint64_t ticket);
     uint64_t (*synced)(oort_store *store);
     int32_t (*watch_sync)(oort_store *store, int eventfd);
+    void (*unwatch_sync)(oort_store *store, int eventfd);
     int32_t (*behind)(oort_store *store);
     int32_t (*fetch)(oort_store *store, oort_cold cold);
     void (*unpin)(oort_store *store, oort_value *value);

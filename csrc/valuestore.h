@@ -181,6 +181,7 @@ uint64_t valuestore_ticket(oort_session *session);
 void valuestore_request_sync(oort_store *store, uint64_t ticket);
 uint64_t valuestore_synced(oort_store *store);
 int32_t valuestore_watch_sync(oort_store *store, int eventfd);
+void valuestore_unwatch_sync(oort_store *store, int eventfd);
 int32_t valuestore_set_fsync(oort_store *store, int32_t fsync);
 
 /* valuestore_compaction.c */

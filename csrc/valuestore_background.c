@@ -160,6 +160,16 @@ int32_t valuestore_watch_sync(oort_store *base, int eventfd)
     return result;
 }
 
+void valuestore_unwatch_sync(oort_store *base, int eventfd)
+{
+    struct valuestore *store = (struct valuestore *)(void *)base;
+    (void)pthread_mutex_lock(&store->sync_mutex);
+    for (uint32_t i = 0; i < store->watcher_count; i++)
+        if (store->watchers[i] == eventfd)
+            store->watchers[i--] = store->watchers[--store->watcher_count];
+    (void)pthread_mutex_unlock(&store->sync_mutex);
+}
+
 int32_t valuestore_set_fsync(oort_store *base, int32_t fsync)
 {
     struct valuestore *store = (struct valuestore *)(void *)base;

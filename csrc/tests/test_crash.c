@@ -19,6 +19,18 @@
 #include <sys/mman.h>
 #include <sys/wait.h>
 
+/* The sanitizers are slow; the thread sanitizer is here for the threads. */
+#if defined(__SANITIZE_THREAD__)
+#define KILLS 6
+#define STEPS 4
+#elif defined(__SANITIZE_ADDRESS__)
+#define KILLS 25
+#define STEPS 8
+#else
+#define KILLS 60
+#define STEPS 15
+#endif
+
 #define THREADS MODEL_DATABASES
 #define KEYS 150u
 #define BATCH_MOST 6u
@@ -454,7 +466,7 @@ int main(void)
 {
     journal = mmap(NULL, sizeof *journal, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     CHECK(journal != MAP_FAILED);
-    test_kills(test_rounds(60));
-    test_threads(20);
+    test_kills(test_rounds(KILLS));
+    test_threads(STEPS);
     return 0;
 }

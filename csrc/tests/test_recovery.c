@@ -1,0 +1,372 @@
+/*
+ * test_recovery.c: opening what a clean stop, a copy, a power failure or a damaged disk left.
+ *
+ * Power failure: what lay in the directory right after a sync is what is durable; images with any
+ * part of what came later missing must be opened with all of it.  Damage: bits of old records flip.
+ */
+#include "recovery_suite.h"
+
+#define KEYS 120u
+
+static struct state model[MODEL_DATABASES][MODEL_KEYS];
+static struct state later[MODEL_DATABASES][MODEL_KEYS];
+
+static void remove_in(const char *directory, const char *suffix)
+{
+    static char names[256][32];
+    char path[512];
+    for (size_t i = list_files(directory, suffix, names, 256); i-- > 0;) {
+        (void)snprintf(path, sizeof path, "%.400s/%.31s", directory, names[i]);
+        CHECK(unlink(path) == 0);
+    }
+}
+
+static void change_one(fixture *f, struct state states[MODEL_DATABASES][MODEL_KEYS],
+                       uint64_t *random)
+{
+    static uint32_t version;
+    uint32_t database = next_random(random) % 2, number = next_random(random) % KEYS;
+    struct state *state = &states[database][number];
+    char name[32];
+    if (next_random(random) % 5 == 0) {
+        CHECK(drop(f, model_key(name, database, number)) >= 0);
+        state->present = false;
+    } else if (next_random(random) % 4 == 0 && state->present) {
+        state->expiry_ms = START_MS + 1000000 + next_random(random) % 1000;
+        CHECK(expire(f, model_key(name, database, number), state->expiry_ms) == OORT_OK);
+    } else {
+        *state = (struct state){.present = true, .version = ++version,
+                                .size = next_random(random) % 1500};
+        CHECK(put_state(f, database, number, state) == OORT_OK);
+    }
+}
+
+static void check_open(fixture *f, int32_t recovery)
+{
+    open_store(f);
+    oort_session_set_clock(f->session, START_US);
+    CHECK(stats_of(f).recovery == recovery);
+    check_model(f, model);
+}
+
+/* ---- which of the three ways ------------------------------------------------------ */
+
+static void test_ways(void)
+{
+    place p;
+    char path[512], other[512];
+    uint64_t random = 7;
+    oort_error error = {0};
+    size_t size;
+    place_make(&p);
+    fixture f = in_place(&p);
+    memset(model, 0, sizeof model);
+    open_store(&f);
+    CHECK(stats_of(&f).recovery == 0);
+    for (int i = 0; i < 600; i++)
+        change_one(&f, model, &random);
+    oort_store_config again = f.config;
+    CHECK(oort_valuestore_open(&again, &error) == NULL && error.code == OORT_ERR_LOCKED);
+    close_store(&f);
+
+    check_open(&f, 0);
+    /* The clock has stepped back an hour: later writes still win. */
+    oort_session_set_clock(f.session, START_US - INT64_C(3600000000));
+    for (int i = 0; i < 200; i++)
+        change_one(&f, model, &random);
+    close_store(&f);
+    remove_in(p.data, ".toc");
+    check_open(&f, 2);
+    close_store(&f);
+
+    remove_in(p.data, "index");
+    check_open(&f, 2);
+    close_store(&f);
+    /* A copy of the index is another file. */
+    (void)snprintf(path, sizeof path, "%s/index", p.data);
+    uint8_t *bytes = read_file(path, &size);
+    (void)snprintf(other, sizeof other, "%s/index.copy", p.base);
+    write_file(other, bytes, size);
+    CHECK(rename(other, path) == 0);
+    free(bytes);
+    check_open(&f, 2);
+    close_store(&f);
+    (void)snprintf(other, sizeof other, "%s/moved", p.base);
+    copy_directory(p.data, other);
+    fixture moved = f;
+    moved.config.directory = other;
+    check_open(&moved, 2);
+    close_store(&moved);
+    check_open(&f, 0);
+    close_store(&f);
+
+    /* Written by a later version: refused, and nothing is touched. */
+    char names[64][32];
+    CHECK(list_files(p.data, ".log", names, 64) > 0);
+    (void)snprintf(path, sizeof path, "%s/%s", p.data, names[0]);
+    bytes = read_file(path, &size);
+    segment_header header;
+    memcpy(&header, bytes, sizeof header);
+    header.reader_version = 99;
+    header.checksum = segment_header_checksum(&header);
+    memcpy(bytes, &header, sizeof header);
+    write_file(path, bytes, size);
+    free(bytes);
+    CHECK(oort_valuestore_open(&f.config, &error) == NULL && error.code == OORT_ERR_FORMAT);
+    place_remove(&p);
+}
+
+/* ---- power failure ------------------------------------------------------------------ */
+
+/* A record that the image holds must be the durable one or a later one: a key is as it was at the sync or
+ * at any moment since.  Values carry their version, so "later" can be told from "invented". */
+static void check_image(fixture *f)
+{
+    for (uint32_t database = 0; database < 2; database++) {
+        for (uint32_t i = 0; i < KEYS; i++) {
+            bool durable = same_state(f, database, i, &model[database][i]);
+            bool last = same_state(f, database, i, &later[database][i]);
+            CHECK(durable || last);
+        }
+    }
+}
+
+static void test_power(void)
+{
+    place p;
+    char image[128], path[512], old_path[512];
+    static char names[256][32], tables[4][32];
+    uint64_t random = 11;
+    oort_error error;
+    uint64_t cut = 0;
+    place_make(&p);
+    fixture f = in_place(&p);
+    f.config.segment_bytes = 1 << 20; /* what is sealed is synced: all must be in an unsealed one */
+    memset(model, 0, sizeof model);
+    open_store(&f);
+    for (int i = 0; i < 400; i++)
+        change_one(&f, model, &random);
+    CHECK(oort_store_sync(f.store, &error) == OORT_OK);
+    (void)snprintf(image, sizeof image, "%s/durable", p.base);
+    copy_directory(p.data, image);
+    /* Each key changes at most once more, so that it has two possible states. */
+    memcpy(later, model, sizeof later);
+    for (uint32_t i = 0; i < KEYS; i++) {
+        later[0][i] = (struct state){.present = i % 3 != 0, .version = 100000 + i, .size = i * 20};
+        if (later[0][i].present)
+            CHECK(put_state(&f, 0, i, &later[0][i]) == OORT_OK);
+        else {
+            char name[32];
+            CHECK(drop(&f, model_key(name, 0, i)) >= 0);
+        }
+    }
+    size_t count = list_files(p.data, ".log", names, 256);
+    for (int round = 0; round < 60; round++) {
+        (void)snprintf(image, sizeof image, "%s/image", p.base);
+        copy_directory(p.data, image);
+        CHECK(list_files(image, ".toc", tables, 4) == 0);
+        for (size_t n = 0; n < count; n++) {
+            size_t size, old_size = 0;
+            uint8_t *old = NULL;
+            (void)snprintf(path, sizeof path, "%s/%s", image, names[n]);
+            (void)snprintf(old_path, sizeof old_path, "%s/durable/%s", p.base, names[n]);
+            uint8_t *bytes = read_file(path, &size);
+            if (access(old_path, F_OK) == 0)
+                old = read_file(old_path, &old_size);
+            for (size_t at = 0; at < size; at += 4096) {
+                size_t part = size - at < 4096 ? size - at : 4096;
+                /* Any page written since may be as it was at the sync, or be torn. */
+                if (next_random(&random) % 3 != 0)
+                    continue;
+                size_t from = next_random(&random) % 2 * (next_random(&random) % 4096);
+                for (size_t i = at + from; i < at + part; i++)
+                    bytes[i] = i < old_size ? old[i] : 0;
+            }
+            write_file(path, bytes, size);
+            free(old);
+            free(bytes);
+        }
+        fixture g = f;
+        g.config.directory = image;
+        g.config.runtime_directory = NULL;
+        open_store(&g);
+        oort_session_set_clock(g.session, START_US);
+        CHECK(stats_of(&g).recovery == 2);
+        check_image(&g);
+        cut += stats_of(&g).cut_bytes + stats_of(&g).damaged_bytes;
+        close_store(&g);
+        remove_directory(image);
+    }
+    CHECK(cut > 0);
+    close_store(&f);
+    place_remove(&p);
+}
+
+/* ---- damage -------------------------------------------------------------------------- */
+
+/* Where a key's last record lies. */
+static size_t find_record(const uint8_t *bytes, size_t size, uint8_t database, const char *key)
+{
+    size_t found = 0;
+    for (size_t at = SEGMENT_HEADER_BYTES; at + sizeof(record_header) <= size;) {
+        record_header record;
+        memcpy(&record, bytes + at, sizeof record);
+        if (record.kind == RECORD_END)
+            break;
+        if (record.database == database && record.key_size == strlen(key) &&
+            memcmp(bytes + at + sizeof record, key, record.key_size) == 0)
+            found = at;
+        at += record_size(record.key_size, record.value_size);
+    }
+    return found;
+}
+
+static int32_t read_status(fixture *f, oort_key key)
+{
+    oort_value value;
+    int32_t status = look(f, &key, &value);
+    oort_unlock(f->session);
+    return status;
+}
+
+enum { WITH_INDEX = 0, WITHOUT_INDEX = 1, WITHOUT_TOC = 2, BROKEN_TOC = 3, DAMAGE_CASES = 4 };
+
+/* Flip a bit of the newest record of key 5, which has an older one before it. */
+static void damage_one(uint32_t how, size_t in_record)
+{
+    place p;
+    char path[512], name[32];
+    static char names[64][32];
+    oort_error error;
+    size_t size, at = 0;
+    uint8_t *bytes = NULL;
+    place_make(&p);
+    fixture f = in_place(&p);
+    memset(model, 0, sizeof model);
+    open_store(&f);
+    for (uint32_t version = 1; version <= 2; version++) {
+        for (uint32_t i = 0; i < KEYS; i++) {
+            model[0][i] = (struct state){.present = true, .version = version * 1000 + i,
+                                         .size = 300};
+            CHECK(put_state(&f, 0, i, &model[0][i]) == OORT_OK);
+        }
+        close_store(&f); /* seals: each version has a segment of its own */
+        open_store(&f);
+    }
+    close_store(&f);
+    oort_key key = model_key(name, 0, 5);
+    size_t count = list_files(p.data, ".log", names, 64);
+    CHECK(count >= 2);
+    (void)snprintf(path, sizeof path, "%s/%s", p.data, names[count - 1]);
+    bytes = read_file(path, &size);
+    at = find_record(bytes, size, 0, name);
+    CHECK(at != 0);
+    bytes[at + in_record] ^= 0x10;
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
+    CHECK(fd >= 0 && pwrite(fd, bytes, size, 0) == (ssize_t)size && close(fd) == 0);
+    free(bytes);
+    (void)snprintf(path, sizeof path, "%s/%.16s.toc", p.data, names[count - 1]);
+    if (how == WITHOUT_INDEX)
+        remove_in(p.data, "index");
+    if (how == WITHOUT_TOC)
+        CHECK(unlink(path) == 0);
+    if (how == BROKEN_TOC) {
+        bytes = read_file(path, &size);
+        bytes[size - 5] ^= 1;
+        write_file(path, bytes, size);
+        free(bytes);
+        remove_in(p.data, "index");
+    }
+    open_store(&f);
+    CHECK(stats_of(&f).recovery == (how == WITH_INDEX ? 0 : 2));
+    for (uint32_t i = 0; i < KEYS; i++)
+        if (i != 5)
+            CHECK(same_state(&f, 0, i, &model[0][i]));
+    int32_t status = read_status(&f, key);
+    /* With a table of contents the key is known to have been there; a scan finds what is left of it, and
+     * says that there is a hole. */
+    if (how <= WITHOUT_INDEX)
+        CHECK(status == OORT_ERR_DAMAGED);
+    CHECK(status == OORT_ERR_DAMAGED || how >= WITHOUT_TOC);
+    CHECK(stats_of(&f).damaged_records >= 1 && stats_of(&f).damaged_bytes >= 32);
+    CHECK(said(&f, "damaged"));
+    /* Compaction leaves the segment where it is. */
+    struct state other = {.present = true, .version = 1, .size = 10};
+    for (uint32_t i = 10; i < KEYS; i++) {
+        CHECK(put_state(&f, 0, i, &other) == OORT_OK);
+        model[0][i] = other;
+    }
+    (void)snprintf(path, sizeof path, "%s/%s", p.data, names[count - 1]);
+    CHECK(oort_store_compact(f.store, 1, &error) >= 0);
+    CHECK(access(path, F_OK) == 0);
+    /* A write heals. */
+    model[0][5] = (struct state){.present = true, .version = 77, .size = 400};
+    CHECK(put_state(&f, 0, 5, &model[0][5]) == OORT_OK);
+    check_model(&f, model);
+    close_store(&f);
+    remove_in(p.data, "index");
+    check_open(&f, 2);
+    close_store(&f);
+    place_remove(&p);
+}
+
+static void test_damage(void)
+{
+    /* checksum, kind, flags, database, sizes, stamp, expiry; key; value */
+    static const size_t places[] = {0, 4, 5, 6, 7, 8, 10, 12, 14, 16, 24, 33, 50, 200};
+    for (uint32_t how = 0; how < DAMAGE_CASES; how++)
+        for (size_t i = 0; i < sizeof places / sizeof *places; i++)
+            damage_one(how, places[i]);
+}
+
+/* The image of a valid record inside a value is no record, not even when what is before it is damaged. */
+static void test_no_resurrection(void)
+{
+    place p;
+    char path[512];
+    static char names[64][32];
+    size_t size;
+    place_make(&p);
+    fixture f = in_place(&p);
+    open_store(&f);
+    CHECK(put_text(&f, named("ghost"), "of the past") == OORT_OK);
+    close_store(&f);
+    CHECK(list_files(p.data, ".log", names, 64) == 1);
+    (void)snprintf(path, sizeof path, "%s/%s", p.data, names[0]);
+    uint8_t *bytes = read_file(path, &size);
+    open_store(&f);
+    CHECK(drop(&f, named("ghost")) == OORT_OK);
+    /* At every alignment, and again where the original would lie. */
+    uint8_t images[4096] = {0};
+    for (size_t at = 0; at + 64 <= sizeof images; at += 72)
+        memcpy(images + at, bytes + SEGMENT_HEADER_BYTES, 48);
+    CHECK(put(&f, named("host"), images, sizeof images, 0) == OORT_OK);
+    CHECK(put_text(&f, named("behind"), "it") == OORT_OK);
+    free(bytes);
+    close_store(&f);
+    size_t count = list_files(p.data, ".log", names, 64);
+    (void)snprintf(path, sizeof path, "%s/%s", p.data, names[count - 1]);
+    bytes = read_file(path, &size);
+    size_t at = find_record(bytes, size, 0, "host");
+    CHECK(at != 0);
+    bytes[at + 8] ^= 1; /* its key's size: where it ends is not known any more */
+    write_file(path, bytes, size);
+    free(bytes);
+    remove_in(p.data, ".toc");
+    open_store(&f);
+    CHECK(stats_of(&f).recovery == 2 && stats_of(&f).damaged_records == 1);
+    CHECK(missing(&f, named("ghost")) && missing(&f, named("host")));
+    CHECK(holds_text(&f, named("behind"), "it"));
+    CHECK(keys_in(&f, 0) == 1);
+    close_store(&f);
+    place_remove(&p);
+}
+
+int main(void)
+{
+    test_ways();
+    test_power();
+    test_damage();
+    test_no_resurrection();
+    return 0;
+}

@@ -63,6 +63,7 @@ def run_rounds(directory: Path, seed: int, rounds: int, plan: list[tuple[str, st
             assert info["oort_recovery"] == due
             assert (info["oort_damaged_records"], info["oort_damaged_bytes"]) == (0, 0)
             recoveries.add(due)
+            print(f"round {number}: {ending}, then {workers} workers, fsync {fsync}")
             for writer in writers:
                 writer.check(daemon)
         assert recoveries == {"replayed", "rebuilt", "clean"}

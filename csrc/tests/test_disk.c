@@ -1,0 +1,337 @@
+/*
+ * test_disk.c: a disk that is full, that fails, or that has the bytes while memory has not.
+ *
+ * The full disk is a small tmpfs (mounting one needs root; without it, a limit on file sizes makes
+ * every new segment fail).  fdatasync and fsync are this program's own and fail on demand.
+ */
+#include "recovery_suite.h"
+
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+
+#define KEYS 400u
+
+static struct state model[MODEL_DATABASES][MODEL_KEYS];
+static _Atomic bool device_fails;
+
+/* In the place of the C library's. */
+int fdatasync(int fd)
+{
+    if (!atomic_load(&device_fails))
+        return (int)syscall(SYS_fdatasync, fd);
+    errno = EIO;
+    return -1;
+}
+
+int fsync(int fd)
+{
+    if (!atomic_load(&device_fails))
+        return (int)syscall(SYS_fsync, fd);
+    errno = EIO;
+    return -1;
+}
+
+/* ---- full -------------------------------------------------------------------------- */
+
+/* Write until it is full; every answer but "full" must be good. */
+static uint32_t fill_up(fixture *f, uint32_t *version)
+{
+    uint32_t written = 0;
+    for (uint32_t i = 0; i < 20000; i++) {
+        uint32_t number = i % MODEL_KEYS, database = i / MODEL_KEYS % MODEL_DATABASES;
+        struct state fresh = {.present = true, .version = ++*version, .size = 3000};
+        int32_t status = put_state(f, database, number, &fresh);
+        if (status == OORT_ERR_FULL) {
+            CHECK(strstr(oort_session_error(f->session), "free") != NULL);
+            return written;
+        }
+        CHECK(status == OORT_OK);
+        model[database][number] = fresh;
+        written++;
+    }
+    return written;
+}
+
+static void test_full(void)
+{
+    place p;
+    oort_error error;
+    uint32_t version = 0, written;
+    struct rlimit before, limit;
+    place_make(&p);
+    bool mounted = mount("tmpfs", p.data, "tmpfs", 0, "size=8m") == 0;
+    fixture f = in_place(&p);
+    memset(model, 0, sizeof model);
+    open_store(&f);
+    CHECK(getrlimit(RLIMIT_FSIZE, &before) == 0);
+    if (!mounted) {
+        for (uint32_t i = 0; i < 900; i++)
+            CHECK(put_state(&f, 0, i % 300, &(struct state){true, 1, 3000, 0}) == OORT_OK);
+        for (uint32_t i = 0; i < 300; i++)
+            model[0][i] = (struct state){true, 1, 3000, 0};
+        limit = before;
+        limit.rlim_cur = 32768;
+        (void)signal(SIGXFSZ, SIG_IGN);
+        CHECK(setrlimit(RLIMIT_FSIZE, &limit) == 0);
+    }
+    written = fill_up(&f, &version);
+    CHECK(written < 20000);
+    check_model(&f, model);
+    CHECK(stats_of(&f).failed == 0);
+    if (!mounted) {
+        CHECK(setrlimit(RLIMIT_FSIZE, &before) == 0);
+    } else {
+        /* Really full: what was written is there, also for a restart, clean or not. */
+        (void)oort_session_close(f.session);
+        (void)oort_store_close(f.store, &error);
+        open_store(&f);
+        check_model(&f, model);
+        close_store(&f);
+        CHECK(umount(p.data) == 0);
+        CHECK(mount("tmpfs", p.data, "tmpfs", 0, "size=8m") == 0);
+
+        /* With the watermark there is room left to delete and to compact in. */
+        memset(model, 0, sizeof model);
+        f.config.free_bytes_low = 2u << 20;
+        f.config.background = 1;
+        f.config.compaction_bytes_per_second = 1u << 30;
+        open_store(&f);
+        oort_session_set_clock(f.session, 0);
+        /* The watermark is looked at once a second: do not outrun it. */
+        for (uint32_t i = 0; i < MODEL_DATABASES * MODEL_KEYS && stats_of(&f).read_only == 0; i++) {
+            struct state fresh = {.present = true, .version = ++version, .size = 4500};
+            int32_t status = put_state(&f, i / MODEL_KEYS, i % MODEL_KEYS, &fresh);
+            CHECK(status == OORT_OK || status == OORT_ERR_FULL);
+            if (status == OORT_OK)
+                model[i / MODEL_KEYS][i % MODEL_KEYS] = fresh;
+            if (stats_of(&f).log_bytes > 4u << 20)
+                (void)usleep(4000);
+        }
+        for (int i = 0; i < 500 && stats_of(&f).read_only == 0; i++)
+            (void)usleep(10000);
+        CHECK(stats_of(&f).read_only == 1);
+        CHECK(put_state(&f, 0, 1, &model[0][1]) == OORT_ERR_FULL);
+        CHECK(strstr(oort_session_error(f.session), "free") != NULL);
+        CHECK(said(&f, "watermark"));
+        check_model(&f, model);
+        for (uint32_t i = 0; i < MODEL_DATABASES * MODEL_KEYS; i++) {
+            char name[32];
+            if (i % 8 == 0)
+                continue;
+            CHECK(drop(&f, model_key(name, i / MODEL_KEYS, i % MODEL_KEYS)) >= 0);
+            model[i / MODEL_KEYS][i % MODEL_KEYS].present = false;
+        }
+        for (int i = 0; i < 1500 && stats_of(&f).read_only == 1; i++)
+            (void)usleep(10000);
+        CHECK(stats_of(&f).read_only == 0);
+        model[0][1] = (struct state){.present = true, .version = ++version, .size = 3000};
+        CHECK(put_state(&f, 0, 1, &model[0][1]) == OORT_OK);
+        check_model(&f, model);
+    }
+    close_store(&f);
+    if (mounted)
+        CHECK(umount(p.data) == 0);
+    place_remove(&p);
+}
+
+/* ---- failing ------------------------------------------------------------------------- */
+
+static void test_failing(int32_t background)
+{
+    place p;
+    oort_error error = {0};
+    place_make(&p);
+    fixture f = in_place(&p);
+    f.config.fsync = OORT_FSYNC_ALWAYS;
+    f.config.background = background;
+    memset(model, 0, sizeof model);
+    open_store(&f);
+    for (uint32_t i = 0; i < KEYS; i++) {
+        model[0][i] = (struct state){.present = true, .version = i + 1, .size = 500};
+        CHECK(put_state(&f, 0, i, &model[0][i]) == OORT_OK);
+    }
+    uint64_t ticket = oort_session_ticket(f.session);
+    while (oort_store_synced(f.store) < ticket)
+        (void)usleep(1000);
+    atomic_store(&device_fails, true);
+    struct state fresh = {.present = true, .version = 9999, .size = 10};
+    CHECK(put_state(&f, 0, 0, &fresh) == OORT_OK);
+    ticket = oort_session_ticket(f.session);
+    while (oort_store_synced(f.store) < ticket)
+        (void)usleep(1000);
+    CHECK(oort_store_synced(f.store) == UINT64_MAX);
+    CHECK(stats_of(&f).failed == OORT_ERR_IO);
+    /* It may work again: what was lost meanwhile nobody knows. */
+    atomic_store(&device_fails, false);
+    CHECK(put_state(&f, 0, 1, &fresh) == OORT_ERR_FAILED);
+    char name[32];
+    CHECK(drop(&f, model_key(name, 0, 2)) == OORT_ERR_FAILED);
+    CHECK(oort_store_flush(f.session, -1) == OORT_ERR_FAILED);
+    CHECK(oort_store_sync(f.store, &error) == OORT_ERR_FAILED);
+    CHECK(oort_store_synced(f.store) == UINT64_MAX);
+    CHECK(same_state(&f, 0, 1, &model[0][1]));
+    CHECK(said(&f, "restart"));
+    oort_session_close(f.session);
+    CHECK(oort_store_close(f.store, &error) != OORT_OK);
+    open_store(&f);
+    CHECK(stats_of(&f).recovery == 2 && stats_of(&f).failed == 0);
+    for (uint32_t i = 1; i < KEYS; i++)
+        CHECK(same_state(&f, 0, i, &model[0][i]));
+    CHECK(same_state(&f, 0, 0, &model[0][0]) || same_state(&f, 0, 0, &fresh));
+    close_store(&f);
+    place_remove(&p);
+}
+
+/* ---- cold ---------------------------------------------------------------------------- */
+
+static void drop_cache(const char *directory)
+{
+    static char names[256][32];
+    char path[512];
+    for (size_t i = list_files(directory, ".log", names, 256); i-- > 0;) {
+        (void)snprintf(path, sizeof path, "%.400s/%.31s", directory, names[i]);
+        int fd = open(path, O_RDONLY | O_CLOEXEC);
+        if (fd < 0)
+            continue;
+        (void)syscall(SYS_fsync, fd);
+        (void)posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
+        CHECK(close(fd) == 0);
+    }
+}
+
+static void test_cold(void)
+{
+    fixture f = {.open = oort_valuestore_open};
+    char name[32];
+    int cold = 0;
+    static uint8_t large[3 << 20];
+    (void)snprintf(f.directory, sizeof f.directory, "/var/tmp/test_disk.XXXXXX");
+    CHECK(mkdtemp(f.directory) != NULL);
+    f.config = (oort_store_config){.directory = f.directory, .segment_bytes = 1 << 16,
+                                   .free_bytes_low = 1};
+    memset(model, 0, sizeof model);
+    open_store(&f);
+    for (uint32_t i = 0; i < KEYS; i++) {
+        model[0][i] = (struct state){.present = true, .version = i + 1, .size = 3000};
+        CHECK(put_state(&f, 0, i, &model[0][i]) == OORT_OK);
+    }
+    memset(large, 'x', sizeof large);
+    CHECK(put(&f, key_of("large", 5, 5), large, sizeof large, 0) == OORT_OK);
+    close_store(&f);
+    f.config.background = 1; /* the residency clock runs */
+    open_store(&f);
+    drop_cache(f.directory);
+    for (uint32_t i = 0; i < KEYS; i++) {
+        oort_key key = model_key(name, 0, i);
+        oort_value value;
+        CHECK(oort_lock(f.session, &key, 1) == OORT_OK);
+        int32_t status = oort_read(f.session, &key, &value);
+        cold += status == OORT_COLD;
+        CHECK(status == OORT_COLD || status == OORT_OK);
+        oort_unlock(f.session);
+        CHECK(same_state(&f, 0, i, &model[0][i]));
+    }
+    CHECK(holds(&f, key_of("large", 5, 5), large, sizeof large));
+    /* A cold key can be overwritten, given another time, and removed. */
+    close_store(&f);
+    open_store(&f);
+    drop_cache(f.directory);
+    for (uint32_t i = 0; i < KEYS; i += 3) {
+        model[0][i].version += 5000;
+        CHECK(put_state(&f, 0, i, &model[0][i]) == OORT_OK);
+        model[0][i + 1].present = i + 1 >= KEYS;
+        CHECK(i + 1 >= KEYS || drop(&f, model_key(name, 0, i + 1)) == OORT_OK);
+    }
+    drop_cache(f.directory);
+    CHECK(drop(&f, key_of("large", 5, 5)) == OORT_OK);
+    for (uint32_t i = 0; i < KEYS; i++)
+        CHECK(same_state(&f, 0, i, &model[0][i]));
+    close_store(&f);
+    remove_directory(f.directory);
+    if (cold == 0)
+        printf("  this file system keeps its pages: no read was cold\n");
+}
+
+/* ---- pins ------------------------------------------------------------------------------ */
+
+/* A value that is being sent outlives the compaction of its segment; space comes back. */
+static void test_pins(void)
+{
+    place p;
+    oort_error error;
+    oort_value value;
+    static uint8_t expected[3000];
+    place_make(&p);
+    fixture f = in_place(&p);
+    memset(model, 0, sizeof model);
+    open_store(&f);
+    for (uint32_t round = 1; round <= 40; round++) {
+        for (uint32_t i = 0; i < 100; i++) {
+            model[0][i] = (struct state){.present = true, .version = round * 1000 + i,
+                                         .size = 3000};
+            CHECK(put_state(&f, 0, i, &model[0][i]) == OORT_OK);
+            if (round == 1 && i == 50) {
+                char name[32];
+                oort_key key = model_key(name, 0, i);
+                CHECK(look(&f, &key, &value) == OORT_OK);
+                oort_pin(f.session, &value);
+                oort_unlock(f.session);
+            }
+        }
+        CHECK(oort_store_compact(f.store, 20, &error) >= 0);
+        oort_store_stats stats = stats_of(&f);
+        CHECK(stats.log_bytes < 2u * 100 * 3100);
+        CHECK(stats.live_bytes >= 100 * 3000 && stats.live_bytes <= stats.log_bytes);
+    }
+    fill_value(expected, 1050, 3000);
+    CHECK(value.size == 3000 && memcmp(value.data, expected, 3000) == 0);
+    oort_unpin(f.store, &value);
+    CHECK(stats_of(&f).compactions > 20);
+    check_model(&f, model);
+    close_store(&f);
+    place_remove(&p);
+}
+
+/* ---- tombstone age ----------------------------------------------------------------------- */
+
+static void test_tombstone_age(void)
+{
+    oort_error error;
+    static const uint32_t ages[] = {0, 40u * 365 * 86400}; /* the clock of the test stands in 2023 */
+    for (int which = 0; which < 2; which++) {
+        uint32_t age = ages[which];
+        place p;
+        place_make(&p);
+        fixture f = in_place(&p);
+        f.config.tombstone_age_seconds = age;
+        open_store(&f);
+        CHECK(put_text(&f, named("k"), "v") == OORT_OK);
+        CHECK(drop(&f, named("k")) == OORT_OK);
+        for (int i = 0; i < 3; i++) {
+            close_store(&f);
+            open_store(&f);
+            CHECK(oort_store_compact(f.store, 1, &error) >= 0);
+        }
+        /* Nothing can be older than the tombstone: only its age keeps it. */
+        CHECK((stats_of(&f).segments != 0) == (age != 0));
+        CHECK(missing(&f, named("k")));
+        close_store(&f);
+        place_remove(&p);
+    }
+}
+
+int main(void)
+{
+    test_pins();
+    test_tombstone_age();
+    test_failing(0);
+    test_failing(1);
+    test_cold();
+    test_full();
+    return 0;
+}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -101,6 +102,7 @@ def history() -> Iterator[None]:
     except ImportError:  # a Python built without it: the prompt works, plainly
         yield
         return
+    readline.set_auto_history(False)
     if HISTORY.exists():
         readline.read_history_file(HISTORY)
     readline.set_history_length(HISTORY_LINES)
@@ -108,9 +110,21 @@ def history() -> Iterator[None]:
         yield
     finally:
         try:
+            HISTORY.touch(mode=0o600)
             readline.write_history_file(HISTORY)
         except OSError as error:
             print(f"oort-cli: the history is not kept: {error}", file=sys.stderr)
+
+
+def remember(line: str) -> None:
+    """Keep a line for later, unless it may hold a password."""
+    words = line.lower().split()
+    if "auth" in words or "requirepass" in words or not words:
+        return
+    with contextlib.suppress(ImportError):  # then there is no history
+        import readline
+
+        readline.add_history(line)
 
 
 def prompt(options: argparse.Namespace) -> int:
@@ -128,6 +142,7 @@ def prompt(options: argparse.Namespace) -> int:
             except KeyboardInterrupt:
                 print()
                 continue
+            remember(line)
             arguments = formats.split(line)
             if arguments is None:
                 print("Invalid argument(s)")
@@ -152,6 +167,8 @@ def prompt(options: argparse.Namespace) -> int:
 def from_stdin(options: argparse.Namespace) -> int:
     good = True
     form = printer(options)
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")  # any bytes
     with connect(options) as connection:
         for number, line in enumerate(sys.stdin, 1):
             arguments = formats.split(line)

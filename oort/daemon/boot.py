@@ -9,7 +9,7 @@ import os
 import resource
 import socket
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -138,6 +138,7 @@ def serve(
     *,
     version: str,
     config_file: str | None,
+    read_configuration: Callable[[], Configuration],
 ) -> int:
     """Boot, serve until told to stop, and give the exit code."""
     configuration, room = fit_clients(configuration)
@@ -168,6 +169,7 @@ def serve(
             sockets=sockets,
             notifier=notifier,
             client_room=room,
+            read_configuration=read_configuration,
         )
     return daemon.run(lambda: _ready(daemon))
 

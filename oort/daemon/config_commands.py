@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from oort.config import Settings, parse_size, split_address
-from oort.daemon import journal, reply
+from oort.daemon import reply
 from oort.daemon.connection import DATABASES
 from oort.daemon.dataplane import Request
 from oort.daemon.dispatch import handles
@@ -208,6 +208,10 @@ PARAMETERS: dict[str, Parameter] = {
 }
 
 
+# Settings that follow while the process runs.
+CHANGEABLE = frozenset(one.field for one in PARAMETERS.values() if one.parse is not None)
+
+
 def _parameter(name: bytes) -> Parameter | None:
     return PARAMETERS.get(name.decode("ascii", "replace").lower())
 
@@ -269,8 +273,6 @@ def config_set(daemon: Daemon, request: Request) -> bytes:
     problem = daemon.change_settings(changes)
     if problem is not None:
         return _failed(problem[0].encode(), problem[1])
-    if "log_level" in changes:
-        journal.set_level(changes["log_level"])
     return OK
 
 

@@ -10,7 +10,7 @@ import secrets
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import GeneratorType
 from typing import Any
@@ -23,14 +23,15 @@ from oort.daemon import (  # noqa: F401 (importing a command module registers it
     introspection,
     keyspace,
     listeners,
+    reload,
     server,
     table,
 )
 from oort.daemon.clients import Client
 from oort.daemon.dataplane import AUTHENTICATED, DataPlane, Limits, Request
 from oort.daemon.dispatch import Answer, Dispatcher, Later
-from oort.daemon.jobs import Job, Jobs
-from oort.daemon.journal import log, log_priority
+from oort.daemon.jobs import Job, Jobs, Timed
+from oort.daemon.journal import log, log_priority, set_level
 from oort.daemon.loop import Loop
 from oort.daemon.notify import Notifier
 from oort.daemon.reply import Reply, error
@@ -75,6 +76,7 @@ class Daemon:
         sockets: list[socket.socket],
         notifier: Notifier,
         client_room: int,
+        read_configuration: Callable[[], Configuration],
     ) -> None:
         self.configuration = configuration
         self.version, self.redis_version = version, REDIS_VERSION
@@ -83,6 +85,7 @@ class Daemon:
         self.plane = plane
         self.notifier = notifier
         self.client_room = client_room
+        self.read_configuration = read_configuration
         self.started = time.time()
         self.run_id = secrets.token_hex(20)
         self.loop = Loop()
@@ -114,7 +117,7 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             name = signal.Signals(number).name
             loop.on_signal(number, lambda name=name: self.stop(name))  # type: ignore[misc]
-        loop.on_signal(signal.SIGHUP, self._reload)
+        loop.on_signal(signal.SIGHUP, lambda: reload.reload(self))
         loop.watch(self.plane.request_fd(), self._requests)
         loop.watch(self.store.event_fd(), self._store_events)
         if self.plane.threads == 0:
@@ -159,9 +162,6 @@ class Daemon:
             self.exit_code = 1
         self.loop.close()
         log.info("stopped")
-
-    def _reload(self) -> None:
-        log.info("SIGHUP: settings change by CONFIG SET or a restart; nothing was reloaded")
 
     def _worker_failed_elsewhere(self, text: str) -> None:
         self.loop.call_soon_from_thread(lambda: self._worker_failed(text))
@@ -246,6 +246,7 @@ class Daemon:
             return
         name, handler = found
         client.last_cold, client.last_cold_position = name, request.command
+        begin = time.perf_counter_ns()
         try:
             outcome = handler(self, request)
         except OortError as failure:
@@ -253,8 +254,15 @@ class Daemon:
         except Exception:
             log.exception("command %s failed", name)
             outcome = b"-ERR internal error, see the server's log\r\n"
+        self.dispatcher.spent(name, time.perf_counter_ns() - begin)
         if isinstance(outcome, GeneratorType):
-            self.run_job(outcome, lambda result: self._finished(request, name, result))
+            timed = Timed(outcome)
+
+            def done(result: Answer | Exception) -> None:
+                self.dispatcher.spent(name, timed.nanoseconds)
+                self._finished(request, name, result)
+
+            self.run_job(timed.job(), done)
         elif isinstance(outcome, Later):
             late = outcome
             self.loop.after(late.seconds, lambda: self._answer(request, name, late.reply))
@@ -280,8 +288,13 @@ class Daemon:
 
     # ---- settings and figures -----------------------------------------------
 
-    def change_settings(self, changes: dict[str, Any]) -> tuple[str, str] | None:
-        """Apply checked values, all of them; or the parameter and the reason why not, and none."""
+    def change_settings(
+        self, changes: dict[str, Any], sources: Mapping[str, str] | None = None
+    ) -> tuple[str, str] | None:
+        """Apply checked values, all of them; or the parameter and the reason why not, and none.
+
+        sources: where each value comes from; without it, from CONFIG SET.
+        """
         wanted = changes.get("max_clients", 0)
         if wanted > self.client_room:
             return (
@@ -290,15 +303,18 @@ class Daemon:
                 f" with {self.client_room}",
             )
         for field, value in changes.items():
-            self.configuration = self.configuration.with_setting(field, value, "CONFIG SET")
+            source = sources[field] if sources else "CONFIG SET"
+            self.configuration = self.configuration.with_setting(field, value, source)
         if "fsync" in changes:
             self.store.set_fsync(changes["fsync"])
+        if "log_level" in changes:
+            set_level(changes["log_level"])
         self.plane.set_limits(limits_of(self.settings))
         return None
 
     def reset_stats(self) -> None:
         self.plane.reset_stats()
-        self.dispatcher.stats.clear()
+        self.dispatcher.reset()
         self.received_connections = 0
         self.rejected_connections = 0
         self._last_stats = self.plane.stats()

@@ -60,6 +60,15 @@ class SubcommandStats:
 @dataclass(slots=True)
 class Dispatcher:
     stats: dict[str, SubcommandStats] = field(default_factory=dict)
+    nanoseconds: dict[str, int] = field(default_factory=dict)
+
+    def reset(self) -> None:
+        self.stats.clear()
+        self.nanoseconds.clear()
+
+    def spent(self, name: str, nanoseconds: int) -> None:
+        """Add to the time a command has taken, waiting for its turn not counted."""
+        self.nanoseconds[name] = self.nanoseconds.get(name, 0) + nanoseconds
 
     def find(self, request: Request) -> tuple[str, Handler] | bytes:
         """The full name and handler of a request whose command is known, or an error reply."""

@@ -86,9 +86,11 @@ def scan(daemon: Daemon, request: Request) -> Job[bytes]:
 def _cursor(text: bytes) -> int | None:
     """As Redis takes it (strtoul): a sign is allowed, white space and anything after it are not."""
     digits = text[1:] if text[:1] in (b"-", b"+") else text
-    if not digits.isdigit() or int(digits) >= 2**64:
+    # Leading zeros count for nothing; what is still longer than 20 digits is over 2**64.
+    if not digits.isdigit() or len(digits.lstrip(b"0")) > 20 or int(digits[-20:]) >= 2**64:
         return None
-    return -int(digits) % 2**64 if text[:1] == b"-" else int(digits)
+    number = int(digits[-20:])
+    return -number % 2**64 if text[:1] == b"-" else number
 
 
 @handles("keys")
@@ -115,6 +117,9 @@ def flush(daemon: Daemon, request: Request) -> Job[bytes]:
         return reply.SYNTAX_ERROR
     yield
     daemon.session.flush(None if argv[0].lower() == b"flushall" else request.database)
+    # A reply does not wait for the log's sync here, as those of the data path do.
+    if daemon.settings.fsync == "always":
+        daemon.store.sync()
     return OK
 
 

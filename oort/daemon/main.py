@@ -101,8 +101,12 @@ def main(argv: list[str] | None = None) -> int:
         print(f"oortd {version}")
         return 0
     journal.start(environment)
+
+    def read() -> Configuration:
+        return resolve(layers(arguments, environment))
+
     try:
-        configuration: Configuration = resolve(layers(arguments, environment))
+        configuration = read()
         if arguments.print_config:
             sys.stdout.write(print_config(configuration))
             return 0
@@ -111,7 +115,13 @@ def main(argv: list[str] | None = None) -> int:
         # Imported late: --version, --print-config and wrong settings need no store.
         from oort.daemon.boot import serve
 
-        return serve(configuration, environment, version=version, config_file=arguments.config)
+        return serve(
+            configuration,
+            environment,
+            version=version,
+            config_file=arguments.config,
+            read_configuration=read,
+        )
     except OortError as error:
         journal.log.critical("cannot start: %s", error)
         return 1

@@ -40,7 +40,7 @@ def cli(
     host, port = address
     return subprocess.run(
         [sys.executable, "-m", "oort.cli.main", "-h", host, "-p", str(port), *arguments],
-        input=None if given is None else given.encode(),
+        input=None if given is None else given.encode("utf-8", "surrogateescape"),
         capture_output=True,
         env=clean_environment(environment),
         check=False,
@@ -88,6 +88,9 @@ def test_commands_from_stdin(oortd: Oortd) -> None:
     assert failed.returncode == 1
     assert failed.stdout.endswith(b"\n2\n")
     assert failed.stderr == b"oort-cli: line 2: unbalanced quotes\n"
+    bytes_in = cli(oortd.address, given="set k \udcff\udc80\n", LC_ALL="C.UTF-8")
+    assert bytes_in.stdout == b"OK\n"
+    assert oortd.client().get("k") == b"\xff\x80"
 
 
 def test_prompt(oortd: Oortd, tmp_path: Path) -> None:
@@ -101,7 +104,7 @@ def test_prompt(oortd: Oortd, tmp_path: Path) -> None:
         env=clean_environment({"HOME": str(tmp_path), "TERM": "dumb"}),
     )
     os.close(theirs)
-    os.write(terminal, b'set k "a b"\nget k\nget "\nselect 2\nquit\n')
+    os.write(terminal, b'set k "a b"\nget k\nAUTH secret\nget "\nselect 2\nquit\n')
     shown = b""
     try:
         while data := os.read(terminal, 4096):
@@ -112,7 +115,10 @@ def test_prompt(oortd: Oortd, tmp_path: Path) -> None:
     assert b'"a b"\r\n' in shown
     assert b"Invalid argument(s)" in shown
     assert f"{host}:{port}[2]> ".encode() in shown
-    assert "get k" in (tmp_path / ".oort_cli_history").read_text()
+    history = tmp_path / ".oort_cli_history"
+    assert "get k" in history.read_text()
+    assert "secret" not in history.read_text()
+    assert history.stat().st_mode & 0o777 == 0o600
     os.close(terminal)
 
 

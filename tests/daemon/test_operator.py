@@ -16,11 +16,11 @@ from tests.conftest import Oortd, until
 StartOortd = Callable[..., Oortd]
 
 
-def section(client: redis.Redis, name: str) -> dict[str, str]:
+def section(daemon: Oortd, name: str) -> dict[str, str]:
     """The fields of a section as text: redis-py would parse them its own way."""
-    text = client.execute_command("INFO", name, NEVER_DECODE=True).decode()
-    lines = [line for line in text.split("\r\n") if line and not line.startswith("#")]
-    return dict(line.partition(":")[::2] for line in lines)
+    with daemon.connect() as raw:
+        lines = raw.call("INFO", name).decode().split("\r\n")[2:]
+    return dict(line.partition(":")[::2] for line in lines if line)
 
 
 def test_keyspace_and_commandstats_as_exporters_parse_them(shared_oortd: Oortd) -> None:
@@ -34,11 +34,11 @@ def test_keyspace_and_commandstats_as_exporters_parse_them(shared_oortd: Oortd) 
         client.incr("a", "x")  # type: ignore[arg-type]
     with pytest.raises(redis.ResponseError):
         client.execute_command("GET")
-    assert section(client, "keyspace") == {
+    assert section(shared_oortd, "keyspace") == {
         "db0": "keys=2,expires=0,avg_ttl=0",
         "db9": "keys=1,expires=0,avg_ttl=0",
     }
-    stats = section(client, "commandstats")
+    stats = section(shared_oortd, "commandstats")
     shape = re.compile(
         r"calls=(\d+),usec=(\d+),usec_per_call=(\d+\.\d\d),rejected_calls=(\d+),failed_calls=(\d+)"
     )
@@ -54,7 +54,7 @@ def test_keyspace_and_commandstats_as_exporters_parse_them(shared_oortd: Oortd) 
     assert informed is not None
     assert int(informed[2]) > 0  # and the main loop's
     client.config_resetstat()
-    assert "cmdstat_scan" not in section(client, "commandstats")
+    assert "cmdstat_scan" not in section(shared_oortd, "commandstats")
 
 
 def test_who_leaves_before_the_answer_is_no_error(shared_oortd: Oortd) -> None:
@@ -77,11 +77,12 @@ def test_a_cursor_of_any_length_is_an_error_not_a_failure(shared_oortd: Oortd) -
 
 
 def test_flush_is_synced_before_its_reply_under_always(start_oortd: StartOortd) -> None:
-    client = start_oortd("--fsync", "always").client()
+    daemon = start_oortd("--fsync", "always")
+    client = daemon.client()
     client.set("a", "b")
-    before = int(section(client, "persistence")["oort_syncs"])
+    before = int(section(daemon, "persistence")["oort_syncs"])
     client.flushall()
-    after = section(client, "persistence")
+    after = section(daemon, "persistence")
     assert int(after["oort_syncs"]) > before
     assert after["oort_unsynced_bytes"] == "0"
 
@@ -125,5 +126,5 @@ def test_sighup_with_an_error_changes_nothing(start_oortd: StartOortd, tmp_path:
     hang_up(daemon, "IdleTimeout = 'never': must be a number")
     assert daemon.client().config_get("maxclients") == {"maxclients": "100"}
     path.unlink()
-    hang_up(daemon, "No such file or directory; nothing was changed")
+    hang_up(daemon, "; nothing was changed")
     assert daemon.client().ping()

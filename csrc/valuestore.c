@@ -329,6 +329,13 @@ static void unpin(oort_store *base, oort_value *value)
     (void)atomic_fetch_sub(&segment->pins, 1);
 }
 
+void valuestore_prefetch_entries(struct valuestore *store, const toc_entry *entries, uint64_t count)
+{
+    for (int step = 1; step <= 2; step++)
+        for (uint64_t i = 0; i < count && i < INDEX_PREFETCH_BATCH; i++)
+            index_prefetch(store->index, entries[i].hash, step);
+}
+
 /* Bucket, line, record: each step needs what the one before has brought, so each is taken for all
  * keys before the next. */
 static void prefetch(oort_session *base, const oort_key *keys, uint32_t count)

@@ -131,6 +131,11 @@ int32_t valuestore_append(struct value_session *session, const record_header *sh
                           struct segment **segment, uint64_t *offset);
 /* The bytes a record holds live: its own and, for an expiry record, its value's. */
 void valuestore_account(struct valuestore *store, uint64_t location, int64_t sign);
+/* Bring the index lines of the first of these entries near: they lie at random, so their misses should
+ * overlap.  For walks of a table of contents, every INDEX_PREFETCH_BATCH entries. */
+#define INDEX_PREFETCH_BATCH 48u
+void valuestore_prefetch_entries(struct valuestore *store, const toc_entry *entries,
+                                 uint64_t count);
 /* For an expiry record: the record its value lies in, or NULL when there is none. */
 const record_header *valuestore_target(struct valuestore *store, const record_header *record,
                                        uint64_t *location);

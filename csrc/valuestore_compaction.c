@@ -20,7 +20,6 @@
 #include <unistd.h>
 
 #define WINDOW_BYTES (1024u * 1024u)
-#define PREFETCH_ENTRIES 32u
 
 static int64_t monotonic_us(void)
 {
@@ -300,14 +299,6 @@ static int32_t compact_entry(struct compaction *work, const toc_entry *place)
     return result;
 }
 
-/* The entries' index lines, which lie at random, are brought near together. */
-static void prefetch_entries(struct valuestore *store, const toc_entry *entries, uint64_t count)
-{
-    for (int step = 1; step <= 2; step++)
-        for (uint64_t i = 0; i < count; i++)
-            index_prefetch(store->index, entries[i].hash, step);
-}
-
 static int32_t copy_segment(struct compaction *work, const toc_header *toc, bool paced,
                             oort_error *error)
 {
@@ -317,9 +308,8 @@ static int32_t copy_segment(struct compaction *work, const toc_header *toc, bool
     for (uint64_t i = 0; i < toc->count; i++) {
         const toc_entry *place = &toc_entries(toc)[i];
         uint64_t end = ((uint64_t)(place->place >> 8) + place->size) * RECORD_ALIGN;
-        if (i % PREFETCH_ENTRIES == 0)
-            prefetch_entries(store, place,
-                             toc->count - i < PREFETCH_ENTRIES ? toc->count - i : PREFETCH_ENTRIES);
+        if (i % INDEX_PREFETCH_BATCH == 0)
+            valuestore_prefetch_entries(store, place, toc->count - i);
         if (end > atomic_load(&work->source->tail)) {
             work->damaged = true;
             return OORT_OK;

@@ -285,6 +285,8 @@ static int32_t rebuild_from_toc(struct recovery *work, struct segment *segment,
     for (uint64_t i = 0; i < toc->count; i++) {
         const toc_entry *place = &toc_entries(toc)[i];
         uint32_t kind = place->place & 15;
+        if (i % INDEX_PREFETCH_BATCH == 0)
+            valuestore_prefetch_entries(work->store, place, toc->count - i);
         uint8_t database = (uint8_t)(place->place >> 4 & 15);
         uint64_t offset = (uint64_t)(place->place >> 8) * RECORD_ALIGN;
         uint64_t size = (uint64_t)place->size * RECORD_ALIGN;

@@ -104,10 +104,13 @@ def shorten(value: bytes | None) -> str:
 class Writer:
     """One client: a thread while the server runs, a mirror that outlives the server."""
 
-    def __init__(self, number: int, seed: int, *, database: int, large: int) -> None:
+    def __init__(
+        self, number: int, seed: int, *, database: int, large: int, volatile: bool = True
+    ) -> None:
         self.random = random.Random(f"{seed}/{number}")
         self.database = database
         self.large = large
+        self.volatile = volatile
         self.mirror = Mirror(b"{tag}%d:" % number if number % 2 else b"%d:" % number)
         self.alone = database != 0  # then it may empty its database
         self.unanswered: list[Command] = []
@@ -186,11 +189,11 @@ class Writer:
                 yield b"PERSIST", key
             elif kind < 93:
                 yield b"GET", key
-            elif kind < 99 or not self.alone or draw.random() < 0.7:
+            elif (kind < 99 or not self.alone or draw.random() < 0.7) and self.volatile:
                 name = b"%s:volatile:%d" % (self.mirror.prefix, draw.randrange(VOLATILE_KEYS))
                 soon = b"%d" % (time.time_ns() // 1_000_000 + draw.randrange(1, 300))
                 yield (b"SET", name, self._value(), *((b"PXAT", soon) if kind % 2 else ()))
-            else:
+            elif self.alone:
                 yield (b"FLUSHDB",)
 
     def _far(self) -> bytes:
@@ -198,8 +201,7 @@ class Writer:
 
     def check(self, daemon: Oortd) -> None:
         """The server holds what was acknowledged, and maybe the first of what was not."""
-        found = self._held(daemon)
-        now_ms = time.time_ns() // 1_000_000
+        found, now_ms = self._held(daemon)
         mirror = copy.copy(self.mirror)
         mirror.keys = dict(self.mirror.keys)
         first = difference = mirror.differs(found, now_ms)
@@ -221,7 +223,8 @@ class Writer:
         self.mirror = mirror
         self.unanswered = []
 
-    def _held(self, daemon: Oortd) -> dict[bytes, tuple[bytes, int]]:
+    def _held(self, daemon: Oortd) -> tuple[dict[bytes, tuple[bytes, int]], int]:
+        """Keys with value and expiry, and the server's clock (ms)."""
         client = daemon.client(db=self.database)
         names = [
             name
@@ -232,11 +235,13 @@ class Writer:
         for name in names:
             pipeline.get(name)
             pipeline.pttl(name)
-        replies = pipeline.execute()
-        now_ms = time.time_ns() // 1_000_000
+        pipeline.time()
+        *replies, (seconds, microseconds) = pipeline.execute()
+        now_ms = seconds * 1000 + microseconds // 1000
         client.close()
-        return {
+        held = {
             name: (value, now_ms + ttl if ttl >= 0 else 0)
             for name, value, ttl in zip(names, replies[::2], replies[1::2], strict=True)
             if value is not None
         }
+        return held, now_ms

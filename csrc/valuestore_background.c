@@ -264,9 +264,10 @@ static void sweep_expired(struct valuestore *store, uint32_t *resume)
             sweep_sealed(store, segment, now_ms);
         else
             sweep_active(store, segment, now_ms);
-        segment->swept_ms = monotonic_ms();
+        int64_t end = monotonic_ms();
+        segment->swept_ms = end;
         (void)atomic_fetch_sub(&segment->pins, 1);
-        if (segment->swept_ms - begin >= SWEEP_BUDGET_MS) {
+        if (end - begin >= SWEEP_BUDGET_MS) {
             *resume = (slot + 1) % SEGMENT_SLOTS;
             return;
         }

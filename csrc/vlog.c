@@ -526,6 +526,8 @@ int32_t vlog_seal_pending(struct vlog *log, oort_error *error)
             if (atomic_load(&log->open_segments[i]->state) == SEGMENT_SEALING) {
                 segment = log->open_segments[i];
                 atomic_store(&segment->state, SEGMENT_CLOSING);
+                /* Once sealed it may be compacted at any moment. */
+                (void)atomic_fetch_add(&segment->pins, 1);
                 log->pending_seals--;
                 break;
             }
@@ -539,6 +541,7 @@ int32_t vlog_seal_pending(struct vlog *log, oort_error *error)
             (void)pthread_mutex_lock(&log->mutex);
             atomic_store(&segment->state, SEGMENT_SEALING);
             log->pending_seals++;
+            (void)atomic_fetch_sub(&segment->pins, 1);
             (void)pthread_mutex_unlock(&log->mutex);
             return result;
         }
@@ -549,6 +552,7 @@ int32_t vlog_seal_pending(struct vlog *log, oort_error *error)
             (void)usleep(500);
         (void)close(segment->fd);
         segment->fd = -1;
+        (void)atomic_fetch_sub(&segment->pins, 1);
         sealed++;
     }
 }

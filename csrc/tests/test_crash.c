@@ -22,13 +22,13 @@
 /* The sanitizers are slow; the thread sanitizer is here for the threads. */
 #if defined(__SANITIZE_THREAD__)
 #define KILLS 6
-#define STEPS 4
+#define CHANGES 1000u
 #elif defined(__SANITIZE_ADDRESS__)
 #define KILLS 25
-#define STEPS 8
+#define CHANGES 2000u
 #else
 #define KILLS 60
-#define STEPS 15
+#define CHANGES 4000u
 #endif
 
 #define THREADS MODEL_DATABASES
@@ -61,6 +61,7 @@ static struct journal *journal;
 struct worker {
     fixture f;
     uint32_t number;
+    uint32_t changes; /* how many; 0: until killed */
     uint64_t random;
 };
 
@@ -199,15 +200,13 @@ static void change_something(struct worker *w)
     }
 }
 
-static _Atomic bool stopping;
-
 static void *work(void *context)
 {
     struct worker *w = context;
     oort_error error;
     w->f.session = oort_session_open(w->f.store, &error);
     CHECK(w->f.session != NULL);
-    for (uint32_t i = 1; !atomic_load(&stopping); i++) {
+    for (uint32_t i = 1; w->changes == 0 || i <= w->changes; i++) {
         change_something(w);
         /* Let the compaction keep up, so that there are not ever more segments to check. */
         if (i % 16 == 0)
@@ -224,10 +223,11 @@ static void *work(void *context)
 }
 
 static void run_threads(fixture *f, struct worker workers[THREADS], pthread_t threads[THREADS],
-                        uint64_t random)
+                        uint32_t changes, uint64_t random)
 {
     for (uint32_t i = 0; i < THREADS; i++) {
-        workers[i] = (struct worker){.f = *f, .number = i, .random = random * THREADS + i};
+        workers[i] = (struct worker){.f = *f, .number = i, .changes = changes,
+                                     .random = random * THREADS + i};
         CHECK(pthread_create(&threads[i], NULL, work, &workers[i]) == 0);
     }
 }
@@ -364,7 +364,7 @@ static void child(place *p, uint64_t random, bool first, bool fast)
         check_counts(&f);
     }
     pthread_t compactor;
-    run_threads(&f, workers, threads, random);
+    run_threads(&f, workers, threads, 0, random);
     atomic_store(&journal->working, 1);
     /* The compaction thread goes slowly on purpose: here is another. */
     CHECK(pthread_create(&compactor, NULL, compact_always, f.store) == 0);
@@ -422,7 +422,7 @@ static void test_kills(uint32_t rounds)
 
 /* ---- the same threads without a kill, for the thread sanitizer as well --------------- */
 
-static void test_threads(uint32_t steps)
+static void test_threads(void)
 {
     place p;
     fixture f;
@@ -441,15 +441,13 @@ static void test_threads(uint32_t steps)
         f.config.compaction_bytes_per_second = 1u << 30;
         f.config.fsync = fsync;
         open_store(&f);
-        atomic_store(&stopping, false);
-        run_threads(&f, workers, threads, (uint64_t)fsync + 1);
-        for (uint32_t i = 0; i < steps; i++) {
+        run_threads(&f, workers, threads, CHANGES, (uint64_t)fsync + 1);
+        for (uint32_t i = 0; i < THREADS; i++) {
             CHECK(oort_store_compact(f.store, 10, &error) >= 0);
             CHECK(oort_store_sync(f.store, &error) == OORT_OK);
-            CHECK(scan_count(&f, i % MODEL_DATABASES) <= KEYS);
+            CHECK(scan_count(&f, i) <= KEYS);
             CHECK(stats_of(&f).damaged_records == 0);
         }
-        atomic_store(&stopping, true);
         for (uint32_t i = 0; i < THREADS; i++)
             CHECK(pthread_join(threads[i], NULL) == 0);
         check_journal(&f, outcomes);
@@ -467,6 +465,6 @@ int main(void)
     journal = mmap(NULL, sizeof *journal, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     CHECK(journal != MAP_FAILED);
     test_kills(test_rounds(KILLS));
-    test_threads(STEPS);
+    test_threads();
     return 0;
 }

@@ -117,9 +117,6 @@ def flush(daemon: Daemon, request: Request) -> Job[bytes]:
         return reply.SYNTAX_ERROR
     yield
     daemon.session.flush(None if argv[0].lower() == b"flushall" else request.database)
-    # A reply does not wait for the log's sync here, as those of the data path do.
-    if daemon.settings.fsync == "always":
-        daemon.store.sync()
     return OK
 
 

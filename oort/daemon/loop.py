@@ -61,6 +61,8 @@ class Loop:
     def on_signal(self, number: int, callback: Callback) -> None:
         """The handler itself only marks that the signal came; the loop calls back."""
         self._signals[number] = callback
+        # Before run(): a signal that comes once there is a handler must not be lost.
+        signal.set_wakeup_fd(self._signal_write, warn_on_full_buffer=False)
         signal.signal(number, self._ignore)
 
     def _ignore(self, number: int, frame: FrameType | None) -> None:
@@ -68,19 +70,17 @@ class Loop:
 
     def run(self) -> None:
         """Run until stop()."""
-        signal.set_wakeup_fd(self._signal_write, warn_on_full_buffer=False)
-        try:
-            while not self._stopped:
-                for key, _ in self._selector.select(self._pause()):
-                    key.data()
-                self._run_timers()
-        finally:
-            signal.set_wakeup_fd(-1)
+        while not self._stopped:
+            for key, _ in self._selector.select(self._pause()):
+                key.data()
+            self._run_timers()
 
     def stop(self) -> None:
         self._stopped = True
 
     def close(self) -> None:
+        if self._signals:
+            signal.set_wakeup_fd(-1)
         self._selector.close()
         for fd in (self._wake, self._signal_read, self._signal_write):
             os.close(fd)

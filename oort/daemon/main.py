@@ -125,6 +125,9 @@ def main(argv: list[str] | None = None) -> int:
     except OortError as error:
         journal.log.critical("cannot start: %s", error)
         return 1
+    except KeyboardInterrupt:  # before the main loop takes SIGINT
+        journal.log.critical("cannot start: interrupted")
+        return 1
 
 
 if __name__ == "__main__":

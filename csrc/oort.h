@@ -136,6 +136,8 @@ typedef struct oort_store_stats {
     int32_t compacting;        /* 1: a compaction is running */
 } oort_store_stats;
 
+/* May a runtime directory be here?  1: it is on tmpfs, so that what it holds dies with the machine. */
+int32_t oort_is_tmpfs(const char *directory);
 /* Open the persistent store (append-only log + mmap index), or the in-memory one. */
 oort_store *oort_valuestore_open(const oort_store_config *config, oort_error *error);
 oort_store *oort_mapstore_open(const oort_store_config *config, oort_error *error);

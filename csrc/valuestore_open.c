@@ -48,17 +48,17 @@ static void read_boot_id(char boot_id[40])
     (void)close(fd);
 }
 
-static bool on_tmpfs(const char *directory)
+int32_t oort_is_tmpfs(const char *directory)
 {
     struct statfs status;
-    return statfs(directory, &status) == 0 && status.f_type == TMPFS_MAGIC_NUMBER;
+    return statfs(directory, &status) == 0 && status.f_type == TMPFS_MAGIC_NUMBER ? 1 : 0;
 }
 
 /* The name of this store's nonce file: by the data directory's identity. */
 static char *nonce_path(struct valuestore *store, const char *runtime_directory)
 {
     struct stat status;
-    if (runtime_directory == NULL || !on_tmpfs(runtime_directory) ||
+    if (runtime_directory == NULL || !oort_is_tmpfs(runtime_directory) ||
         fstat(store->log.directory_fd, &status) != 0)
         return NULL;
     size_t size = strlen(runtime_directory) + 64;

@@ -20,7 +20,7 @@ from oort.daemon.dataplane import DataPlane
 from oort.daemon.journal import log
 from oort.daemon.notify import Notifier
 from oort.errors import BootError
-from oort.store import Store, StoreConfig, open_store
+from oort.store import Store, StoreConfig, on_tmpfs, open_store
 
 # Descriptors that are not clients': segments, index, pollers, log.
 DESCRIPTOR_RESERVE = 1024
@@ -68,6 +68,8 @@ def runtime_dir(settings: Settings, environment: Mapping[str, str]) -> str | Non
             reason = f"{candidate}: it is not a directory of uid {os.geteuid()}"
         elif not os.access(candidate, os.W_OK | os.X_OK):
             reason = f"{candidate}: it is not writable"
+        elif not on_tmpfs(candidate):
+            reason = f"{candidate}: it is not on tmpfs"
         else:
             return candidate
     if settings.runtime_dir:

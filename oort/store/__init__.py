@@ -7,7 +7,7 @@ with open_store("valuestore", StoreConfig(directory="/var/lib/oort")) as store:
 
 from oort.store.config import STORE_TYPES, StoreConfig
 from oort.store.session import Entry, Session
-from oort.store.store import Event, Store, StoreStats, open_store
+from oort.store.store import Event, Store, StoreStats, on_tmpfs, open_store
 
 __all__ = [
     "STORE_TYPES",
@@ -17,5 +17,6 @@ __all__ = [
     "Store",
     "StoreConfig",
     "StoreStats",
+    "on_tmpfs",
     "open_store",
 ]

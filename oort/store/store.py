@@ -58,6 +58,11 @@ def _fsync_number(policy: str) -> int:
         ) from None
 
 
+def on_tmpfs(directory: str) -> bool:
+    """Whether a runtime directory may be here: what it holds must die with the machine."""
+    return bool(lib.oort_is_tmpfs(directory.encode()))
+
+
 def open_store(store_type: str, config: StoreConfig) -> Store:
     """Open a store of one of STORE_TYPES."""
     if store_type not in STORE_TYPES:

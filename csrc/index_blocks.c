@@ -319,7 +319,7 @@ static int32_t check_header(const file_header *header, const char *path, uint64_
                             uint64_t *backed, oort_error *error)
 {
     if (memcmp(header->magic, MAGIC, sizeof MAGIC) != 0)
-        return oort_fail(error, OORT_ERR_FORMAT, 0, "%s: not an oort index", path);
+        return oort_fail(error, OORT_ERR_DAMAGED, 0, "%s: not an oort index", path);
     if (header->checksum != header_checksum(header))
         return oort_fail(error, OORT_ERR_DAMAGED, 0, "%s: the header's checksum does not match",
                          path);
@@ -329,7 +329,7 @@ static int32_t check_header(const file_header *header, const char *path, uint64_
                          header->format, FORMAT_VERSION);
     if (header->slots != INDEX_SLOTS || header->owner_bytes != INDEX_OWNER_BYTES ||
         header->unit_bytes != INDEX_UNIT_BYTES)
-        return oort_fail(error, OORT_ERR_FORMAT, 0, "%s: index of another shape", path);
+        return oort_fail(error, OORT_ERR_DAMAGED, 0, "%s: index of another shape", path);
     if (header->backed < DATA_START || header->backed > file_bytes ||
         header->backed % PAGE_BYTES != 0)
         return oort_fail(error, OORT_ERR_DAMAGED, 0, "%s: size and header do not agree", path);

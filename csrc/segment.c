@@ -35,7 +35,9 @@ static int32_t failure(oort_error *error, const char *what, uint64_t sequence)
         return oort_fail(error, OORT_ERR_FULL, saved,
                          "segment %016" PRIx64 ".log: no space to %s; free disk space", sequence,
                          what);
-    return oort_fail(error, saved == ENOMEM ? OORT_ERR_NOMEM : OORT_ERR_IO, saved,
+    /* Out of memory, mappings or descriptors passes; what the disk refuses is final. */
+    bool passes = saved == ENOMEM || saved == EMFILE || saved == ENFILE || saved == EAGAIN;
+    return oort_fail(error, passes ? OORT_ERR_NOMEM : OORT_ERR_IO, saved,
                      "segment %016" PRIx64 ".log: cannot %s: %s", sequence, what, strerror(saved));
 }
 
@@ -46,7 +48,10 @@ static struct segment *segment_new(uint64_t sequence, uint64_t capacity)
         return NULL;
     new->extent_count = (uint32_t)((capacity + SEGMENT_EXTENT_BYTES - 1) / SEGMENT_EXTENT_BYTES);
     new->extents = calloc(new->extent_count, sizeof *new->extents);
-    if (new->extents == NULL) {
+    new->verdicts = calloc(new->extent_count, sizeof *new->verdicts);
+    if (new->extents == NULL || new->verdicts == NULL) {
+        free((void *)new->extents);
+        free((void *)new->verdicts);
         free(new);
         return NULL;
     }
@@ -69,6 +74,7 @@ void segment_free(struct segment *segment)
     if (segment->fd >= 0)
         (void)close(segment->fd);
     free((void *)segment->extents);
+    free((void *)segment->verdicts);
     free(segment);
 }
 

@@ -23,6 +23,8 @@
 #define SEGMENT_BYTES_MAX (UINT64_C(1) << (SEGMENT_OFFSET_BITS + 3))
 #define SEGMENT_EXTENT_BYTES (256u * 1024u) /* granule of the residency clock */
 
+enum segment_verdict { VERDICT_NONE = 0, VERDICT_WHOLE = 1, VERDICT_DAMAGED = 2 };
+
 enum segment_state {
     SEGMENT_ACTIVE = 0,
     SEGMENT_SEALING = 1, /* waits for its table of contents */
@@ -49,9 +51,13 @@ struct segment {
     _Atomic uint64_t tombstone_bytes;
     _Atomic uint64_t min_tombstone_stamp;
     _Atomic uint64_t max_stamp;
+    int64_t swept_until_ms; /* what expired up to then has been swept from the sealed segment */
+    bool toc_verified;      /* by the sweep */
     int64_t swept_ms;       /* expiry: when the last sweep ended */
     _Atomic bool quarantined; /* holds damage: never compacted away */
     _Atomic uint32_t *extents; /* residency clock's tick when last seen in memory */
+    /* Of the large record (over an extent) that begins in an extent: is its checksum right? */
+    _Atomic uint8_t *verdicts;
     uint32_t extent_count;
     struct segment *next_released;
 };

@@ -73,6 +73,9 @@ static void unlock_keys(oort_session *base)
 void valuestore_damaged(struct valuestore *store, const struct segment *segment, uint64_t offset,
                         uint64_t size)
 {
+    uint64_t location = segment_location(segment->slot, offset);
+    if (atomic_exchange(&store->reported[location % REPORTED_PLACES], location) == location)
+        return;
     (void)atomic_fetch_add(&store->damaged_records, 1);
     (void)atomic_fetch_add(&store->damaged_bytes, size);
     events_post(&store->events, EVENT_ERROR,
@@ -209,11 +212,9 @@ static int32_t verify(struct value_session *session, struct segment *segment, ui
         return OORT_COLD;
     }
     if (record->value_size > LARGE_VALUE && tick != 0) {
-        uint64_t seen = atomic_load(&store->verified[location % VERIFIED_PLACES]);
-        if (seen == location)
-            return OORT_OK;
-        if (seen == (location | UINT64_C(1) << 63))
-            return OORT_ERR_DAMAGED;
+        uint8_t verdict = atomic_load(&segment->verdicts[offset / SEGMENT_EXTENT_BYTES]);
+        if (verdict != VERDICT_NONE)
+            return verdict == VERDICT_WHOLE ? OORT_OK : OORT_ERR_DAMAGED;
         session->base.cold = (oort_cold){.location = location, .size = size};
         return OORT_COLD;
     }
@@ -238,8 +239,8 @@ static int32_t fetch(oort_store *base, oort_cold cold)
     int32_t result = segment_fetch(segment, offset, cold.size);
     if (result == OORT_OK && cold.size > LARGE_VALUE) {
         uint64_t whole = record_check(segment->map, offset, atomic_load(&segment->tail), segment->seed);
-        atomic_store(&store->verified[cold.location % VERIFIED_PLACES],
-                     whole != 0 ? cold.location : cold.location | UINT64_C(1) << 63);
+        atomic_store(&segment->verdicts[offset / SEGMENT_EXTENT_BYTES],
+                     whole != 0 ? VERDICT_WHOLE : VERDICT_DAMAGED);
     }
     if (result == OORT_ERR_IO)
         events_post(&store->events, EVENT_ERROR,
@@ -265,6 +266,8 @@ static int32_t read_key(oort_session *base, const oort_key *key, oort_value *out
     struct valuestore *store = session->store;
     struct found at;
     int32_t result = valuestore_find(session, key, FIND_HOT, &at);
+    if (result == OORT_MISSING && atomic_load(&store->sync_done) < atomic_load(&store->removal_round))
+        session->read_unsynced = true;
     if (result != OORT_OK)
         return result;
     if (at.damaged)
@@ -504,6 +507,7 @@ static int32_t remove_found(struct value_session *session, const oort_key *key, 
     valuestore_account(store, index_location(at->entry), -1);
     index_erase(store->index, &at->cursor);
     (void)atomic_fetch_sub(&store->checkpoint->keys[key->database], 1);
+    atomic_store(&store->removal_round, atomic_load(&store->sync_started) + 1);
     vlog_applied(&session->writer, segment);
     return OORT_OK;
 }
@@ -632,69 +636,19 @@ static void session_close(oort_session *base)
     free(session);
 }
 
-static void get_stats(oort_store *base, oort_store_stats *out)
-{
-    struct valuestore *store = store_of(base);
-    struct checkpoint *checkpoint = store->checkpoint;
-    for (int i = 0; i < OORT_DATABASES; i++) {
-        int64_t keys = atomic_load(&checkpoint->keys[i]);
-        out->keys[i] = keys > 0 ? (uint64_t)keys : 0;
-    }
-    (void)pthread_mutex_lock(&store->log.mutex);
-    for (uint32_t slot = 0; slot < SEGMENT_SLOTS; slot++) {
-        struct segment *segment = atomic_load_explicit(&store->log.table[slot],
-                                                       memory_order_relaxed);
-        if (segment == NULL)
-            continue;
-        out->segments++;
-        out->log_bytes += atomic_load(&segment->tail);
-        int64_t live = atomic_load_explicit(&checkpoint->live_bytes[slot], memory_order_relaxed);
-        out->live_bytes += live > 0 ? (uint64_t)live : 0;
-    }
-    (void)pthread_mutex_unlock(&store->log.mutex);
-    out->expired_keys = atomic_load(&store->expired_keys);
-    out->index_bytes = index_file_bytes(store->index);
-    out->compactions = atomic_load(&store->compactions);
-    out->compacted_bytes = atomic_load(&store->compacted_bytes);
-    out->syncs = atomic_load(&store->log.rounds);
-    out->unsynced_bytes = vlog_unsynced(&store->log);
-    out->damaged_records = atomic_load(&store->damaged_records);
-    out->damaged_bytes = atomic_load(&store->damaged_bytes);
-    out->cut_bytes = store->cut_bytes;
-    out->recovered_records = store->recovered_records;
-    out->free_bytes = atomic_load(&store->free_bytes);
-    out->last_sync_ms = (uint64_t)atomic_load(&store->log.last_sync_ms);
-    out->recovery = store->recovery;
-    out->read_only = atomic_load(&store->read_only) ? 1 : 0;
-    out->failed = atomic_load(&store->log.failed);
-    out->compacting = atomic_load(&store->compacting) ? 1 : 0;
-}
-
-static int32_t next_event(oort_store *base, oort_event *out)
-{
-    return events_next(&store_of(base)->events, out);
-}
-
-static int event_fd(oort_store *base) { return store_of(base)->events.fd; }
-
-static int32_t behind(oort_store *base)
-{
-    return atomic_load_explicit(&store_of(base)->behind, memory_order_relaxed) ? 1 : 0;
-}
-
 const struct oort_store_ops valuestore_ops = {.name = "valuestore",
                                               .close = valuestore_close,
-                                              .get_stats = get_stats,
+                                              .get_stats = valuestore_get_stats,
                                               .set_fsync = valuestore_set_fsync,
                                               .sync = valuestore_sync,
                                               .compact = valuestore_compact,
-                                              .next_event = next_event,
-                                              .event_fd = event_fd,
+                                              .next_event = valuestore_next_event,
+                                              .event_fd = valuestore_event_fd,
                                               .request_sync = valuestore_request_sync,
                                               .synced = valuestore_synced,
                                               .watch_sync = valuestore_watch_sync,
                                               .unwatch_sync = valuestore_unwatch_sync,
-                                              .behind = behind,
+                                              .behind = valuestore_behind,
                                               .fetch = fetch,
                                               .unpin = unpin,
                                               .session_open = session_open,

@@ -7,6 +7,7 @@
  *   valuestore_recovery.c    replay and rebuild
  *   valuestore_scan.c        walking all keys: SCAN, RANDOMKEY, FLUSH
  *   valuestore_background.c  threads: sync, sealing, expiry, disk watermark
+ *   valuestore_stats.c       facts for the operator
  *   valuestore_compaction.c  giving back the space of dead records
  *
  * Locking: a stripe (16 cluster slots) covers its index entries and every
@@ -23,7 +24,9 @@
 #define STRIPES 1024u
 #define STRIPE_SLOTS (INDEX_SLOTS / STRIPES)
 #define SYNC_WATCHERS 64u
-#define VERIFIED_PLACES 64u
+#define REPORTED_PLACES 1024u
+#define STORE_THREADS 3u
+/* Longer than an extent, so that no two begin in one. */
 #define LARGE_VALUE (1024u * 1024u) /* above it a checksum is worked out by the thread that fetches */
 
 struct stripe {
@@ -56,8 +59,10 @@ struct valuestore {
     _Atomic uint64_t damaged_records, damaged_bytes;
     _Atomic uint64_t expired_keys;
     _Atomic uint64_t compactions, compacted_bytes;
-    /* Large records whose checksum has been worked out: location, bit 63 set when it was wrong. */
-    _Atomic uint64_t verified[VERIFIED_PLACES];
+    /* Locations of damage already told of, by location: each is reported once. */
+    _Atomic uint64_t reported[REPORTED_PLACES];
+    /* The sync round that covers the last removal: until then its absence is not durable. */
+    _Atomic uint64_t removal_round;
 
     /* Group commit: a run of commands waits for the first round started after it. */
     pthread_mutex_t sync_mutex;
@@ -71,7 +76,8 @@ struct valuestore {
     pthread_cond_t thread_wake;
     pthread_mutex_t compaction_mutex; /* one compaction at a time */
     _Atomic bool stopping;
-    pthread_t sync_thread, maintenance_thread, compaction_thread;
+    pthread_t threads[STORE_THREADS]; /* sync, maintenance, compaction */
+    uint32_t thread_count;
     bool threads_running;
     oort_session *maintenance_session, *compaction_session;
 };
@@ -152,6 +158,12 @@ oort_session *valuestore_session(struct valuestore *store, oort_error *error);
 void valuestore_lock_stripe(struct valuestore *store, uint32_t stripe);
 void valuestore_unlock_stripe(struct valuestore *store, uint32_t stripe);
 extern const struct oort_store_ops valuestore_ops;
+
+/* valuestore_stats.c */
+void valuestore_get_stats(oort_store *store, oort_store_stats *out);
+int32_t valuestore_next_event(oort_store *store, oort_event *out);
+int valuestore_event_fd(oort_store *store);
+int32_t valuestore_behind(oort_store *store);
 
 /* valuestore_batch.c */
 int32_t valuestore_batch_begin(oort_session *session, uint32_t count, uint64_t bytes);

@@ -203,13 +203,15 @@ static void expire_at(struct valuestore *store, uint64_t hash, uint8_t database,
 static void sweep_sealed(struct valuestore *store, struct segment *segment, int64_t now_ms)
 {
     uint64_t mapped = 0;
-    const toc_header *toc = segment_toc(store->log.directory_fd, segment, true, &mapped);
+    const toc_header *toc = segment_toc(store->log.directory_fd, segment, !segment->toc_verified, &mapped);
     if (toc == NULL)
         return;
+    segment->toc_verified = true;
     for (uint64_t i = 0; i < toc->count; i++) {
         const toc_entry *entry = &toc_entries(toc)[i];
         uint32_t kind = entry->place & 15;
-        if (entry->expiry_ms == 0 || kind == RECORD_FLUSH)
+        if (entry->expiry_ms == 0 || kind == RECORD_FLUSH ||
+            entry->expiry_ms <= segment->swept_until_ms)
             continue;
         if (entry->expiry_ms > now_ms)
             segment_note_expiry(segment, entry->expiry_ms);
@@ -217,6 +219,7 @@ static void sweep_sealed(struct valuestore *store, struct segment *segment, int6
             expire_at(store, entry->hash, (uint8_t)(entry->place >> 4 & 15),
                       segment_location(segment->slot, (uint64_t)(entry->place >> 8) * RECORD_ALIGN));
     }
+    segment->swept_until_ms = now_ms;
     (void)munmap((void *)(uintptr_t)toc, mapped);
 }
 
@@ -348,7 +351,9 @@ static void *maintenance_main(void *context)
             valuestore_check_disk(store);
             disk_checked = now;
         }
+        /* A store that failed is not behind: it refuses. */
         atomic_store(&store->behind, atomic_load(&store->fsync) != OORT_FSYNC_NO &&
+                                         atomic_load(&store->log.failed) == 0 &&
                                          vlog_unsynced(&store->log) > BEHIND_BYTES);
         sweep_expired(store, &resume);
         (void)pthread_mutex_lock(&store->thread_mutex);
@@ -396,17 +401,17 @@ int32_t valuestore_start(struct valuestore *store, oort_error *error)
     atomic_store(&store->log.tick, (uint32_t)(monotonic_ms() / 1000 / RESIDENCY_SECONDS) + 1);
     atomic_store(&store->log.seal_behind, true);
     store->threads_running = true;
-    failed = pthread_create(&store->sync_thread, NULL, sync_main, store);
-    if (failed == 0) {
-        failed = pthread_create(&store->maintenance_thread, NULL, maintenance_main, store);
-        if (failed == 0) {
-            failed = pthread_create(&store->compaction_thread, NULL, compaction_main, store);
-            if (failed == 0)
-                return OORT_OK;
-        }
+    static void *(*const mains[STORE_THREADS])(void *) = {sync_main, maintenance_main,
+                                                          compaction_main};
+    while (store->thread_count < STORE_THREADS && failed == 0) {
+        failed = pthread_create(&store->threads[store->thread_count], NULL,
+                                mains[store->thread_count], store);
+        if (failed == 0)
+            store->thread_count++;
     }
-    /* A process that may not start a thread now cannot serve: it is about to exit. */
-    store->threads_running = false;
+    if (failed == 0)
+        return OORT_OK;
+    valuestore_stop(store);
     return oort_fail(error, OORT_ERR_NOMEM, failed, "cannot start the store's threads: %s",
                      strerror(failed));
 }
@@ -421,9 +426,8 @@ void valuestore_stop(struct valuestore *store)
         (void)pthread_cond_broadcast(&store->thread_wake);
         (void)pthread_mutex_unlock(&store->thread_mutex);
         (void)pthread_mutex_unlock(&store->sync_mutex);
-        (void)pthread_join(store->sync_thread, NULL);
-        (void)pthread_join(store->maintenance_thread, NULL);
-        (void)pthread_join(store->compaction_thread, NULL);
+        while (store->thread_count > 0)
+            (void)pthread_join(store->threads[--store->thread_count], NULL);
         store->threads_running = false;
     }
     atomic_store(&store->log.seal_behind, false);

@@ -1,4 +1,5 @@
-# What scripts and people rely on: build, run, test, test-system, soak, lint, bench, install, clean.
+# What scripts and people rely on: build, run, test, test-system, test-sanitized, soak, lint, bench,
+# install, clean.
 #
 # Everything lives in .venv/; only what the apt line below names must be there before.
 
@@ -6,7 +7,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 APT_LINE := apt install git make gcc libc6-dev python3-venv python3-dev
-SYSTEM_PACKAGES := redis-server redis-tools clang libclang-rt-14-dev
+SYSTEM_PACKAGES := redis-server redis-tools clang libclang-rt-14-dev faketime iproute2
+SANITIZED := $(CURDIR)/build/sanitized
 DESTDIR ?=
 PREFIX ?= /usr
 # Warnings are errors here, not in a user's build.
@@ -15,7 +17,7 @@ export OORT_CFLAGS ?= -Werror
 NATIVE_SOURCES := $(wildcard csrc/*.c csrc/*.h csrc/*.def csrc/third_party/*.h) \
     oort/native_build.py setup.py
 
-.PHONY: build run test test-system soak lint bench install clean
+.PHONY: build run test test-system test-sanitized soak lint bench install clean
 .DEFAULT_GOAL := build
 
 build: $(VENV)/.native
@@ -68,6 +70,21 @@ test-system: build
 	$(MAKE) -C csrc tsan
 	$(MAKE) -C csrc fuzz
 	$(BIN)/python -m pytest -q -m system
+	$(MAKE) test-sanitized
+
+# The Python suites with the extension under the address and undefined-behaviour sanitizers: in the
+# tests' own process and in every oortd they start.  A second tree, so that .venv stays as it is.
+# cffi and Python are not instrumented and keep what they allocate: no search for leaks.
+test-sanitized: build
+	@rm -rf $(SANITIZED)/lib
+	@OORT_CFLAGS="-Werror -O1 -g -fno-wrapv -fno-omit-frame-pointer -fsanitize=address,undefined \
+	    -fno-sanitize-recover=all" OORT_LDFLAGS="-fsanitize=address,undefined" \
+	    $(BIN)/python setup.py -q build --build-base $(SANITIZED) --build-lib $(SANITIZED)/lib
+	LD_PRELOAD="$$(gcc -print-file-name=libasan.so)" PYTHONMALLOC=malloc \
+	    ASAN_OPTIONS="detect_leaks=0:quarantine_size_mb=32" UBSAN_OPTIONS=print_stacktrace=1 \
+	    PYTHONPATH="$(SANITIZED)/lib" PYTHONSAFEPATH=1 \
+	    $(BIN)/python -m pytest -q -o pythonpath="$(SANITIZED)/lib ." \
+	    -m "not system and not soak and not memory"
 
 soak: build
 	$(BIN)/python -m pytest -q -m soak

@@ -132,8 +132,12 @@ class Oortd:
         """Close every client and kill what is still running."""
         for client in self._clients:
             client.close()
-        if self.process is not None and self.process.poll() is None:
-            self.kill()
+        if self.process is not None:
+            code = self.process.poll()
+            if code is None:
+                self.kill()
+            elif code not in (0, -signal.SIGKILL):
+                print(f"oortd ended with {code}:\n{self.log()}")  # a failing test shows it
         shutil.rmtree(self.runtime_dir, ignore_errors=True)
 
 

@@ -186,6 +186,7 @@ def test_bad_input_gets_the_bytes_that_redis_sends(
         assert got == due, data
 
 
+@pytest.mark.memory
 def test_what_is_announced_and_never_sent_costs_nothing(
     daemon: Oortd, bystander: RawClient
 ) -> None:
@@ -265,6 +266,7 @@ def test_connections_that_vanish(daemon: Oortd, bystander: RawClient) -> None:
     assert bystander.call("EXISTS", "k") == b":0\r\n"
 
 
+@pytest.mark.memory
 def test_clients_that_never_read_hold_no_memory(daemon: Oortd, bystander: RawClient) -> None:
     """Stored values wait in the store, not in a copy for each client."""
     bystander.call("SET", "large", b"x" * 4 * MIB)
@@ -284,6 +286,7 @@ def test_clients_that_never_read_hold_no_memory(daemon: Oortd, bystander: RawCli
     until(lambda: connections(bystander) == others)
 
 
+@pytest.mark.memory
 def test_thousands_of_idle_connections(start_oortd: StartOortd) -> None:
     count = 5000
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

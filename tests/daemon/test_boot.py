@@ -152,16 +152,16 @@ def test_the_environment_alone_is_enough(tmp_path: Path) -> None:
         "OORTD_SKIP_SRV": "true",
         "OORT_LISTEN_ADDRESS": "127.0.0.1:0",
         "OORT_DATA_DIR": str(tmp_path / "data"),
-        "OORT_RUNTIME_DIR": str(tmp_path / "run"),
         "OORT_STORE_TYPE": "mapstore",
     }
-    with subprocess.Popen(
-        oortd_command(), env=clean_environment(env), stderr=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stderr is not None
-        assert "mapstore" in process.stderr.readline()
-        process.terminate()
-        assert process.wait(60) == 0
+    daemon = Oortd(tmp_path, env=env)
+    daemon.command = oortd_command  # type: ignore[method-assign]
+    try:
+        daemon.start()
+        assert "mapstore" in daemon.log()
+        assert daemon.stop() == 0
+    finally:
+        daemon.end()
 
 
 def test_version() -> None:

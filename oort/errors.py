@@ -89,3 +89,11 @@ class StoreArgumentError(StoreError):
     """The caller broke the contract in csrc/oort.h."""
 
     cure = "this is a fault in the calling program"
+
+
+class RingError(OortError):
+    """A ring or a builder cannot do what it was asked; the text says why."""
+
+
+class RingFormatError(RingError):
+    """Not a ring or builder file, or a damaged one."""

@@ -1,0 +1,403 @@
+"""Ring and builder files: one gzip stream each; integers are big-endian.
+
+    text, blob  i32 length, bytes
+    ring        "RINGv00000000001", version i64 (nanoseconds since 1970), conf blob,
+                local node index i32 (-1: none), partition bits u16, tiers, nodes, table of i32
+    builder     "RINGBUILDERv0001", version i64 (0: never built), conf blob, id bits u8, tiers,
+                nodes, partition bits u16, table of i32, last-move table of u16,
+                points allowed u8, most partition bits u16, move wait u16
+    tiers       i32 levels; for each i32 count, then names, "" first
+    nodes       i32 count; for each id u64, inactive u8, capacity u32, i32 n, n tier indexes i32,
+                i32 n, n address texts, meta text, conf blob
+    table       i32 replicas; for each i32 partition count (1 << bits), then the values
+
+What is read and written again is the same, byte for byte, before compression.  Texts need not be
+UTF-8.  Everything is checked: bad input of any kind ends in a RingFormatError, a count is never
+believed before its bytes are there, and no more than `limit` bytes are decompressed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import struct
+import sys
+import tempfile
+import zlib
+from array import array
+from pathlib import Path
+
+from oort.errors import RingError, RingFormatError
+
+from .builder import Builder, Settings
+from .ring import MAX_PARTITION_BITS, MAX_REPLICAS, UNASSIGNED, Node, Ring
+
+RING_MAGIC = b"RINGv00000000001"
+BUILDER_MAGIC = b"RINGBUILDERv0001"
+DEFAULT_LIMIT = 256 << 20
+_CHUNK = 1 << 20
+_GZIP = 16 + zlib.MAX_WBITS
+_NODE_BYTES = 8 + 1 + 4 + 4 + 4 + 4 + 4  # of a node that is empty
+
+
+class _Reader:
+    """Takes values off the front, and says where bytes are missing or wrong."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._at = 0
+
+    def fail(self, what: str) -> RingFormatError:
+        return RingFormatError(f"damaged ring data: {what}, near byte {self._at}")
+
+    def take(self, size: int, what: str) -> bytes:
+        if size < 0 or size > len(self._data) - self._at:
+            raise self.fail(f"{what} is cut off, or its length {size} is wrong")
+        self._at += size
+        return self._data[self._at - size : self._at]
+
+    def number(self, code: str, what: str) -> int:
+        value: int
+        (value,) = struct.unpack(">" + code, self.take(struct.calcsize(">" + code), what))
+        return value
+
+    def count(self, what: str, each: int) -> int:
+        """How many follow, of at least `each` bytes."""
+        value = self.number("i", f"the number of {what}")
+        if value < 0 or value * each > len(self._data) - self._at:
+            raise self.fail(f"{value} {what} cannot be there")
+        return value
+
+    def blob(self, what: str) -> bytes:
+        return self.take(self.number("i", f"the length of {what}"), what)
+
+    def text(self, what: str) -> str:
+        return self.blob(what).decode("utf-8", "surrogateescape")
+
+    def end(self) -> None:
+        if self._at != len(self._data):
+            raise self.fail(f"{len(self._data) - self._at} bytes too many")
+
+
+def decode(data: bytes, limit: int = DEFAULT_LIMIT) -> Ring | Builder:
+    """The ring or the builder that a file's bytes stand for."""
+    reader = _Reader(_decompress(data, limit))
+    magic = reader.take(len(RING_MAGIC), "the header")
+    if magic == RING_MAGIC:
+        return _ring(reader)
+    if magic == BUILDER_MAGIC:
+        return _builder(reader)
+    raise RingFormatError(f"neither a ring nor a builder: it begins with {magic!r}")
+
+
+def decode_ring(data: bytes, limit: int = DEFAULT_LIMIT) -> Ring:
+    found = decode(data, limit)
+    if not isinstance(found, Ring):
+        raise RingFormatError("this is a builder, not a ring")
+    return found
+
+
+def decode_builder(data: bytes, limit: int = DEFAULT_LIMIT) -> Builder:
+    found = decode(data, limit)
+    if not isinstance(found, Builder):
+        raise RingFormatError("this is a ring, not a builder")
+    return found
+
+
+def _decompress(data: bytes, limit: int) -> bytes:
+    stream = zlib.decompressobj(_GZIP)
+    parts: list[bytes] = []
+    size = 0
+    try:
+        while not stream.eof:
+            part = stream.decompress(data, min(_CHUNK, limit - size + 1))
+            size += len(part)
+            if size > limit:
+                raise RingFormatError(f"ring data of more than {limit} bytes")
+            if not part and not stream.eof:
+                raise RingFormatError("ring data is cut off")
+            parts.append(part)
+            data = stream.unconsumed_tail
+    except zlib.error as error:
+        raise RingFormatError(f"ring data is not gzip, or is damaged: {error}") from error
+    if stream.unused_data:
+        raise RingFormatError("there is something behind the ring data")
+    return b"".join(parts)
+
+
+def _ring(reader: _Reader) -> Ring:
+    version = _version(reader)
+    conf = reader.blob("the configuration")
+    local_index = reader.number("i", "the local node")
+    bits = _bits(reader)
+    tier_names = _tiers(reader)
+    nodes = _nodes(reader, tier_names)
+    if not UNASSIGNED <= local_index < len(nodes):
+        raise reader.fail(f"local node {local_index} of {len(nodes)} nodes")
+    rows = _assignment(reader, bits, len(nodes))
+    reader.end()
+    return Ring(
+        version=version,
+        conf=conf,
+        nodes=nodes,
+        partition_bits=bits,
+        rows=rows,
+        local_index=local_index,
+        tier_names=tier_names,
+    )
+
+
+def _builder(reader: _Reader) -> Builder:
+    version = _version(reader)
+    conf = reader.blob("the configuration")
+    id_bits = reader.number("B", "the id bits")
+    tier_names = _tiers(reader)
+    nodes = _nodes(reader, tier_names)
+    bits = _bits(reader)
+    rows = _assignment(reader, bits, len(nodes))
+    last_moves = _table(reader, "H", bits)
+    if len(last_moves) != len(rows):
+        raise reader.fail(f"last moves of {len(last_moves)} replicas, not {len(rows)}")
+    settings = Settings(
+        points_allowed=reader.number("B", "the points allowed"),
+        max_partition_bits=reader.number("H", "the most partition bits"),
+        move_wait=reader.number("H", "the move wait"),
+        id_bits=id_bits,
+    )
+    reader.end()
+    try:
+        return Builder.restore(
+            version=version,
+            conf=conf,
+            settings=settings,
+            nodes=nodes,
+            tier_names=tier_names,
+            partition_bits=bits,
+            rows=rows,
+            last_moves=last_moves,
+        )
+    except RingFormatError:
+        raise
+    except RingError as error:
+        raise reader.fail(str(error)) from error
+
+
+def _version(reader: _Reader) -> int:
+    version = reader.number("q", "the version")
+    if version < 0:
+        raise reader.fail(f"version {version}")
+    return version
+
+
+def _bits(reader: _Reader) -> int:
+    bits = reader.number("H", "the partition bits")
+    if bits > MAX_PARTITION_BITS:
+        raise reader.fail(f"{bits} partition bits")
+    return bits
+
+
+def _tiers(reader: _Reader) -> tuple[tuple[str, ...], ...]:
+    levels = []
+    for level in range(reader.count("tier levels", 4)):
+        names = tuple(reader.text("a tier") for _ in range(reader.count("tiers", 4)))
+        if names and (names[0] != "" or len(set(names)) != len(names)):
+            raise reader.fail(f"tier names of level {level} do not begin with '' or come twice")
+        levels.append(names)
+    return tuple(levels)
+
+
+def _nodes(reader: _Reader, tier_names: tuple[tuple[str, ...], ...]) -> list[Node]:
+    nodes = []
+    ids = set()
+    for _ in range(reader.count("nodes", _NODE_BYTES)):
+        node_id = reader.number("Q", "a node's id")
+        if node_id == 0 or node_id in ids:
+            raise reader.fail(f"node id {node_id} is 0 or comes twice")
+        ids.add(node_id)
+        inactive = reader.number("B", "whether a node is inactive")
+        if inactive > 1:
+            raise reader.fail(f"{inactive} for whether a node is inactive")
+        capacity = reader.number("I", "a node's capacity")
+        tiers = []
+        for level in range(reader.count("tiers of a node", 4)):
+            index = reader.number("i", "a node's tier")
+            names = tier_names[level] if level < len(tier_names) else None
+            if names is None or not 0 <= index < max(1, len(names)):
+                raise reader.fail(f"a node is in tier {index} of level {level}")
+            tiers.append(names[index] if names else "")
+        addresses = [
+            reader.text("an address") for _ in range(reader.count("addresses of a node", 4))
+        ]
+        meta = reader.text("a node's meta")
+        conf = reader.blob("a node's configuration")
+        nodes.append(
+            Node(node_id, not inactive, capacity, tuple(tiers), tuple(addresses), meta, conf)
+        )
+    return nodes
+
+
+def _table(reader: _Reader, code: str, bits: int) -> list[array[int]]:
+    rows = []
+    replicas = reader.count("replicas", 4)
+    if not 1 <= replicas <= MAX_REPLICAS:
+        raise reader.fail(f"{replicas} replicas")
+    for _ in range(replicas):
+        count = reader.number("i", "the number of partitions")
+        if count != 1 << bits:
+            raise reader.fail(f"{count} partitions for {bits} bits")
+        row = array(code)
+        row.frombytes(reader.take(count * row.itemsize, "a table"))
+        if sys.byteorder == "little":
+            row.byteswap()
+        rows.append(row)
+    return rows
+
+
+def _assignment(reader: _Reader, bits: int, nodes: int) -> list[array[int]]:
+    rows = _table(reader, "i", bits)
+    for row in rows:
+        if min(row) < UNASSIGNED or max(row) >= nodes:
+            raise reader.fail(f"a partition on node {min(row)} or {max(row)} of {nodes} nodes")
+    return rows
+
+
+class _Writer:
+    def __init__(self) -> None:
+        self._stream = zlib.compressobj(6, zlib.DEFLATED, _GZIP)
+        self._parts: list[bytes] = []
+
+    def raw(self, data: bytes) -> None:
+        self._parts.append(self._stream.compress(data))
+
+    def number(self, code: str, value: int) -> None:
+        self.raw(struct.pack(">" + code, value))
+
+    def blob(self, data: bytes) -> None:
+        self.number("i", len(data))
+        self.raw(data)
+
+    def text(self, text: str) -> None:
+        self.blob(text.encode("utf-8", "surrogateescape"))
+
+    def finish(self) -> bytes:
+        self._parts.append(self._stream.flush())
+        return b"".join(self._parts)
+
+
+def encode(what: Ring | Builder) -> bytes:
+    """The bytes of its file."""
+    writer = _Writer()
+    if isinstance(what, Ring):
+        writer.raw(RING_MAGIC)
+        writer.number("q", what.version)
+        writer.blob(what.conf)
+        writer.number("i", what.local_index)
+        writer.number("H", what.partition_bits)
+        _write_nodes(writer, what)
+        _write_table(writer, what.table)
+        return writer.finish()
+    settings = what.settings
+    writer.raw(BUILDER_MAGIC)
+    writer.number("q", what.version)
+    writer.blob(what.conf)
+    writer.number("B", settings.id_bits)
+    _write_nodes(writer, what)
+    writer.number("H", what.partition_bits)
+    _write_table(writer, what.table)
+    _write_table(writer, what.last_moves)
+    writer.number("B", settings.points_allowed)
+    writer.number("H", settings.max_partition_bits)
+    writer.number("H", settings.move_wait)
+    return writer.finish()
+
+
+def _write_nodes(writer: _Writer, what: Ring | Builder) -> None:
+    writer.number("i", len(what.tier_names))
+    for names in what.tier_names:
+        writer.number("i", len(names))
+        for name in names:
+            writer.text(name)
+    numbers = [{name: index for index, name in enumerate(names)} for names in what.tier_names]
+    writer.number("i", len(what.nodes))
+    for node in what.nodes:
+        writer.number("Q", node.id)
+        writer.number("B", not node.active)
+        writer.number("I", node.capacity)
+        writer.number("i", len(node.tiers))
+        for level, name in enumerate(node.tiers):
+            writer.number("i", numbers[level][name] if name else 0)
+        writer.number("i", len(node.addresses))
+        for address in node.addresses:
+            writer.text(address)
+        writer.text(node.meta)
+        writer.blob(node.conf)
+
+
+def _write_table(writer: _Writer, table: tuple[memoryview, ...]) -> None:
+    writer.number("i", len(table))
+    for view in table:
+        row = array(view.format, view.tobytes())
+        writer.number("i", len(row))
+        if sys.byteorder == "little":
+            row.byteswap()
+        writer.raw(row.tobytes())
+
+
+def read(path: Path | str, limit: int = DEFAULT_LIMIT) -> Ring | Builder:
+    """A file's ring or builder; errors name the file."""
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            data = file.read(limit + 1)  # what is larger than its content may be is refused below
+    except OSError as error:
+        raise RingError(f"cannot read {path}: {error.strerror}") from error
+    if len(data) > limit:
+        raise RingFormatError(f"{path}: more than {limit} bytes")
+    try:
+        return decode(data, limit)
+    except RingFormatError as error:
+        raise RingFormatError(f"{path}: {error}") from error
+
+
+def read_ring(path: Path | str, limit: int = DEFAULT_LIMIT) -> Ring:
+    found = read(path, limit)
+    if not isinstance(found, Ring):
+        raise RingFormatError(f"{path} is a builder, not a ring")
+    return found
+
+
+def read_builder(path: Path | str, limit: int = DEFAULT_LIMIT) -> Builder:
+    found = read(path, limit)
+    if not isinstance(found, Builder):
+        raise RingFormatError(f"{path} is a ring, not a builder")
+    return found
+
+
+def write(path: Path | str, what: Ring | Builder) -> None:
+    """Replace the file at once and durably; its mode is 0600."""
+    path = Path(path)
+    data = encode(what)
+    try:
+        _replace(path, data)
+    except OSError as error:
+        raise RingError(f"cannot write {path}: {error.strerror}") from error
+
+
+def _replace(path: Path, data: bytes) -> None:
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # mode 0600
+    temporary = Path(name)
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)

@@ -1,0 +1,598 @@
+"""The assignment of partitions to nodes, changed as little as the rules allow.
+
+The rules, the earlier one winning: the replicas of a partition are on different nodes; a replica
+without an active node gets one at once; otherwise at most one replica of a partition moves within
+the move wait; replicas are as far apart in tiers as can be; every node is within the allowed
+points of its reachable share; as few replicas move as possible.
+
+Moving one replica at a time is enough: the costs of shares.py are such that a partition that is not
+placed best has a single move that makes it better, and that nodes out of balance are joined by
+a chain of moves that change no partition's cost.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+import random
+from array import array
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from .ring import UNASSIGNED, Node
+from .shares import ROOT, TierTree, fresh_rows
+
+_Urgency = Callable[[int], float]
+
+LONG_AGO = 65535  # minutes: a last move that far back, or further, or none
+_CHAIN_CHECKS = 2_000_000  # work spent on chains, at most: about two seconds
+
+
+@dataclass(frozen=True, slots=True)
+class NodeShare:
+    """Counted in replicas of partitions."""
+
+    id: int
+    by_capacity: float  # its part of all the capacity
+    reachable: float  # what the better rules leave it
+    held: int
+
+    @property
+    def deviation(self) -> float:
+        """Percent that it holds above (or below, negative) what is reachable."""
+        if self.reachable:
+            return (self.held - self.reachable) / self.reachable * 100
+        return math.inf if self.held else 0.0
+
+
+@dataclass(slots=True)
+class Report:
+    """What a rebalance did, and what is left to do."""
+
+    version: int = 0
+    old_partition_bits: int = 0
+    partition_bits: int = 0
+    replicas: int = 0
+    assigned: int = 0  # replicas that had no node, and have one now
+    reassigned: int = 0  # replicas taken from nodes that are inactive, or had the partition twice
+    moved: int = 0  # other replicas, moved for tiers or balance
+    unassigned: int = 0  # replicas for which there is no node
+    together: int = 0  # partitions whose replicas could be further apart in tiers
+    waiting: int = 0  # partitions in which nothing may move within the move wait
+    points: int = 0
+    shares: list[NodeShare] = field(default_factory=list)
+
+    @property
+    def worst(self) -> float:
+        """The largest deviation of a node from its reachable share, in percent."""
+        return max((abs(share.deviation) for share in self.shares), default=0.0)
+
+    @property
+    def outside(self) -> list[NodeShare]:
+        """Nodes further from their reachable share than is allowed, by more than one replica."""
+        return [
+            share
+            for share in self.shares
+            if abs(share.held - share.reachable)
+            >= max(share.reachable * self.points / 100 + 1e-6, 1.0)
+        ]
+
+    @property
+    def unreachable(self) -> list[NodeShare]:
+        """Nodes that no assignment can give their share by capacity."""
+        return [
+            share
+            for share in self.shares
+            if abs(share.reachable - share.by_capacity)
+            > share.by_capacity * self.points / 100 + 1e-6
+        ]
+
+
+def node_shares(
+    nodes: Sequence[Node],
+    rows: Sequence[array[int]],
+    partitions: int,
+    tree: TierTree | None = None,
+) -> list[NodeShare]:
+    """Of every active node, what it should hold and what it does."""
+    tree = TierTree(nodes, len(rows)) if tree is None else tree
+    held = count_held(nodes, rows)
+    capacity = sum(node.capacity for node in nodes if node.active)
+    every = partitions * len(rows)
+    return [
+        NodeShare(
+            node.id,
+            node.capacity / capacity * every if capacity else 0.0,
+            tree.share[path[-1]] * partitions,
+            held[index],
+        )
+        for index, (node, path) in enumerate(zip(nodes, tree.path, strict=True))
+        if path
+    ]
+
+
+def count_held(nodes: Sequence[Node], rows: Sequence[array[int]]) -> list[int]:
+    """How many replicas each node has."""
+    counts: Counter[int] = Counter()
+    for row in rows:
+        counts.update(row)
+    return [counts[index] for index in range(len(nodes))]
+
+
+def double(rows: list[array[int]]) -> list[array[int]]:
+    """Twice the partitions: both halves of one inherit what it had."""
+    result = []
+    for row in rows:
+        wider = row + row
+        wider[0::2] = row
+        wider[1::2] = row
+        result.append(wider)
+    return result
+
+
+def drop_replicas(nodes: Sequence[Node], rows: list[array[int]], count: int) -> list[array[int]]:
+    """`count` of the replicas of each partition: those furthest apart, then the emptier nodes.
+
+    Which row a replica is in changes only where the one before it is dropped.
+    """
+    tree = TierTree(nodes, count)
+    held = count_held(nodes, rows)
+    room = [  # where nothing should be is fuller than any other node
+        node.capacity if tree.usable[index] else 0.5 / len(rows[0]) / len(rows)
+        for index, node in enumerate(nodes)
+    ]
+    result = [array("i", [UNASSIGNED]) * len(rows[0]) for _ in range(count)]
+    for partition, placed in enumerate(zip(*rows, strict=True)):
+        members = [node for node in placed if node >= 0]
+        while len(members) > count:
+            worst = None
+            for slot in range(len(members)):
+                node = members[slot]
+                others = members[:slot] + members[slot + 1 :]
+                known = tree.path[node] and node not in others
+                cost = tree.marginal(node, [o for o in others if tree.path[o]]) if known else ()
+                rank = (not known, cost, held[node] / room[node], slot)
+                worst = rank if worst is None else max(worst, rank)
+            assert worst is not None
+            held[members.pop(worst[3])] -= 1
+        for row, node in zip(result, members, strict=False):
+            row[partition] = node
+    return result
+
+
+class _NeedTree:
+    """The usable nodes of a TierTree, the most urgent first in every vertex.
+
+    Each vertex has a heap of its children by the highest urgency below them.  An entry whose
+    urgency is no longer the child's is dropped when it comes to the top.
+    """
+
+    def __init__(self, tree: TierTree) -> None:
+        self._tree = tree
+        self._heaps: list[list[tuple[float, int]]] = [[] for _ in tree.parent]
+        self._urgency = [-math.inf] * len(tree.parent)
+
+    def set_all(self, urgency: _Urgency) -> None:
+        tree, current = self._tree, self._urgency
+        for vertex in reversed(range(len(tree.parent))):
+            node = tree.node_of[vertex]
+            if node >= 0:
+                current[vertex] = urgency(node) if tree.usable[node] else -math.inf
+                continue
+            heap = [(-current[c], c) for c in tree.children[vertex] if current[c] > -math.inf]
+            heapq.heapify(heap)
+            self._heaps[vertex] = heap
+            current[vertex] = -heap[0][0] if heap else -math.inf
+
+    def set(self, node: int, urgency: float) -> None:
+        if not self._tree.usable[node]:
+            return
+        current = self._urgency
+        vertex = self._tree.path[node][-1]
+        while current[vertex] != urgency:
+            current[vertex] = urgency
+            if vertex == ROOT:
+                break
+            parent = self._tree.parent[vertex]
+            heap = self._heaps[parent]
+            heapq.heappush(heap, (-urgency, vertex))
+            while -heap[0][0] != current[heap[0][1]]:
+                heapq.heappop(heap)
+            urgency = -heap[0][0]
+            vertex = parent
+
+    def highest(self) -> float:
+        return self._urgency[ROOT]
+
+    def best(
+        self, others: Sequence[int], above: float = -math.inf
+    ) -> tuple[tuple[int, ...], int] | None:
+        """Beside `others`, what a node costs least, and the most urgent one that costs so.
+
+        None when that node's urgency is not above `above`, or every usable node is in `others`.
+        """
+        counts: dict[int, int] = {}
+        for other in others:
+            for vertex in self._tree.path[other]:
+                counts[vertex] = counts.get(vertex, 0) + 1
+        found = self._descend(ROOT, 0, counts, above)
+        return None if found is None else (found[0], found[2])
+
+    def _descend(
+        self, vertex: int, depth: int, counts: dict[int, int], above: float
+    ) -> tuple[tuple[int, ...], float, int] | None:
+        """(cost, -urgency, node), the least of all below the vertex."""
+        heap, current = self._heaps[vertex], self._urgency
+        occupied: dict[int, tuple[float, int]] = {}
+        chosen = -1
+        while heap:
+            entry = heap[0]
+            child = entry[1]
+            if -entry[0] == current[child] and child not in occupied:
+                if child not in counts:
+                    chosen = child
+                    break
+                occupied[child] = entry
+            heapq.heappop(heap)
+        for entry in occupied.values():
+            heapq.heappush(heap, entry)
+        if chosen >= 0:
+            urgency = current[chosen]
+            if urgency <= above:
+                return None
+            while self._tree.node_of[chosen] < 0:
+                chosen = self._heaps[chosen][0][1]
+            return (0,) * (self._tree.levels - depth), -urgency, self._tree.node_of[chosen]
+        if depth == self._tree.levels:
+            return None
+        below = []
+        for child in occupied:
+            found = self._descend(child, depth + 1, counts, above)
+            if found is not None:
+                below.append(((counts[child], *found[0]), *found[1:]))
+        return min(below, default=None)
+
+
+class Rebalancer:
+    """One rebalance of `rows` and `last_moves` (minutes, aged already), in place.
+
+    `last_moves` of a replica is 0 afterwards when it has another node than before.
+    """
+
+    def __init__(
+        self,
+        nodes: Sequence[Node],
+        rows: list[array[int]],
+        last_moves: list[array[int]],
+        *,
+        points: int,
+        move_wait: int,
+        seed: int,
+    ) -> None:
+        self._nodes = nodes
+        self._rows = rows
+        self._last_moves = last_moves
+        self._points = points
+        self._wait = move_wait
+        self._partitions = len(rows[0])
+        self._random = random.Random(seed)
+        self._tree = TierTree(nodes, len(rows))
+        self._before = [array("i", row) for row in rows]
+
+    def run(self) -> Report:
+        report = Report(replicas=len(self._rows), points=self._points)
+        self._held = count_held(self._nodes, self._rows)
+        if any(self._held[index] for index, path in enumerate(self._tree.path) if path):
+            self._change(report)
+        else:
+            self._rows[:] = fresh_rows(
+                self._tree, self._partitions, len(self._rows), self._random.shuffle
+            )
+            self._held = count_held(self._nodes, self._rows)
+        self._account(report)
+        return report
+
+    def _account(self, report: Report) -> None:
+        active = [bool(path) for path in self._tree.path]
+        for before, row, moves in zip(self._before, self._rows, self._last_moves, strict=True):
+            report.unassigned += row.count(UNASSIGNED)
+            if before == row:
+                continue
+            for partition, (old, new) in enumerate(zip(before, row, strict=True)):
+                if old == new:
+                    continue
+                moves[partition] = 0
+                if old == UNASSIGNED:
+                    report.assigned += 1
+                elif not active[old] or self._was_twice(partition, old):
+                    report.reassigned += new != UNASSIGNED
+                else:
+                    report.moved += 1
+        report.shares = node_shares(self._nodes, self._rows, self._partitions, self._tree)
+
+    def _was_twice(self, partition: int, node: int) -> bool:
+        return [row[partition] for row in self._before].count(node) > 1
+
+    # What must be placed, what may move
+
+    def _change(self, report: Report) -> None:
+        tree = self._tree
+        targets = tree.targets(self._partitions)
+        self._target = [targets[path[-1]] if path else 0 for path in tree.path]
+        self._least, self._most = [], []
+        for target, path in zip(self._target, tree.path, strict=True):
+            share = tree.share[path[-1]] * self._partitions if path else 0.0
+            slack = share * self._points / 100
+            self._least.append(min(target, math.ceil(share - slack - 1e-6)))
+            self._most.append(max(target, math.floor(share + slack + 1e-6)))
+        self._need = _NeedTree(tree)
+        #: Partitions in which a replica moved within the wait; of these, no other may move ...
+        self._locked = self._recently_moved()
+        report.waiting = sum(self._locked)
+        #: ... but one that is being placed anyway may go to any node: slot numbers, see _slot.
+        self._placing: set[int] = set()
+        self._place_missing()
+        self._separate(report)
+        self._slots = self._slots_by_node()
+        self._shed()
+        self._fill()
+        self._chain()
+
+    def _slot(self, replica: int, partition: int) -> int:
+        return replica * self._partitions + partition
+
+    def _recently_moved(self) -> bytearray:
+        locked = bytearray(self._partitions)
+        wait = self._wait
+        for moves in self._last_moves:
+            if wait and min(moves) < wait:
+                for partition, minutes in enumerate(moves):
+                    if minutes < wait:
+                        locked[partition] = 1
+        return locked
+
+    def _members(self, partition: int) -> list[int]:
+        return [node for row in self._rows if (node := row[partition]) >= 0]
+
+    def _put(self, slot: int, node: int) -> None:
+        """Give the slot another node; its partition is then locked, but for this slot."""
+        replica, partition = divmod(slot, self._partitions)
+        old = self._rows[replica][partition]
+        if old == node:
+            return
+        self._rows[replica][partition] = node
+        if old >= 0:
+            self._held[old] -= 1
+        if node >= 0:
+            self._held[node] += 1
+        if self._wait:
+            self._locked[partition] = 1
+            self._placing.add(slot)
+
+    def _missing(self) -> Iterator[int]:
+        """Slots without an active node, or with one that has the partition already."""
+        gone = [index for index, path in enumerate(self._tree.path) if not path]
+        for replica, row in enumerate(self._rows):
+            for node in (UNASSIGNED, *(node for node in gone if self._held[node])):
+                at = -1
+                for _ in range(row.count(node)):
+                    at = row.index(node, at + 1)
+                    yield self._slot(replica, at)
+        for replica in range(1, len(self._rows)):
+            row = self._rows[replica]
+            for earlier in self._rows[:replica]:
+                for partition, is_same in enumerate(map(int.__eq__, row, earlier)):
+                    if is_same and row[partition] >= 0:
+                        yield self._slot(replica, partition)
+
+    def _place_missing(self) -> None:
+        slots = sorted(set(self._missing()))
+        if not slots:
+            return
+        for slot in slots:
+            self._put(slot, UNASSIGNED)
+        self._random.shuffle(slots)
+        wanted = [
+            max(1, target - held) for target, held in zip(self._target, self._held, strict=True)
+        ]
+
+        def urgency(node: int) -> float:
+            return (self._target[node] - self._held[node]) / wanted[node]
+
+        self._need.set_all(urgency)
+        for slot in slots:
+            partition = slot % self._partitions
+            found = self._need.best(self._members(partition))
+            if found is not None:
+                self._put(slot, found[1])
+                self._need.set(found[1], urgency(found[1]))
+            else:
+                self._placing.discard(slot)
+
+    # Tiers
+
+    def _separate(self, report: Report) -> None:
+        """Move one replica of each partition whose replicas could be further apart."""
+        tree = self._tree
+        if not tree.levels or not tree.replicas:
+            return
+        scale = [max(1, target) for target in self._target]
+
+        def urgency(node: int) -> float:
+            return (self._target[node] - self._held[node]) / scale[node]
+
+        ready = False
+        costs: dict[tuple[int, ...], bool] = {}
+        for partition, placed in enumerate(zip(*self._rows, strict=True)):
+            is_best = costs.get(placed)
+            if is_best is None:
+                members = [node for node in placed if node >= 0]
+                is_best = tree.cost(members) <= tree.best_cost
+                costs[placed] = is_best
+            if is_best:
+                continue
+            report.together += 1
+            if self._locked[partition]:
+                continue
+            if not ready:
+                self._need.set_all(urgency)
+                ready = True
+            while self._separate_one(partition, urgency) and not self._wait:
+                pass
+            report.together -= tree.cost(self._members(partition)) <= tree.best_cost
+
+    def _separate_one(self, partition: int, urgency: _Urgency) -> bool:
+        members = self._members(partition)
+        ranked = []
+        for replica, row in enumerate(self._rows):
+            node = row[partition]
+            if node >= 0:
+                others = [other for other in members if other != node]
+                cost = self._tree.marginal(node, others)
+                ranked.append((cost, -urgency(node), replica, node, others))
+        ranked.sort(reverse=True)
+        for cost, _, replica, node, others in ranked:
+            found = self._need.best(others)
+            if found is not None and found[0] < cost:
+                self._put(self._slot(replica, partition), found[1])
+                self._need.set(node, urgency(node))
+                self._need.set(found[1], urgency(found[1]))
+                return True
+        return False
+
+    # Balance
+
+    def _slots_by_node(self) -> list[array[int]]:
+        slots: list[array[int]] = [array("q") for _ in self._nodes]
+        adders = [numbers.append for numbers in slots]
+        slot = 0
+        for row in self._rows:
+            for node in row:
+                if node >= 0:
+                    adders[node](slot)
+                slot += 1
+        return slots
+
+    def _free_slots(self, node: int) -> Iterator[int]:
+        """Those of its replicas that may move, from a random one on."""
+        slots = self._slots[node]
+        start = self._random.randrange(len(slots)) if slots else 0
+        partitions = self._partitions
+        for at in range(len(slots)):
+            slot = slots[(start + at) % len(slots)]
+            replica, partition = divmod(slot, partitions)
+            free = not self._locked[partition] or slot in self._placing
+            if free and self._rows[replica][partition] == node:  # given away ones stay listed
+                yield slot
+
+    def _shed(self) -> None:
+        """Nodes that hold too much give to those with room, the emptiest first."""
+
+        def room(node: int) -> float:
+            return (self._most[node] - self._held[node]) / max(1, self._most[node])
+
+        donors = [node for node, most in enumerate(self._most) if self._held[node] > most]
+        if donors:
+            self._need.set_all(room)
+            donors.sort(key=lambda node: self._held[node] / max(1, self._most[node]), reverse=True)
+            for donor in donors:
+                self._give(donor, self._held[donor] - self._most[donor], room)
+
+    def _fill(self) -> None:
+        """Nodes that hold too little get from those that can spare most."""
+
+        def lack(node: int) -> float:
+            return (self._least[node] - self._held[node]) / max(1, self._least[node])
+
+        def spare(node: int) -> float:
+            return (self._held[node] - self._least[node]) / max(1, self._target[node])
+
+        if all(held >= least for held, least in zip(self._held, self._least, strict=True)):
+            return
+        self._need.set_all(lack)
+        donors = [(-spare(node), node) for node in range(len(self._nodes)) if spare(node) > 0]
+        heapq.heapify(donors)
+        while donors and self._need.highest() > 0:
+            _, donor = heapq.heappop(donors)
+            if self._give(donor, 1, lack) and spare(donor) > 0:
+                heapq.heappush(donors, (-spare(donor), donor))
+
+    def _give(self, donor: int, count: int, urgency: _Urgency) -> bool:
+        """Move up to `count` replicas from the donor to nodes of positive urgency."""
+        if count <= 0 or self._need.highest() <= 0:
+            return False
+        given = 0
+        for slot in self._free_slots(donor):
+            partition = slot % self._partitions
+            others = [node for node in self._members(partition) if node != donor]
+            found = self._need.best(others, above=0.0)
+            if found is None or found[0] > self._tree.marginal(donor, others):
+                continue
+            self._move(slot, found[1])
+            self._need.set(donor, urgency(donor))
+            self._need.set(found[1], urgency(found[1]))
+            given += 1
+            if given == count or self._need.highest() <= 0:
+                break
+        return given == count
+
+    def _move(self, slot: int, node: int) -> None:
+        self._put(slot, node)
+        self._slots[node].append(slot)
+
+    # Chains: from a node with too much, by way of others, to one with too little
+
+    def _chain(self) -> None:
+        self._checks = _CHAIN_CHECKS
+        while self._checks > 0:
+            over = [n for n, most in enumerate(self._most) if self._held[n] > most]
+            under = [n for n, least in enumerate(self._least) if self._held[n] < least]
+            if over:
+                ends = [n for n, most in enumerate(self._most) if self._held[n] < most]
+                if under and self._extend(over, set(under)):
+                    continue
+                if self._extend(over, set(ends)):
+                    continue
+            if under:
+                starts = [n for n, least in enumerate(self._least) if self._held[n] > least]
+                if self._extend(starts, set(under)):
+                    continue
+            return
+
+    def _extend(self, starts: list[int], ends: set[int]) -> bool:
+        """Make the moves of a shortest chain; False when there is none."""
+        tree = self._tree
+        came: dict[int, tuple[int, int]] = {}
+        unseen = {n for n, usable in enumerate(tree.usable) if usable} - set(starts)
+        queue = deque(starts)
+        while queue and unseen:
+            giver = queue.popleft()
+            for slot in self._free_slots(giver):
+                members = self._members(slot % self._partitions)
+                others = [node for node in members if node != giver]
+                cost = tree.marginal(giver, others)
+                self._checks -= len(unseen)
+                if self._checks <= 0:
+                    return False
+                for taker in [n for n in unseen if n not in others]:
+                    if tree.marginal(taker, others) > cost:
+                        continue
+                    came[taker] = (giver, slot)
+                    unseen.discard(taker)
+                    if taker in ends and self._follow(taker, came):
+                        return True
+                    queue.append(taker)
+        return False
+
+    def _follow(self, taker: int, came: dict[int, tuple[int, int]]) -> bool:
+        moves = []
+        while taker in came:
+            giver, slot = came[taker]
+            moves.append((slot, taker))
+            taker = giver
+        if len({slot % self._partitions for slot, _ in moves}) < len(moves):
+            return False  # two moves in one partition: each was checked without the other
+        for slot, node in moves:
+            self._move(slot, node)
+        return True

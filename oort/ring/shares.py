@@ -1,0 +1,262 @@
+"""What each node should hold: the best separation by tiers, and the share of capacity within it.
+
+Nodes are leaves of a tree whose inner vertices are tiers, the widest at the top.  A placement of
+one partition has, for every level, the number of pairs of its replicas that share a tier; fewer
+pairs in a wider tier come before anything in a narrower one.  That cost is convex along the tree,
+so for every vertex the best placements hold one of at most two neighbouring numbers of replicas
+below it, `low` and `high`, and every placement that keeps to these numbers is a best one.
+
+The reachable shares are those closest to the capacities within these numbers: in proportion to
+capacity, except where a vertex is at its bound.  A placement of all partitions that reaches the
+rounded shares exactly always exists (rebalance.py, `fresh_rows`).
+"""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections.abc import Callable, Sequence
+
+from .ring import Node
+
+ROOT = 0
+_EPSILON = 1e-9  # shares are sums of floats; they count partitions, at most 2^30 of them
+
+
+class TierTree:
+    """The active nodes of a ring by tiers, with the bounds and the shares of every vertex.
+
+    A vertex's children have higher numbers than it has.  `path[i]` leads to node i: its vertices
+    from the widest tier down, the node's own leaf last; empty for a node that is not active.
+    Nodes of capacity 0 are leaves, but get nothing.
+    """
+
+    def __init__(self, nodes: Sequence[Node], replicas: int) -> None:
+        self.levels = max((len(node.tiers) for node in nodes), default=0)
+        self.parent = [ROOT]
+        self.children: list[list[int]] = [[]]
+        self.node_of = [-1]
+        self.path: list[tuple[int, ...]] = []
+        self.usable = [node.active and node.capacity > 0 for node in nodes]
+        self._capacity = [0]
+        names: dict[tuple[int, str], int] = {}
+        for index, node in enumerate(nodes):
+            path: list[int] = []
+            vertex = ROOT
+            if node.active:
+                for level in reversed(range(self.levels)):
+                    key = (vertex, node.tier(level))
+                    if key not in names:
+                        names[key] = self._add(vertex)
+                    vertex = names[key]
+                    path.append(vertex)
+                path.append(self._add(vertex, index, node.capacity))
+            self.path.append(tuple(path))
+        self.replicas = min(replicas, sum(self.usable))  # that can be on different nodes
+        self._bound()
+        self.share = [0.0] * len(self.parent)  # replicas of a partition below the vertex, mean
+        self._divide()
+
+    def _add(self, parent: int, node: int = -1, capacity: int = 0) -> int:
+        self.parent.append(parent)
+        self.children.append([])
+        self.node_of.append(node)
+        self._capacity.append(capacity)
+        vertex = len(self.parent) - 1
+        self.children[parent].append(vertex)
+        return vertex
+
+    def _bound(self) -> None:
+        """Greedy choice of replicas gives the best placements; ties at its end give the bounds."""
+        count = len(self.parent)
+        # What the first, second ... replica below a vertex costs within it, for the cheapest.
+        merged: list[list[tuple[int, ...]]] = [[] for _ in range(count)]
+        costs: list[list[tuple[int, ...]]] = [[] for _ in range(count)]
+        for vertex in reversed(range(count)):
+            if self.node_of[vertex] >= 0:
+                costs[vertex] = [()] if self._capacity[vertex] else []
+                continue
+            below = [cost for child in self.children[vertex] for cost in costs[child]]
+            below.sort()
+            merged[vertex] = below[: self.replicas + 1]
+            costs[vertex] = [(number, *cost) for number, cost in enumerate(merged[vertex])]
+        self.low = [0] * count
+        self.high = [0] * count
+        self.low[ROOT] = self.high[ROOT] = self.replicas
+        for vertex in range(count):
+            high = self.high[vertex]
+            if high == 0 or self.node_of[vertex] >= 0:
+                continue
+            last = merged[vertex][high - 1]
+            following = merged[vertex][high : high + 1]
+            settled = self.low[vertex] == high and following != [last]
+            for child in self.children[vertex]:
+                self.high[child] = sum(cost <= last for cost in costs[child])
+                below_last = sum(cost < last for cost in costs[child])
+                self.low[child] = self.high[child] if settled else below_last
+        #: Pairs in a common tier, by level from the widest, in the best placement.
+        best = [0] * self.levels
+        for cost in costs[ROOT][: self.replicas]:
+            for level in range(self.levels):
+                best[level] += cost[level + 1]
+        self.best_cost = tuple(best)
+
+    def _divide(self) -> None:
+        """Shares from the top down: below a vertex, all are proportional up to their bounds."""
+        self._total = list(self._capacity)
+        for vertex in reversed(range(1, len(self.parent))):
+            self._total[self.parent[vertex]] += self._total[vertex]
+        self.share[ROOT] = float(self.replicas)
+        shared_level: dict[int, float] = {}
+        for vertex in range(len(self.parent)):
+            if self.node_of[vertex] >= 0 or not self._total[vertex]:
+                continue
+            level = shared_level.get(vertex)
+            if level is None:
+                level = self._level(vertex, self.share[vertex])
+            for child in self.children[vertex]:
+                share, slope = self._at(child, level)
+                self.share[child] = share
+                if slope > 0:  # not at its bound: what is below it keeps to the same level
+                    shared_level[child] = level
+
+    def _at(self, vertex: int, level: float) -> tuple[float, float]:
+        """Its share when each unit of capacity gets `level`, and how fast that grows."""
+        if self.node_of[vertex] >= 0:
+            share, slope = level * self._capacity[vertex], float(self._capacity[vertex])
+        else:
+            share, slope = self._sum(vertex, level)
+        if share <= self.low[vertex]:
+            return float(self.low[vertex]), 0.0
+        if share >= self.high[vertex]:
+            return float(self.high[vertex]), 0.0
+        return share, slope
+
+    def _sum(self, vertex: int, level: float) -> tuple[float, float]:
+        share = slope = 0.0
+        for child in self.children[vertex]:
+            child_share, child_slope = self._at(child, level)
+            share += child_share
+            slope += child_slope
+        return share, slope
+
+    def _level(self, vertex: int, wanted: float) -> float:
+        """The level at which the children have `wanted` together: Newton within a bracket."""
+        bottom, top = 0.0, float(self.replicas + 1)  # capacities are whole: 1 is the smallest
+        level = wanted / self._total[vertex]
+        for _ in range(200):
+            share, slope = self._sum(vertex, level)
+            if abs(share - wanted) < 1e-12 or top - bottom < 1e-15 * top:
+                break
+            if share < wanted:
+                bottom = level
+            else:
+                top = level
+            step = level + (wanted - share) / slope if slope else -1.0
+            level = step if bottom < step < top else (bottom + top) / 2
+        return level
+
+    def targets(self, partitions: int, shares: Sequence[float] | None = None) -> list[int]:
+        """Whole numbers of replicas for every vertex: each share rounded down or up.
+
+        They add up along the tree, and keep to the bounds.  `shares` are those of `partitions`
+        partitions; without them, the reachable ones.
+        """
+        if shares is None:
+            shares = [share * partitions for share in self.share]
+        result = [0] * len(self.parent)
+        result[ROOT] = self.replicas * partitions
+        for vertex, children in enumerate(self.children):
+            if not children:
+                continue
+            missing = result[vertex]
+            fractions = []
+            for child in children:
+                whole = math.floor(shares[child] + _EPSILON * max(1.0, shares[child]))
+                whole = max(whole, self.low[child] * partitions)
+                result[child] = whole
+                missing -= whole
+                if whole < self.high[child] * partitions:
+                    fractions.append((whole - shares[child], child))
+            fractions.sort()
+            for _, child in fractions[:missing]:
+                result[child] += 1
+        return result
+
+    def within(self, partitions: int, points: int) -> bool:
+        """Can every node be within `points` percent of its share with so many partitions?"""
+        targets = self.targets(partitions)
+        return all(
+            abs(targets[path[-1]] - self.share[path[-1]] * partitions)
+            <= self.share[path[-1]] * partitions * points / 100 + 1e-6
+            for path in self.path
+            if path
+        )
+
+    def bits_for(self, points: int, bits: int, most_bits: int) -> int:
+        """The fewest bits from `bits` on that allow that balance; the most when none does."""
+        while bits < most_bits and not self.within(1 << bits, points):
+            bits += 1
+        return bits
+
+    def cost(self, members: Sequence[int]) -> tuple[int, ...]:
+        """Pairs of these nodes in a common tier, by level from the widest."""
+        result = []
+        for level in range(self.levels):
+            tiers = [self.path[node][level] for node in members]
+            result.append(sum(tiers.count(tier) - 1 for tier in tiers) // 2)
+        return tuple(result)
+
+    def marginal(self, node: int, others: Sequence[int]) -> tuple[int, ...]:
+        """By how much `node` raises the cost of `others`."""
+        path = self.path[node]
+        paths = [self.path[other] for other in others]
+        return tuple(
+            sum(other[level] == path[level] for other in paths) for level in range(self.levels)
+        )
+
+
+def fresh_rows(
+    tree: TierTree, partitions: int, replicas: int, shuffle: Callable[[list[int]], None]
+) -> list[array[int]]:
+    """An assignment from nothing: best separation everywhere, the targets held exactly.
+
+    The nodes are laid out along a line in the tree's order, each as long as its target.  The
+    line is cut into one piece for each replica; partition p has the nodes at p in every piece.  No
+    node is longer than a piece, so none comes twice, and every vertex, being one stretch of
+    the line, has its mean share in every partition, rounded down or up.
+
+    This is done for groups of partitions with the order of children shuffled anew, so that many
+    nodes share partitions with any given one and its loss is made up for by many.
+    """
+    rows = [array("i", [-1]) * partitions for _ in range(replicas)]
+    used = tree.replicas
+    if used == 0:
+        return rows
+    groups = 1
+    while groups < partitions and groups * len(tree.path) < 1 << 16:
+        groups *= 2
+    size = partitions // groups
+    left = tree.targets(partitions)
+    for group in range(groups):
+        remaining = groups - group
+        targets = tree.targets(size, [count / remaining for count in left])
+        left = [before - taken for before, taken in zip(left, targets, strict=True)]
+        line: array[int] = array("i")
+        stack = [ROOT]
+        while stack:
+            vertex = stack.pop()
+            if tree.node_of[vertex] >= 0:
+                line.extend(array("i", [tree.node_of[vertex]]) * targets[vertex])
+                continue
+            children = [child for child in tree.children[vertex] if targets[child]]
+            shuffle(children)
+            stack += children
+        for replica in range(used):
+            piece = line[replica * size : (replica + 1) * size]
+            # Turned by one from partition to partition: a node is the first replica as often
+            # as the second or the third.
+            for turn in range(min(used, size)):
+                row = rows[(replica + turn) % used]
+                row[group + groups * turn :: groups * used] = piece[turn::used]
+    return rows

@@ -1,0 +1,540 @@
+"""oort-ring: make, change, rebalance and look at rings.
+
+Exit status: 0; 1 when it could not be done; 2 for a wrong command line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import json
+import re
+import sys
+from array import array
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from oort.errors import OortError, RingError, RingFormatError
+
+from . import files
+from .builder import MAX_ADDRESSES, MAX_CONF_BYTES, MAX_TIERS, Builder, Settings
+from .rebalance import Report, node_shares
+from .ring import UNASSIGNED, Node, Ring
+
+HELP = """\
+oort-ring FILE [VERB] [NAME=VALUE ...]
+
+  FILE.builder create [SETTING ...]       a new builder
+  FILE.builder add [ATTRIBUTE ...]        a new node; prints its id
+  FILE.builder set FILTER ... ATTRIBUTE ...
+                                          change the node with this id (or the nodes that match,
+                                          as `node FILTER ... set ATTRIBUTE ...`)
+  FILE.builder set SETTING ...            change settings
+  FILE.builder remove id=ID               remove a node; what it held is assigned anew
+  FILE.builder ring                       rebalance; write the builder, and FILE.ring next to it
+  FILE.builder pretend-elapsed MINUTES    let the replicas have moved that much earlier
+  FILE info [--json]                      settings, nodes, share wanted and held
+  FILE node [FILTER ...]                  the nodes that match
+  FILE partition NUMBER                   the nodes of a partition
+  FILE config                             print the configuration of the ring
+  FILE copy OUT                           read, and write anew
+
+SETTING    replicas (3), points-allowed (1: percent around its share that a node may hold),
+           max-partition-bits (23), move-wait (60 minutes), id-bits (64), config
+ATTRIBUTE  active (true), capacity, tier0 (the server) and up, address0 and up, meta, config
+FILTER     id, active, capacity, tier, tierN, address, addressN, meta: NAME=VALUE, or NAME~=REGEX
+
+config=FILE, or config=@FILE, is what the file holds; config=TEXT is the text itself if it has an
+equals sign, a bracket or a line end in it.  Ids are decimal, or hexadecimal (16 digits, or 0x).
+"""
+
+_SETTING_NAMES = {
+    "points-allowed": "points_allowed",
+    "points": "points_allowed",
+    "max-partition-bits": "max_partition_bits",
+    "partition-bits": "max_partition_bits",
+    "move-wait": "move_wait",
+    "id-bits": "id_bits",
+}
+_NUMBERED = re.compile(r"(tier|address)(\d{1,4})")
+_Attributes = dict[str, str]
+
+
+# Arguments
+
+
+def _pairs(arguments: Sequence[str]) -> _Attributes:
+    """NAME=VALUE; underscores in a name are dashes."""
+    result: _Attributes = {}
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        name = name.replace("_", "-").lower()
+        if not equals or not name:
+            raise RingError(f"{argument!r} is not NAME=VALUE")
+        if name in result:
+            raise RingError(f"{name} is given twice")
+        result[name] = value
+    return result
+
+
+def _whole(name: str, value: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,20}", value):
+        raise RingError(f"{name} must be a whole number, not {value!r}")
+    return int(value)
+
+
+def _truth(name: str, value: str) -> bool:
+    if value.lower() not in ("true", "false"):
+        raise RingError(f"{name} must be true or false, not {value!r}")
+    return value.lower() == "true"
+
+
+def _configuration(name: str, value: str) -> bytes:
+    is_text = name != "config-file" and not value.startswith("@") and re.search(r"[=\[\n]", value)
+    if is_text or not value:
+        return value.encode("utf-8", "surrogateescape")
+    path = Path(value if name == "config-file" else value.removeprefix("@"))
+    try:
+        with path.open("rb") as file:
+            return file.read(MAX_CONF_BYTES + 1)
+    except OSError as error:
+        raise RingError(f"cannot read {path}: {error.strerror}") from error
+
+
+def _is_configuration(name: str) -> bool:
+    return name in ("config", "conf", "config-file", "conf-file")
+
+
+def _settings(pairs: _Attributes) -> tuple[dict[str, int], int | None, bytes | None]:
+    """Changes to Settings, the replicas, the configuration."""
+    changes: dict[str, int] = {}
+    replicas = conf = None
+    for name, value in pairs.items():
+        if name == "replicas":
+            replicas = _whole(name, value)
+        elif name in _SETTING_NAMES:
+            changes[_SETTING_NAMES[name]] = _whole(name, value)
+        elif _is_configuration(name):
+            conf = _configuration(name.replace("conf-", "config-"), value)
+        else:
+            raise RingError(f"no such setting: {name}")
+    return changes, replicas, conf
+
+
+def _node_changes(pairs: _Attributes, node: Node) -> dict[str, Any]:
+    """Changes to a node's fields; what is not named in a list stays."""
+    changes: dict[str, Any] = {}
+    lists = {"tier": list(node.tiers), "address": list(node.addresses)}
+    for name, value in pairs.items():
+        numbered = _NUMBERED.fullmatch(name)
+        if numbered:
+            values, number = lists[numbered[1]], int(numbered[2])
+            if number >= (MAX_TIERS if numbered[1] == "tier" else MAX_ADDRESSES):
+                raise RingError(f"{name}: there are not so many")
+            values.extend([""] * (number + 1 - len(values)))
+            values[number] = value
+        elif name == "active":
+            changes[name] = _truth(name, value)
+        elif name == "capacity":
+            changes[name] = _whole(name, value)
+        elif name == "meta":
+            changes[name] = value
+        elif _is_configuration(name):
+            changes["conf"] = _configuration(name.replace("conf-", "config-"), value)
+        else:
+            raise RingError(f"no such attribute of a node: {name}")
+    for field, kind in (("tiers", "tier"), ("addresses", "address")):
+        values = lists[kind]
+        while values and not values[-1]:
+            values.pop()
+        if tuple(values) != getattr(node, field):
+            changes[field] = tuple(values)
+    return changes
+
+
+def _matcher(argument: str) -> Callable[[Node], bool]:
+    """A FILTER."""
+    name, equals, value = argument.partition("=")
+    is_pattern = name.endswith("~")
+    name = name.removesuffix("~").lower()
+    if not equals or not name:
+        raise RingError(f"{argument!r} is not NAME=VALUE")
+    try:
+        pattern = re.compile(value) if is_pattern else None
+    except re.error as error:
+        raise RingError(f"{argument!r} is not a pattern: {error}") from error
+    numbered = _NUMBERED.fullmatch(name)
+
+    def texts(node: Node) -> Sequence[str]:
+        if name == "id":
+            return (str(node.id), f"{node.id:016x}", f"{node.id:#x}")
+        if name == "active":
+            return ("true" if node.active else "false",)
+        if name == "capacity":
+            return (str(node.capacity),)
+        if name == "meta":
+            return (node.meta,)
+        every = node.tiers if name.startswith("tier") else node.addresses
+        if numbered:
+            return every[int(numbered[2]) : int(numbered[2]) + 1] or ("",)
+        return every
+
+    if not numbered and name not in ("id", "active", "capacity", "meta", "tier", "address"):
+        raise RingError(f"no such attribute of a node: {name}")
+    if pattern is not None:
+        return lambda node: any(pattern.search(text) for text in texts(node))
+    wanted = value.lower() if name == "id" else value
+    return lambda node: wanted in texts(node)
+
+
+def _select(nodes: Sequence[Node], filters: Sequence[str]) -> list[Node]:
+    matchers = [_matcher(argument) for argument in filters]
+    found = [node for node in nodes if all(matches(node) for matches in matchers)]
+    if not found:
+        raise RingError(f"no node with {' '.join(filters)}" if filters else "there are no nodes")
+    return found
+
+
+# Output
+
+
+def _table(header: Sequence[str], lines: Sequence[Sequence[str]], right: str) -> str:
+    """Columns; those named in `right` are aligned to the right."""
+    every = [header, *lines]
+    widths = [max(len(line[column]) for line in every) for column in range(len(header))]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if name in right.split() else cell.ljust(width)
+            for cell, width, name in zip(line, widths, header, strict=True)
+        ).rstrip()
+        for line in every
+    )
+
+
+def _plain(text: str) -> str:
+    """On one line, and without anything a terminal would obey."""
+    if text.isprintable():
+        return text or "-"
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def as_json(what: Ring | Builder) -> dict[str, Any]:
+    """Ids and the version are decimal strings: not every program reads 64-bit numbers."""
+    ids: list[str | None] = [str(node.id) for node in what.nodes]
+    ids.append(None)  # where UNASSIGNED points
+    return {
+        "version": str(what.version),
+        "replicas": what.replica_count,
+        "partition_bits": what.partition_bits,
+        "conf_base64": base64.b64encode(what.conf).decode(),
+        "nodes": [
+            {
+                "id": str(node.id),
+                "active": node.active,
+                "capacity": node.capacity,
+                "tiers": list(node.tiers),
+                "addresses": list(node.addresses),
+                "meta": node.meta,
+                "conf_base64": base64.b64encode(node.conf).decode(),
+            }
+            for node in what.nodes
+        ],
+        "table": [[ids[index] for index in row] for row in what.table],
+    }
+
+
+def _info(what: Ring | Builder) -> str:
+    rows = [array("i", row) for row in what.table]
+    partitions = 1 << what.partition_bits
+    shares = {share.id: share for share in node_shares(what.nodes, rows, partitions)}
+    active = [node for node in what.nodes if node.active]
+    lines = [
+        f"version             {what.version}",
+        f"replicas            {what.replica_count}",
+        f"partitions          {partitions} ({what.partition_bits} bits)",
+        f"nodes               {len(active)} active, {len(what.nodes) - len(active)} inactive",
+        f"capacity            {sum(node.capacity for node in active)}",
+        f"configuration       {len(what.conf)} bytes",
+    ]
+    unassigned = sum(row.count(UNASSIGNED) for row in rows)
+    if unassigned:
+        lines.append(f"without a node      {unassigned} replicas of partitions")
+    if isinstance(what, Builder):
+        settings = what.settings
+        lines += [
+            f"points allowed      {settings.points_allowed} %",
+            f"max partition bits  {settings.max_partition_bits}",
+            f"move wait           {settings.move_wait} minutes",
+        ]
+    elif what.local_node is not None:
+        lines.append(f"local node          {what.local_node.id}")
+    if what.nodes:
+        lines += ["", _nodes_table(what.nodes, shares, rows)]
+    return "\n".join(lines)
+
+
+def _nodes_table(nodes: Sequence[Node], shares: dict[int, Any], rows: list[array[int]]) -> str:
+    """Shares are counted in replicas of partitions."""
+    lines = []
+    for index, node in enumerate(nodes):
+        share = shares.get(node.id)
+        held = sum(row.count(index) for row in rows) if share is None else share.held
+        lines.append(
+            (
+                str(node.id),
+                "yes" if node.active else "no",
+                str(node.capacity),
+                "-" if share is None else f"{share.by_capacity:.1f}",
+                "-" if share is None else f"{share.reachable:.1f}",
+                str(held),
+                "-" if share is None else f"{share.deviation:+.2f} %",
+                _plain(",".join(node.tiers)),
+                _plain(",".join(node.addresses)),
+                _plain(node.meta),
+            )
+        )
+    header = ("id", "active", "capacity", "wanted", "reachable", "held", "off", "tiers")
+    return _table((*header, "addresses", "meta"), lines, "id capacity wanted reachable held off")
+
+
+def _report(report: Report) -> str:
+    lines = [f"version {report.version}, {1 << report.partition_bits} partitions"]
+    if report.partition_bits > report.old_partition_bits:
+        lines[0] += f" (there were {1 << report.old_partition_bits}: each is split in place)"
+    lines.append(
+        f"replicas: {report.assigned} assigned, {report.reassigned} taken from inactive nodes, "
+        f"{report.moved} moved"
+    )
+    lines.append(f"balance: the worst node is {report.worst:.2f} % off its reachable share")
+    if report.unassigned:
+        lines.append(f"{report.unassigned} replicas have no node: there are too few")
+    lines += [
+        f"node {share.id}: by capacity it should hold {share.by_capacity:.1f}, but "
+        f"{share.reachable:.1f} is as close as distinct nodes and tiers allow"
+        for share in report.unreachable
+    ]
+    if report.together or report.outside:
+        lines.append(
+            f"left to do: {report.together} partitions could be further apart in tiers, "
+            f"{len(report.outside)} nodes are out of balance; "
+            f"{report.waiting} partitions had to wait: rebalance again after the move wait"
+        )
+    return "\n".join(lines)
+
+
+# Verbs
+
+
+def _create(path: Path, arguments: Sequence[str]) -> None:
+    changes, replicas, conf = _settings(_pairs(arguments))
+    builder = Builder(3 if replicas is None else replicas, Settings(**changes))
+    if conf is not None:
+        builder.conf = conf
+    if path.exists():
+        raise RingError(f"{path} exists already")
+    files.write(path, builder)
+
+
+def _add(builder: Builder, arguments: Sequence[str]) -> None:
+    pairs = _pairs(arguments)
+    node_id = _node_id(pairs.pop("id")) if "id" in pairs else None
+    node = builder.add(node_id=node_id, **_node_changes(pairs, Node(1)))
+    print(node.id)
+
+
+def _node_id(value: str) -> int:
+    if re.fullmatch(r"0[xX][0-9a-fA-F]{1,16}|[0-9a-fA-F]{16}", value):
+        return int(value, 16)
+    return _whole("id", value)
+
+
+def _set(builder: Builder, arguments: Sequence[str]) -> None:
+    filters = [a for a in arguments if a.partition("=")[0].removesuffix("~").lower() == "id"]
+    if filters:
+        _set_nodes(builder, filters, [a for a in arguments if a not in filters])
+        return
+    if not arguments:
+        raise RingError("nothing to set: give NAME=VALUE, and id=ID for a node")
+    pairs = _pairs(arguments)
+    if any(name in ("active", "capacity", "meta") or _NUMBERED.fullmatch(name) for name in pairs):
+        raise RingError("which node? give id=ID too, or use: node FILTER ... set NAME=VALUE ...")
+    changes, replicas, conf = _settings(pairs)
+    builder.change_settings(**changes)
+    if replicas is not None:
+        builder.set_replicas(replicas)
+    if conf is not None:
+        builder.conf = conf
+
+
+def _set_nodes(builder: Builder, filters: Sequence[str], arguments: Sequence[str]) -> None:
+    if not filters:
+        raise RingError("which nodes? give a filter before set")
+    pairs = _pairs(arguments)
+    if not pairs:
+        raise RingError("nothing to set: give NAME=VALUE")
+    for node in _select(builder.nodes, filters):
+        builder.change(node.id, **_node_changes(pairs, node))
+
+
+def _remove(builder: Builder, arguments: Sequence[str]) -> None:
+    if not arguments:
+        raise RingError("which node? give id=ID")
+    found = _select(builder.nodes, arguments)
+    if len(found) > 1:
+        raise RingError(f"{len(found)} nodes match; remove them one by one, by id")
+    builder.remove(found[0].id)
+
+
+def _ring(builder: Builder, path: Path) -> None:
+    """A ring that is as it was keeps its version, so that waiting replicas go on aging."""
+    target = path.with_suffix(".ring")
+    if target == path:
+        raise RingError(f"{path} would be overwritten by the ring: name the builder X.builder")
+    before = _unchanged_since(target, builder)
+    was = builder.ring()
+    report = builder.rebalance()
+    if before is not None and _same(before, was) and _same(was, builder.ring()):
+        print(f"version {before.version}: nothing to change")
+        return
+    files.write(path, builder)
+    files.write(target, builder.ring())
+    print(_report(report))
+
+
+def _unchanged_since(target: Path, builder: Builder) -> Ring | None:
+    """The ring file of the builder's last rebalance, if it is there."""
+    try:
+        ring = files.read_ring(target)
+    except RingError:  # there is none, or one to be replaced
+        return None
+    return ring if ring.version == builder.version else None
+
+
+def _same(one: Ring, other: Ring) -> bool:
+    return (one.nodes, one.conf, one.tier_names, one.table) == (
+        other.nodes,
+        other.conf,
+        other.tier_names,
+        other.table,
+    )
+
+
+def _partition(what: Ring | Builder, arguments: Sequence[str]) -> None:
+    ring = what if isinstance(what, Ring) else what.ring()
+    if len(arguments) != 1:
+        raise RingError("which partition? give one number")
+    for node in ring.replicas(_whole("partition", arguments[0])):
+        print(node.id, _plain(",".join(node.tiers)), _plain(",".join(node.addresses)))
+
+
+def _node(what: Ring | Builder, path: Path, arguments: Sequence[str]) -> None:
+    if "set" in arguments:
+        at = list(arguments).index("set")
+        builder = _builder(what, path)
+        _set_nodes(builder, arguments[:at], arguments[at + 1 :])
+        files.write(path, builder)
+        return
+    rows = [array("i", row) for row in what.table]
+    shares = {s.id: s for s in node_shares(what.nodes, rows, 1 << what.partition_bits)}
+    chosen = {node.id for node in _select(what.nodes, arguments)}
+    lines = _nodes_table(what.nodes, shares, rows).splitlines()
+    print(lines[0])
+    for node, line in zip(what.nodes, lines[1:], strict=True):
+        if node.id in chosen:
+            print(line)
+
+
+def _builder(what: Ring | Builder, path: Path) -> Builder:
+    if isinstance(what, Builder):
+        return what
+    raise RingFormatError(f"{path} is a ring: only its builder can be changed")
+
+
+def run(options: argparse.Namespace) -> None:
+    path, verb, arguments = Path(options.file), options.verb, list(options.arguments)
+    if verb == "create":
+        _create(path, arguments)
+        return
+    what = files.read(path)
+    if verb == "info":
+        wants_json = "--json" in arguments
+        _nothing_but(arguments, "--json")
+        print(json.dumps(as_json(what)) if wants_json else _info(what))
+    elif verb == "copy":
+        if len(arguments) != 1:
+            raise RingError("copy needs the name of the file to write")
+        files.write(arguments[0], what)
+    elif verb in ("node", "nodes"):
+        _node(what, path, arguments)
+    elif verb in ("partition", "part"):
+        _partition(what, arguments)
+    elif verb in ("config", "conf") and not arguments:
+        sys.stdout.buffer.write(what.conf)
+    elif verb in _CHANGES:
+        builder = _builder(what, path)
+        _CHANGES[verb](builder, arguments)
+        files.write(path, builder)
+    elif verb == "ring":
+        _nothing_but(arguments)
+        _ring(_builder(what, path), path)
+    else:
+        raise RingError(f"no such verb: {verb}; see oort-ring --help")
+
+
+def _nothing_but(arguments: Sequence[str], *known: str) -> None:
+    for argument in arguments:
+        if argument not in known:
+            raise RingError(f"what is {argument!r}? see oort-ring --help")
+
+
+def _pretend_elapsed(builder: Builder, arguments: Sequence[str]) -> None:
+    if len(arguments) != 1:
+        raise RingError("how many minutes?")
+    builder.pretend_elapsed(_whole("minutes", arguments[0]))
+
+
+def _configure(builder: Builder, arguments: Sequence[str]) -> None:
+    if len(arguments) != 1:
+        raise RingError("give one configuration")
+    builder.conf = _configuration("config", arguments[0])
+
+
+_CHANGES: dict[str, Callable[[Builder, Sequence[str]], None]] = {
+    "add": _add,
+    "set": _set,
+    "remove": _remove,
+    "pretend-elapsed": _pretend_elapsed,
+    "config": _configure,
+    "conf": _configure,
+}
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="oort-ring", add_help=False, allow_abbrev=False)
+    parser.format_help = lambda: HELP  # type: ignore[method-assign]
+    parser.add_argument("-h", "--help", action="help")
+    parser.add_argument("file", metavar="FILE")
+    parser.add_argument("verb", nargs="?", default="info", metavar="VERB")
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, metavar="NAME=VALUE")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    try:
+        run(build_parser().parse_args(argv))
+        sys.stdout.flush()
+    except OortError as error:
+        print(f"oort-ring: {error}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

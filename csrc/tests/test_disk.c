@@ -257,6 +257,44 @@ static void test_cold(void)
         printf("  this file system keeps its pages: no read was cold\n");
 }
 
+/* Several large values can be read under one lock: what has been checked of one is not forgotten for another. */
+static void test_large_together(void)
+{
+    fixture f = {.open = oort_valuestore_open};
+    static uint8_t large[2 << 20];
+    char names[8][16];
+    oort_key keys[8];
+    int rounds = 0;
+    (void)snprintf(f.directory, sizeof f.directory, "/var/tmp/test_disk.XXXXXX");
+    CHECK(mkdtemp(f.directory) != NULL);
+    f.config = (oort_store_config){.directory = f.directory, .segment_bytes = 1 << 16,
+                                   .free_bytes_low = 1, .background = 1};
+    open_store(&f);
+    for (int i = 0; i < 8; i++) {
+        (void)snprintf(names[i], sizeof names[i], "large%d", i);
+        keys[i] = named(names[i]);
+        memset(large, 'a' + i, sizeof large);
+        CHECK(put(&f, keys[i], large, sizeof large, 0) == OORT_OK);
+    }
+    for (bool together = false; !together;) {
+        CHECK(rounds++ < 100);
+        CHECK(oort_lock(f.session, keys, 8) == OORT_OK);
+        together = true;
+        for (int i = 0; i < 8 && together; i++) {
+            oort_value value;
+            int32_t status = oort_read(f.session, &keys[i], &value);
+            CHECK(status == OORT_OK || status == OORT_COLD);
+            together = status == OORT_OK;
+            CHECK(!together || (value.size == sizeof large && value.data[7] == 'a' + i));
+        }
+        oort_cold cold = oort_session_cold(f.session);
+        oort_unlock(f.session);
+        CHECK(together || oort_fetch(f.store, cold) == OORT_OK);
+    }
+    close_store(&f);
+    remove_directory(f.directory);
+}
+
 /* ---- pins ------------------------------------------------------------------------------ */
 
 /* A value that is being sent outlives the compaction of its segment; space comes back. */
@@ -332,6 +370,7 @@ int main(void)
     test_failing(0);
     test_failing(1);
     test_cold();
+    test_large_together();
     test_full();
     return 0;
 }

@@ -262,7 +262,7 @@ static void test_large_together(void)
 {
     fixture f = {.open = oort_valuestore_open};
     static uint8_t large[2 << 20];
-    char names[8][16];
+    char names[8][24];
     oort_key keys[8];
     int rounds = 0;
     (void)snprintf(f.directory, sizeof f.directory, "/var/tmp/test_disk.XXXXXX");

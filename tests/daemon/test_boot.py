@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import subprocess
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -38,10 +39,11 @@ def cannot_start(*flags: str, env: dict[str, str] | None = None) -> str:
 
 
 def standalone(tmp_path: Path, *flags: str) -> list[str]:
-    base = ["--standalone", "--runtime-dir", str(tmp_path / "run")]
+    # These never get as far as to leave something there.
+    runtime = [] if "--runtime-dir" in flags else ["--runtime-dir", "/dev/shm"]
     listen = [] if "--listen" in flags else ["--listen", "127.0.0.1:0"]
     data = [] if "--data-dir" in flags else ["--data-dir", str(tmp_path / "data")]
-    return [*base, *listen, *data, *flags]
+    return ["--standalone", *runtime, *listen, *data, *flags]
 
 
 def test_without_a_ring_it_says_how_to_start_alone() -> None:
@@ -70,6 +72,14 @@ def test_data_dir_that_cannot_be_made(tmp_path: Path) -> None:
 def test_data_dir_not_writable(tmp_path: Path) -> None:
     """Not even for root."""
     assert "/proc" in cannot_start(*standalone(tmp_path, "--data-dir", "/proc"))
+
+
+def test_runtime_dir_not_on_tmpfs() -> None:
+    """On a disk it would outlive the kernel, and with it say what is not so."""
+    with tempfile.TemporaryDirectory(dir=Path.cwd()) as directory:
+        line = cannot_start(*standalone(Path(directory), "--runtime-dir", directory))
+    assert directory in line
+    assert "tmpfs" in line
 
 
 def test_data_dir_in_use(oortd: Oortd, tmp_path: Path) -> None:

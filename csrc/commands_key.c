@@ -24,7 +24,7 @@ int32_t command_del(struct oort_call *call)
         /* Every record is brought in before the first is removed: what is done is done once. */
         for (uint32_t i = 0; i < count && status >= OORT_OK && status != OORT_COLD; i++) {
             oort_value value;
-            status = oort_read(call->session, &keys[i], &value);
+            status = oort_look(call->session, &keys[i], &value);
         }
         for (uint32_t i = 0; i < count && status >= OORT_OK && status != OORT_COLD; i++) {
             status = keyspace_remove_warm(call, &keys[i]);
@@ -54,7 +54,7 @@ int32_t command_exists(struct oort_call *call)
     int64_t found = 0;
     for (uint32_t i = 0; i < count && (status == OORT_OK || status == OORT_MISSING); i++) {
         oort_value value;
-        status = oort_read(call->session, &keys[i], &value);
+        status = oort_look(call->session, &keys[i], &value);
         found += status == OORT_OK;
     }
     if (status == OORT_OK || status == OORT_MISSING) {
@@ -77,7 +77,7 @@ int32_t command_type(struct oort_call *call)
         return OORT_CALL_DONE;
     }
     oort_value value;
-    int32_t status = keyspace_lookup(call, &key, &value);
+    int32_t status = keyspace_look(call, &key, &value);
     if (status == OORT_OK || status == OORT_MISSING) {
         reply_simple(call->output, status == OORT_OK ? "string" : "none");
     }
@@ -93,7 +93,7 @@ static int32_t read_expiry(struct oort_call *call, bool seconds, bool absolute)
         return OORT_CALL_DONE;
     }
     oort_value value;
-    int32_t status = keyspace_lookup(call, &key, &value);
+    int32_t status = keyspace_look(call, &key, &value);
     if (status == OORT_MISSING) {
         reply_integer(call->output, -2);
     } else if (status == OORT_OK && value.expiry_ms == 0) {
@@ -211,7 +211,7 @@ static int32_t change_expiry(struct oort_call *call, bool seconds, bool absolute
         return OORT_CALL_DONE;
     }
     oort_value value;
-    int32_t status = oort_read(call->session, &key, &value);
+    int32_t status = oort_look(call->session, &key, &value);
     if (status == OORT_MISSING) {
         reply_integer(call->output, 0);
     } else if (status == OORT_OK && !may_expire(&options, value.expiry_ms, time)) {
@@ -254,7 +254,7 @@ int32_t command_persist(struct oort_call *call)
         return OORT_CALL_DONE;
     }
     oort_value value;
-    int32_t status = oort_read(call->session, &key, &value);
+    int32_t status = oort_look(call->session, &key, &value);
     bool changed = status == OORT_OK && value.expiry_ms != 0;
     if (changed) {
         status = oort_set_expiry(call->session, &key, 0);

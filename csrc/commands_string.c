@@ -66,7 +66,7 @@ int32_t command_strlen(struct oort_call *call)
         return OORT_CALL_DONE;
     }
     oort_value value;
-    int32_t status = keyspace_lookup(call, &key, &value);
+    int32_t status = keyspace_look(call, &key, &value);
     if (status == OORT_OK || status == OORT_MISSING) {
         reply_integer(call->output, status == OORT_OK ? (int64_t)value.size : 0);
     }
@@ -139,7 +139,7 @@ static int32_t set_conditionally(struct oort_call *call, const oort_key *key,
     uint64_t hits = call->hits;
     uint64_t misses = call->misses;
     int32_t status = options->get ? keyspace_lookup(call, key, &old)
-                                  : oort_read(call->session, key, &old);
+                                  : oort_look(call->session, key, &old);
     if (status != OORT_OK && status != OORT_MISSING) {
         return status;
     }
@@ -199,7 +199,7 @@ int32_t command_setnx(struct oort_call *call)
         return OORT_CALL_DONE;
     }
     oort_value old;
-    int32_t status = oort_read(call->session, &key, &old);
+    int32_t status = oort_look(call->session, &key, &old);
     if (status == OORT_OK) {
         reply_integer(call->output, 0);
     } else if (status == OORT_MISSING) {
@@ -365,7 +365,7 @@ int32_t command_msetnx(struct oort_call *call)
     int32_t status = OORT_MISSING;
     for (uint32_t i = 0; i < count && status == OORT_MISSING; i++) {
         oort_value old;
-        status = oort_read(call->session, &keys[i], &old);
+        status = oort_look(call->session, &keys[i], &old);
     }
     if (status == OORT_OK) {
         reply_integer(call->output, 0);

@@ -199,15 +199,24 @@ void keyspace_undo(struct oort_call *call, struct output_mark mark, int32_t stat
     }
 }
 
-int32_t keyspace_lookup(struct oort_call *call, const oort_key *key, oort_value *out)
+static int32_t count_lookup(struct oort_call *call, int32_t status)
 {
-    int32_t status = oort_read(call->session, key, out);
     if (status == OORT_OK) {
         call->hits++;
     } else if (status == OORT_MISSING) {
         call->misses++;
     }
     return status;
+}
+
+int32_t keyspace_lookup(struct oort_call *call, const oort_key *key, oort_value *out)
+{
+    return count_lookup(call, oort_read(call->session, key, out));
+}
+
+int32_t keyspace_look(struct oort_call *call, const oort_key *key, oort_value *out)
+{
+    return count_lookup(call, oort_look(call->session, key, out));
 }
 
 int32_t keyspace_write(struct oort_call *call, const oort_key *key, oort_bytes value,

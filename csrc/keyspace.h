@@ -42,6 +42,8 @@ void keyspace_undo(struct oort_call *call, struct output_mark mark, int32_t stat
 
 /* oort_read of a read command: counts the hit or miss. */
 int32_t keyspace_lookup(struct oort_call *call, const oort_key *key, oort_value *out);
+/* oort_look, likewise. */
+int32_t keyspace_look(struct oort_call *call, const oort_key *key, oort_value *out);
 /* oort_write of one part. */
 int32_t keyspace_write(struct oort_call *call, const oort_key *key, oort_bytes value,
                        int64_t expiry_ms);

@@ -593,6 +593,7 @@ static const struct oort_store_ops map_store_ops = {
     .lock = map_lock,
     .unlock = map_unlock,
     .read = read_value,
+    .look = read_value,
     .write = write_value,
     .remove = remove_key,
     .set_expiry = set_expiry,

@@ -187,6 +187,9 @@ void oort_unlock(oort_session *session);
 /* OORT_OK, OORT_MISSING, OORT_COLD (then oort_session_cold says where), or an error.
  * An expired key is missing. */
 int32_t oort_read(oort_session *session, const oort_key *key, oort_value *out);
+/* The same but for the value's bytes: data may not be touched, and a large value stays on disk and
+ * unchecked. For all that a command can answer from the rest. */
+int32_t oort_look(oort_session *session, const oort_key *key, oort_value *out);
 /* Store the concatenation of parts (they may lie inside a value just read). expiry_ms 0: never;
  * in the past: the key is removed instead.  OORT_OK, OORT_COLD or an error. */
 int32_t oort_write(oort_session *session, const oort_key *key, const oort_bytes *parts,

@@ -131,6 +131,11 @@ int32_t oort_read(oort_session *session, const oort_key *key, oort_value *out)
     return session->store->ops->read(session, key, out);
 }
 
+int32_t oort_look(oort_session *session, const oort_key *key, oort_value *out)
+{
+    return session->store->ops->look(session, key, out);
+}
+
 int32_t oort_write(oort_session *session, const oort_key *key, const oort_bytes *parts,
                    uint32_t part_count, int64_t expiry_ms)
 {

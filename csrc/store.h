@@ -33,6 +33,7 @@ struct oort_store_ops {
     int32_t (*lock)(oort_session *session, const oort_key *keys, uint32_t count);
     void (*unlock)(oort_session *session);
     int32_t (*read)(oort_session *session, const oort_key *key, oort_value *out);
+    int32_t (*look)(oort_session *session, const oort_key *key, oort_value *out);
     int32_t (*write)(oort_session *session, const oort_key *key, const oort_bytes *parts,
                      uint32_t part_count, int64_t expiry_ms);
     int32_t (*remove)(oort_session *session, const oort_key *key);

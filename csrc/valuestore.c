@@ -199,14 +199,17 @@ static int32_t damaged_answer(struct value_session *session, const struct found 
                      "the record of this key is damaged; write it again or restore it");
 }
 
-/* May the whole record be touched, and is it whole? OORT_OK, OORT_COLD or OORT_ERR_DAMAGED. */
+/* May the record be touched, and is it whole? OORT_OK, OORT_COLD or OORT_ERR_DAMAGED.  Without its
+ * value, a large one is believed by its header, which has been read already. */
 static int32_t verify(struct value_session *session, struct segment *segment, uint64_t offset,
-                      const record_header *record)
+                      const record_header *record, bool with_value)
 {
     struct valuestore *store = session->store;
     uint64_t size = record_size(record->key_size, record->value_size);
     uint64_t location = segment_location(segment->slot, offset);
     uint32_t tick = atomic_load_explicit(&store->log.tick, memory_order_relaxed);
+    if (!with_value && record->value_size > LARGE_VALUE && tick != 0)
+        return OORT_OK;
     if (!segment_resident(segment, offset, size, tick)) {
         session->base.cold = (oort_cold){.location = location, .size = size};
         return OORT_COLD;
@@ -260,7 +263,8 @@ static void expire(struct value_session *session, const oort_key *key, struct fo
     (void)atomic_fetch_add_explicit(&store->expired_keys, 1, memory_order_relaxed);
 }
 
-static int32_t read_key(oort_session *base, const oort_key *key, oort_value *out)
+static int32_t read_record(oort_session *base, const oort_key *key, oort_value *out,
+                           bool with_value)
 {
     struct value_session *session = session_of(base);
     struct valuestore *store = session->store;
@@ -272,12 +276,18 @@ static int32_t read_key(oort_session *base, const oort_key *key, oort_value *out
         return result;
     if (at.damaged)
         return damaged_answer(session, &at);
-    result = verify(session, at.segment, at.offset, at.record);
+    result = verify(session, at.segment, at.offset, at.record, with_value);
     if (result == OORT_ERR_DAMAGED)
         return damaged_answer(session, &at);
     if (result != OORT_OK)
         return result;
     if (expired(at.record, base->now_us / 1000)) {
+        /* Believe the time only of a whole record. */
+        result = verify(session, at.segment, at.offset, at.record, true);
+        if (result == OORT_ERR_DAMAGED)
+            return damaged_answer(session, &at);
+        if (result != OORT_OK)
+            return result;
         expire(session, key, &at);
         return OORT_MISSING;
     }
@@ -292,7 +302,7 @@ static int32_t read_key(oort_session *base, const oort_key *key, oort_value *out
             return damaged_answer(session, &at);
         segment = vlog_segment(&store->log, location);
         offset = location_offset(location);
-        result = verify(session, segment, offset, record);
+        result = verify(session, segment, offset, record, with_value);
         if (result == OORT_ERR_DAMAGED) {
             at.segment = segment;
             at.offset = offset;
@@ -314,6 +324,16 @@ static int32_t read_key(oort_session *base, const oort_key *key, oort_value *out
         at.offset >= atomic_load_explicit(&at.segment->synced, memory_order_relaxed))
         session->read_unsynced = true;
     return OORT_OK;
+}
+
+static int32_t read_key(oort_session *base, const oort_key *key, oort_value *out)
+{
+    return read_record(base, key, out, true);
+}
+
+static int32_t look_key(oort_session *base, const oort_key *key, oort_value *out)
+{
+    return read_record(base, key, out, false);
 }
 
 static void pin(oort_session *base, oort_value *value)
@@ -521,7 +541,7 @@ static int32_t remove_key(oort_session *base, const oort_key *key)
         return result;
     if (!at.damaged && expired(at.record, base->now_us / 1000)) {
         /* Believe the time only of a whole record. */
-        result = verify(session, at.segment, at.offset, at.record);
+        result = verify(session, at.segment, at.offset, at.record, true);
         if (result == OORT_OK)
             expire(session, key, &at);
         if (result != OORT_ERR_DAMAGED)
@@ -569,7 +589,7 @@ static int32_t set_expiry(oort_session *base, const oort_key *key, int64_t expir
     struct valuestore *store = session->store;
     struct found at;
     oort_value value;
-    int32_t result = read_key(base, key, &value);
+    int32_t result = look_key(base, key, &value);
     if (result != OORT_OK)
         return result;
     result = check_write(session, 0);
@@ -657,6 +677,7 @@ const struct oort_store_ops valuestore_ops = {.name = "valuestore",
                                               .lock = lock_keys,
                                               .unlock = unlock_keys,
                                               .read = read_key,
+                                              .look = look_key,
                                               .write = write_key,
                                               .remove = remove_key,
                                               .set_expiry = set_expiry,

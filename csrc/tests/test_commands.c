@@ -68,6 +68,12 @@ static int32_t faulty_read(oort_session *session, const oort_key *key, oort_valu
     return fails(self) ? self->status : oort_read(self->inner, key, out);
 }
 
+static int32_t faulty_look(oort_session *session, const oort_key *key, oort_value *out)
+{
+    struct faulty_session *self = faulty(session);
+    return fails(self) ? self->status : oort_look(self->inner, key, out);
+}
+
 static int32_t faulty_write(oort_session *session, const oort_key *key, const oort_bytes *parts,
                             uint32_t part_count, int64_t expiry_ms)
 {
@@ -132,6 +138,7 @@ static const struct oort_store_ops faulty_ops = {
     .lock = faulty_lock,
     .unlock = faulty_unlock,
     .read = faulty_read,
+    .look = faulty_look,
     .write = faulty_write,
     .remove = faulty_remove,
     .set_expiry = faulty_set_expiry,

@@ -58,7 +58,7 @@ class Report:
     reassigned: int = 0  # replicas taken from nodes that are inactive, or had the partition twice
     moved: int = 0  # other replicas, moved for tiers or balance
     unassigned: int = 0  # replicas for which there is no node
-    together: int = 0  # partitions whose replicas could be further apart in tiers
+    together: int = 0  # partitions whose replicas could be further apart, or on nodes with capacity
     waiting: int = 0  # partitions in which nothing may move within the move wait
     points: int = 0
     shares: list[NodeShare] = field(default_factory=list)
@@ -286,9 +286,7 @@ class Rebalancer:
         if any(self._held[index] for index, path in enumerate(self._tree.path) if path):
             self._change(report)
         else:
-            self._rows[:] = fresh_rows(
-                self._tree, self._partitions, len(self._rows), self._random.shuffle
-            )
+            self._rows[:] = fresh_rows(self._tree, self._partitions, len(self._rows), self._random)
             self._held = count_held(self._nodes, self._rows)
         self._account(report)
         return report
@@ -413,9 +411,15 @@ class Rebalancer:
     # Tiers
 
     def _separate(self, report: Report) -> None:
-        """Move one replica of each partition whose replicas could be further apart."""
+        """Move one replica of each partition whose replicas could be further apart.
+
+        One on a node without capacity goes first, to whatever is best beside the others.
+        """
         tree = self._tree
-        if not tree.levels or not tree.replicas:
+        drained = any(
+            held and not usable for held, usable in zip(self._held, tree.usable, strict=True)
+        )
+        if not tree.replicas or not (tree.levels or drained):
             return
         scale = [max(1, target) for target in self._target]
 
@@ -423,26 +427,31 @@ class Rebalancer:
             return (self._target[node] - self._held[node]) / scale[node]
 
         ready = False
-        costs: dict[tuple[int, ...], bool] = {}
+        known: dict[tuple[int, ...], bool] = {}
         for partition, placed in enumerate(zip(*self._rows, strict=True)):
-            is_best = costs.get(placed)
+            is_best = known.get(placed)
             if is_best is None:
-                members = [node for node in placed if node >= 0]
-                is_best = tree.cost(members) <= tree.best_cost
-                costs[placed] = is_best
+                is_best = known[placed] = self._is_best([node for node in placed if node >= 0])
             if is_best:
                 continue
-            report.together += 1
-            if self._locked[partition]:
-                continue
-            if not ready:
-                self._need.set_all(urgency)
-                ready = True
-            while self._separate_one(partition, urgency) and not self._wait:
-                pass
-            report.together -= tree.cost(self._members(partition)) <= tree.best_cost
+            if not self._locked[partition]:
+                if not ready:
+                    self._need.set_all(urgency)
+                    ready = True
+                while self._separate_one(partition, urgency) and not self._wait:
+                    pass
+            report.together += not self._is_best(self._members(partition))
+
+    def _is_best(self, members: list[int]) -> bool:
+        """Are they as far apart as can be, and has each capacity, if there are enough that have?"""
+        tree = self._tree
+        having = sum(tree.usable[node] for node in members)
+        if having < len(members):
+            return having == tree.replicas
+        return tree.cost(members) <= tree.best_cost
 
     def _separate_one(self, partition: int, urgency: _Urgency) -> bool:
+        usable = self._tree.usable
         members = self._members(partition)
         ranked = []
         for replica, row in enumerate(self._rows):
@@ -450,11 +459,11 @@ class Rebalancer:
             if node >= 0:
                 others = [other for other in members if other != node]
                 cost = self._tree.marginal(node, others)
-                ranked.append((cost, -urgency(node), replica, node, others))
+                ranked.append((not usable[node], cost, -urgency(node), replica, node, others))
         ranked.sort(reverse=True)
-        for cost, _, replica, node, others in ranked:
+        for is_drained, cost, _, replica, node, others in ranked:
             found = self._need.best(others)
-            if found is not None and found[0] < cost:
+            if found is not None and (is_drained or found[0] < cost):
                 self._put(self._slot(replica, partition), found[1])
                 self._need.set(node, urgency(node))
                 self._need.set(found[1], urgency(found[1]))

@@ -14,8 +14,9 @@ rounded shares exactly always exists (rebalance.py, `fresh_rows`).
 from __future__ import annotations
 
 import math
+import random
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from .ring import Node
 
@@ -156,11 +157,17 @@ class TierTree:
             level = step if bottom < step < top else (bottom + top) / 2
         return level
 
-    def targets(self, partitions: int, shares: Sequence[float] | None = None) -> list[int]:
+    def targets(
+        self,
+        partitions: int,
+        shares: Sequence[float] | None = None,
+        chance: random.Random | None = None,
+    ) -> list[int]:
         """Whole numbers of replicas for every vertex: each share rounded down or up.
 
         They add up along the tree, and keep to the bounds.  `shares` are those of `partitions`
-        partitions; without them, the reachable ones.
+        partitions; without them, the reachable ones.  The largest fractions are rounded up, or,
+        with `chance`, any, the larger ones more often.
         """
         if shares is None:
             shares = [share * partitions for share in self.share]
@@ -177,7 +184,10 @@ class TierTree:
                 result[child] = whole
                 missing -= whole
                 if whole < self.high[child] * partitions:
-                    fractions.append((whole - shares[child], child))
+                    fraction = shares[child] - whole
+                    if chance is not None and fraction > 0:
+                        fraction = chance.random() ** (1 / fraction)
+                    fractions.append((-fraction, child))
             fractions.sort()
             for _, child in fractions[:missing]:
                 result[child] += 1
@@ -217,7 +227,7 @@ class TierTree:
 
 
 def fresh_rows(
-    tree: TierTree, partitions: int, replicas: int, shuffle: Callable[[list[int]], None]
+    tree: TierTree, partitions: int, replicas: int, chance: random.Random
 ) -> list[array[int]]:
     """An assignment from nothing: best separation everywhere, the targets held exactly.
 
@@ -226,8 +236,9 @@ def fresh_rows(
     node is longer than a piece, so none comes twice, and every vertex, being one stretch of
     the line, has its mean share in every partition, rounded down or up.
 
-    This is done for groups of partitions with the order of children shuffled anew, so that many
-    nodes share partitions with any given one and its loss is made up for by many.
+    This is done for groups of partitions, with the order of children and the rounding left to
+    chance, so that many nodes share partitions with any given one and its loss is made up for by
+    many.
     """
     rows = [array("i", [-1]) * partitions for _ in range(replicas)]
     used = tree.replicas
@@ -240,7 +251,7 @@ def fresh_rows(
     left = tree.targets(partitions)
     for group in range(groups):
         remaining = groups - group
-        targets = tree.targets(size, [count / remaining for count in left])
+        targets = tree.targets(size, [count / remaining for count in left], chance)
         left = [before - taken for before, taken in zip(left, targets, strict=True)]
         line: array[int] = array("i")
         stack = [ROOT]
@@ -250,7 +261,7 @@ def fresh_rows(
                 line.extend(array("i", [tree.node_of[vertex]]) * targets[vertex])
                 continue
             children = [child for child in tree.children[vertex] if targets[child]]
-            shuffle(children)
+            chance.shuffle(children)
             stack += children
         for replica in range(used):
             piece = line[replica * size : (replica + 1) * size]

@@ -427,12 +427,17 @@ class Rebalancer:
             return (self._target[node] - self._held[node]) / scale[node]
 
         ready = False
-        known: dict[tuple[int, ...], bool] = {}
+        widest = [
+            path[0] if usable else -1 for path, usable in zip(tree.path, tree.usable, strict=True)
+        ]
+        # No two in one of the widest tiers: what most rings come to, and quick to see.  With as
+        # many usable nodes as replicas, none is without a node by now.
+        apart = tree.replicas if len(self._rows) == tree.replicas else -1
         for partition, placed in enumerate(zip(*self._rows, strict=True)):
-            is_best = known.get(placed)
-            if is_best is None:
-                is_best = known[placed] = self._is_best([node for node in placed if node >= 0])
-            if is_best:
+            tiers = {widest[node] for node in placed}
+            if len(tiers) == apart and -1 not in tiers:
+                continue
+            if self._is_best([node for node in placed if node >= 0]):
                 continue
             if not self._locked[partition]:
                 if not ready:
@@ -473,7 +478,7 @@ class Rebalancer:
     # Balance
 
     def _slots_by_node(self) -> list[array[int]]:
-        slots: list[array[int]] = [array("q") for _ in self._nodes]
+        slots: list[array[int]] = [array("I") for _ in self._nodes]
         adders = [numbers.append for numbers in slots]
         slot = 0
         for row in self._rows:

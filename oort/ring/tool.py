@@ -522,6 +522,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    if not (sys.argv[1:] if argv is None else argv):
+        print(HELP, end="", file=sys.stderr)
+        return 2
     try:
         run(build_parser().parse_args(argv))
         sys.stdout.flush()

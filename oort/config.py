@@ -193,7 +193,7 @@ class Settings:
         "CompactionThreshold",
         "integer(min=1, max=99)",
         "50",
-        "Percentage of dead bytes above which a segment is compacted.",
+        "Percentage of the log that may be dead; above it the deadest segments are compacted.",
     )
     compaction_rate: int = _store_setting(
         "CompactionRate",

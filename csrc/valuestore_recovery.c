@@ -321,6 +321,9 @@ static int32_t rebuild(struct recovery *work)
             report_scan(store, segment, &damage);
             result = rebuild_from_toc(work, segment, toc);
             (void)munmap((void *)(uintptr_t)toc, mapped);
+            /* Compaction unlinks the table of contents before the log.  Died in between, a replay
+             * takes the segment for one that was being written: its old values must stay dead. */
+            (void)atomic_fetch_or(&store->checkpoint->segment_flags[slot], SEGMENT_APPLIED);
         } else {
             segment_damage damage;
             result = segment_scan(segment, SEGMENT_HEADER_BYTES, segment->capacity, false,

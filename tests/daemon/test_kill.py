@@ -21,6 +21,11 @@ ENVIRONMENT = {
 }
 LARGE = 400_000  # beyond a segment
 
+# kill: the index is as the process left it.  wipe, index: the nonce or the index is gone as well.
+# tables: some tables of contents are gone, as when it dies while compaction removes a segment.
+# term: a clean stop.
+ENDINGS = ("kill", "wipe", "tables", "index", "tables", "kill", "wipe", "term")
+
 
 def set_flag(daemon: Oortd, name: str, value: str) -> None:
     daemon.flags[daemon.flags.index(name) + 1] = value
@@ -42,7 +47,7 @@ def run_rounds(directory: Path, seed: int, rounds: int, plan: list[tuple[str, st
             # A second after the start compaction begins: some rounds die in it.
             time.sleep(draw.uniform(1.0, 1.5) if number % 4 == 2 else draw.uniform(0.02, 0.4))
             compactions += daemon.client().info("persistence")["oort_compactions"]
-            ending = ("kill", "kill", "wipe", "index", "kill", "wipe", "kill", "term")[number % 8]
+            ending = ENDINGS[number % len(ENDINGS)]
             if ending == "term":
                 assert daemon.stop(signal.SIGTERM) == 0
             else:
@@ -54,12 +59,16 @@ def run_rounds(directory: Path, seed: int, rounds: int, plan: list[tuple[str, st
                     nonce.unlink()
             elif ending == "index":
                 (daemon.data_dir / "index").unlink()
+            elif ending == "tables":
+                tables = sorted(daemon.data_dir.glob("*.toc"))
+                for table in draw.sample(tables, min(len(tables), 20)):
+                    table.unlink()
             workers, fsync = plan[number % len(plan)]
             set_flag(daemon, "--workers", workers)
             set_flag(daemon, "--fsync", fsync)
             daemon.start()
             info = daemon.client().info("persistence")
-            due = {"kill": "replayed", "term": "clean"}.get(ending, "rebuilt")
+            due = {"wipe": "rebuilt", "index": "rebuilt", "term": "clean"}.get(ending, "replayed")
             assert info["oort_recovery"] == due
             assert (info["oort_damaged_records"], info["oort_damaged_bytes"]) == (0, 0)
             recoveries.add(due)

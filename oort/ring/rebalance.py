@@ -26,7 +26,7 @@ from .shares import ROOT, TierTree, fresh_rows
 _Urgency = Callable[[int], float]
 
 LONG_AGO = 65535  # minutes: a last move that far back, or further, or none
-_CHAIN_CHECKS = 2_000_000  # work spent on chains, at most: about two seconds
+_CHAIN_CHECKS = 400_000  # work spent on chains, at most: about a second
 
 
 @dataclass(frozen=True, slots=True)
@@ -589,8 +589,12 @@ class Rebalancer:
                 self._checks -= len(unseen)
                 if self._checks <= 0:
                     return False
+                fits: dict[int, bool] = {}  # nodes side by side in one tier cost the same
                 for taker in [n for n in unseen if n not in others]:
-                    if tree.marginal(taker, others) > cost:
+                    tier = tree.parent[tree.path[taker][-1]]
+                    if tier not in fits:
+                        fits[tier] = tree.marginal(taker, others) <= cost
+                    if not fits[tier]:
                         continue
                     came[taker] = (giver, slot)
                     unseen.discard(taker)

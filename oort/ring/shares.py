@@ -211,19 +211,25 @@ class TierTree:
 
     def cost(self, members: Sequence[int]) -> tuple[int, ...]:
         """Pairs of these nodes in a common tier, by level from the widest."""
-        result = []
-        for level in range(self.levels):
-            tiers = [self.path[node][level] for node in members]
-            result.append(sum(tiers.count(tier) - 1 for tier in tiers) // 2)
+        result = [0] * self.levels
+        for position, node in enumerate(members):
+            self._count(result, node, members[:position])
         return tuple(result)
 
     def marginal(self, node: int, others: Sequence[int]) -> tuple[int, ...]:
         """By how much `node` raises the cost of `others`."""
-        path = self.path[node]
-        paths = [self.path[other] for other in others]
-        return tuple(
-            sum(other[level] == path[level] for other in paths) for level in range(self.levels)
-        )
+        result = [0] * self.levels
+        self._count(result, node, others)
+        return tuple(result)
+
+    def _count(self, result: list[int], node: int, others: Sequence[int]) -> None:
+        path, levels = self.path[node], range(self.levels)
+        for other in others:
+            beside = self.path[other]
+            for level in levels:
+                if beside[level] != path[level]:
+                    break  # nor do they share a narrower one
+                result[level] += 1
 
 
 def fresh_rows(

@@ -76,7 +76,8 @@ static struct digest parse(const uint8_t *stream, size_t size, const uint8_t *cu
             begin += parser.consumed;
         }
         require(digest.result == RESP_ERROR || digest.result == RESP_PARTIAL);
-        require(parser.argv_capacity <= 16 + 2 * (held + 1));
+        /* The capacity an earlier request needed stays. */
+        require(parser.argv_capacity <= 16 + 2 * (fed + 1));
         memmove(buffer, buffer + begin, held - begin);
         held -= begin;
     }

@@ -47,6 +47,7 @@ def test_the_clock_steps(tmp_path: Path) -> None:
     writers = [
         Writer(n, seed, database=max(0, n - 1), large=400_000, volatile=False) for n in range(4)
     ]
+    pids: list[int] = []
     daemon.start()
     try:
         for number, offsets in enumerate(
@@ -60,6 +61,7 @@ def test_the_clock_steps(tmp_path: Path) -> None:
                 shown = daemon.client().time()[0]
                 assert abs(shown - time.time() - seconds) < HOUR / 2
             time.sleep(0.7)
+            pids.append(daemon.pid)
             daemon.kill()
             for writer in writers:
                 writer.join()
@@ -71,6 +73,11 @@ def test_the_clock_steps(tmp_path: Path) -> None:
             for writer in writers:
                 writer.check(daemon)
     finally:
+        pids.append(daemon.pid)
         daemon.end()
         for writer in writers:
             writer.join()
+        # Killed, it could not tidy up.
+        for pid in pids:
+            for name in (f"faketime_shm_{pid}", f"sem.faketime_sem_{pid}"):
+                Path("/dev/shm", name).unlink(missing_ok=True)

@@ -11,8 +11,14 @@ SYSTEM_PACKAGES := redis-server redis-tools clang libclang-rt-14-dev faketime ip
 SANITIZED := $(CURDIR)/build/sanitized
 DESTDIR ?=
 PREFIX ?= /usr
-# Warnings are errors here, not in a user's build.
-export OORT_CFLAGS ?= -Werror
+# Where `make run` serves and keeps its data.
+LISTEN ?= 127.0.0.1:6139
+DATA ?= ./var
+# Warnings are errors here, not in a user's build.  For the compiler only: what oortd finds in its
+# environment with OORT_ in front must be a setting.
+OORT_CFLAGS ?= -Werror
+unexport OORT_CFLAGS OORT_LDFLAGS
+COMPILE := OORT_CFLAGS='$(OORT_CFLAGS)' OORT_LDFLAGS='$(OORT_LDFLAGS)'
 
 NATIVE_SOURCES := $(wildcard csrc/*.c csrc/*.h csrc/*.def csrc/third_party/*.h) \
     oort/native_build.py setup.py
@@ -43,18 +49,19 @@ $(VENV)/.checked:
 $(VENV)/.tools: $(VENV)/.checked pyproject.toml
 	$(BIN)/python -m pip install -q --disable-pip-version-check 'setuptools==84.2.1' 'cffi==2.1.1'
 	@rm -f $(VENV)/.native
-	$(BIN)/python -m pip install -q --disable-pip-version-check --no-build-isolation -e '.[dev]'
+	$(COMPILE) $(BIN)/python -m pip install -q --disable-pip-version-check --no-build-isolation \
+	    -e '.[dev]'
 	@touch $@
 
 # pip has compiled the library already when .tools is new; then this finds nothing to do.
 $(VENV)/.native: $(VENV)/.tools $(NATIVE_SOURCES)
-	@$(BIN)/python setup.py -q build_ext --inplace
+	@$(COMPILE) $(BIN)/python setup.py -q build_ext --inplace
 	@touch $@
 
 # ---- using it ---------------------------------------------------------------
 
 run: build
-	$(BIN)/oortd --standalone --listen 127.0.0.1:6139 --data-dir ./var
+	$(BIN)/oortd --standalone --listen $(LISTEN) --data-dir $(DATA)
 
 # Needs pip only.  Tests that need more are marked `system` and run in test-system.
 test: build

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
 import subprocess
+import time
 from pathlib import Path
 
-from tests.conftest import RawClient, until
+from tests.conftest import RawClient
 
 ROOT = Path(__file__).parent.parent
 
@@ -25,14 +27,17 @@ def test_make_run_serves_and_keeps_what_it_stored(tmp_path: Path) -> None:
                 command, cwd=ROOT, env=env, stdout=output, stderr=output, start_new_session=True
             )
         try:
-            until(lambda log=log, process=process: b"ready on " in log.read_bytes()  # type: ignore[misc]
-                  or process.poll() is not None)  # fmt: skip
-            found = re.search(r"ready on 127\.0\.0\.1:(\d+),", log.read_text())
-            assert found, log.read_text()
+            found = None
+            give_up = time.monotonic() + 300  # it may have to build first; never wait for ever
+            while found is None:
+                assert process.poll() is None and time.monotonic() < give_up, log.read_text()
+                found = re.search(r"ready on 127\.0\.0\.1:(\d+),", log.read_text())
+                time.sleep(0.01)
             with RawClient(("127.0.0.1", int(found[1]))) as raw:
                 if write:
                     assert raw.call("SET", "greeting", "hello") == b"+OK\r\n"
                 assert raw.call("GET", "greeting") == b"$5\r\nhello\r\n"
         finally:
-            os.killpg(process.pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
             process.wait()

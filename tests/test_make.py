@@ -30,7 +30,8 @@ def test_make_run_serves_and_keeps_what_it_stored(tmp_path: Path) -> None:
             found = None
             give_up = time.monotonic() + 300  # it may have to build first; never wait for ever
             while found is None:
-                assert process.poll() is None and time.monotonic() < give_up, log.read_text()
+                assert process.poll() is None, log.read_text()
+                assert time.monotonic() < give_up, log.read_text()
                 found = re.search(r"ready on 127\.0\.0\.1:(\d+),", log.read_text())
                 time.sleep(0.01)
             with RawClient(("127.0.0.1", int(found[1]))) as raw:

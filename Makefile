@@ -1,5 +1,5 @@
 # What scripts and people rely on: build, run, test, test-system, test-sanitized, soak, lint, bench,
-# install, clean.
+# stubs, install, clean.
 #
 # Everything lives in .venv/; only what the apt line below names must be there before.
 
@@ -23,7 +23,7 @@ COMPILE := OORT_CFLAGS='$(OORT_CFLAGS)' OORT_LDFLAGS='$(OORT_LDFLAGS)'
 NATIVE_SOURCES := $(wildcard csrc/*.c csrc/*.h csrc/*.def csrc/third_party/*.h) \
     oort/native_build.py setup.py
 
-.PHONY: build run test test-system test-sanitized soak lint bench install clean
+.PHONY: build run test test-system test-sanitized soak lint bench stubs install clean
 .DEFAULT_GOAL := build
 
 build: $(VENV)/.native
@@ -104,6 +104,20 @@ lint: build
 
 bench: build
 	$(BIN)/python bench/run.py $(if $(TARGET),--target $(TARGET))
+
+# The Python modules of the .proto files, which are checked in.  Made by the grpcio-tools of the
+# oldest gRPC that is supported: what a newer one makes does not run there.  STUBS: where to.
+STUBS ?= .
+stubs: build/stubs/.ready
+	@mkdir -p $(STUBS)
+	build/stubs/bin/python -m grpc_tools.protoc -I. --python_out=$(STUBS) --pyi_out=$(STUBS) \
+	    --grpc_python_out=$(STUBS) $(wildcard oort/*/*.proto)
+
+build/stubs/.ready:
+	@$(PYTHON) -m venv build/stubs
+	build/stubs/bin/python -m pip install -q --disable-pip-version-check --only-binary :all: \
+	    'grpcio-tools==1.51.1' 'protobuf==4.21.12' 'grpcio==1.51.1' 'setuptools==65.5.0'
+	@touch $@
 
 # For packagers: into $(DESTDIR)$(PREFIX), with the Python that is named.
 install:

@@ -1,0 +1,1 @@
+"""The syndicate: the server that keeps rings (synd), how nodes find and join it, its command line."""

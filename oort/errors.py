@@ -97,3 +97,23 @@ class RingError(OortError):
 
 class RingFormatError(RingError):
     """Not a ring or builder file, or a damaged one."""
+
+
+class StateError(OortError):
+    """What a syndicate keeps cannot be read or written; the text says where, why and what to do."""
+
+
+class StateConflict(StateError):  # noqa: N818 - it is what happened, not a fault
+    """The stored version is not the expected one: somebody else made a change first."""
+
+
+class StateLockedError(StateError):
+    """Another synd uses the same directory."""
+
+
+class StateNotLeaderError(StateError):
+    """Only the leader can make this change, and it is another synd, or nobody yet."""
+
+
+class StateUnavailableError(StateError):
+    """Nothing answered in time; a change may or may not have been made."""

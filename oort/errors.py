@@ -117,3 +117,7 @@ class StateNotLeaderError(StateError):
 
 class StateUnavailableError(StateError):
     """Nothing answered in time; a change may or may not have been made."""
+
+
+class TLSError(OortError):
+    """A key, a certificate, a token or a connection's trust is not as it must be."""

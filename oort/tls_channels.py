@@ -1,8 +1,8 @@
-"""Connections: credentials for gRPC, contexts for other sockets, and a server's certificate unseen.
+"""Connections: credentials for gRPC, contexts for other sockets, a server's certificate unseen.
 
-Everything verifies, and wants both sides to show a certificate, unless told otherwise.  Contexts have
-no Python callbacks, which cffi can only make in memory that is writable and executable, so the name
-of a server is compared after the handshake: verify_peer().
+Everything verifies, and wants both sides to show a certificate, unless told otherwise.  Contexts
+have no Python callbacks, which cffi can only make in memory that is writable and executable, so the
+name of a server is compared after the handshake: verify_peer().
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def server_credentials(identity: Identity, mutual: bool = True) -> grpc.ServerCr
 
 
 def channel_credentials(roots: bytes, identity: Identity | None = None) -> grpc.ChannelCredentials:
-    """For a client: verifies the server by `roots` (its own roots are not asked), shows `identity`."""
+    """For a client: verifies the server by `roots` alone, and shows `identity`."""
     certificates.read_certificates(roots)
     if identity is None:
         return grpc.ssl_channel_credentials(root_certificates=roots)

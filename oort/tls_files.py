@@ -1,9 +1,10 @@
 """An identity in three files: certificate, private key, certificates of the authorities.
 
-A file is replaced at once and durably, or not at all.  A private key is never readable by everybody,
-not for an instant, and its file keeps the mode and the owner it has.  The three cannot be replaced in
-one step: a new certificate lies beside the old one (`.next`) before the new key is there, and whoever
-loads takes the one that goes with the key.  So a kill at any moment leaves a pair that works.
+A file is replaced at once and durably, or not at all.  A private key is never readable by
+everybody, not for an instant, and its file keeps the mode and the group it has.  The three cannot be
+replaced in one step: a new certificate lies beside the old one (`.next`) before the new key is
+there, and whoever loads takes the one that goes with the key.  So a kill at any moment leaves a pair
+that works.
 """
 
 from __future__ import annotations

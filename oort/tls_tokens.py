@@ -69,7 +69,7 @@ def granted(subject: str) -> tuple[str, str]:
 
 
 def make_token(authority: CertificateAuthority, role: str, token_id: str, seconds: float) -> str:
-    """A token for `role` (node or operator), valid for so long; the id is the caller's, and unique."""
+    """A token for `role` (node or operator); its id is the caller's, and unique."""
     subject = f"{role}/{token_id}"
     granted(subject)
     if not 1 <= seconds <= MAX_SECONDS:

@@ -288,11 +288,13 @@ def _certificate(
     serves: bool = True,
     authority: bool = False,
 ) -> x509.Certificate:
-    lifetime = datetime.timedelta(seconds=round(days * 86400))
-    if not lifetime:
-        raise TLSError("a certificate must be valid for some time")
     now = datetime.datetime.now(datetime.UTC).replace(microsecond=0)
-    end = now + lifetime
+    try:
+        end = now + datetime.timedelta(seconds=round(days * 86400))
+    except OverflowError:
+        raise TLSError(f"{days:g} days: no certificate is valid for so long") from None
+    if end <= now:
+        raise TLSError("a certificate must be valid for some time")
     if issuer is not None:
         end = min(end, _utc(issuer, "not_valid_after"))
         if end <= now:

@@ -1,10 +1,10 @@
 """An identity in three files: certificate, private key, certificates of the authorities.
 
 A file is replaced at once and durably, or not at all.  A private key is never readable by
-everybody, not for an instant, and its file keeps the mode and the group it has.  The three cannot be
-replaced in one step: a new certificate lies beside the old one (`.next`) before the new key is
-there, and whoever loads takes the one that goes with the key.  So a kill at any moment leaves a pair
-that works.
+everybody, not for an instant, and its file keeps the mode and the owner it has.  Key and
+certificate cannot be replaced in one step: a new certificate lies beside the old one (`.next`)
+before the new key is there, and whoever loads takes the one that goes with the key.  So a kill at
+any moment leaves a pair that works.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from .tls_certificates import MAX_PEM_BYTES, Identity, belong, read_certificates
 
 PRIVATE = 0o600
 PUBLIC = 0o644
-_EVERYBODY = stat.S_IRWXO
+_READABLE = 0o664
+_NOT_BY_ALL = 0o660
 
 
 def load_identity(
@@ -31,9 +32,9 @@ def load_identity(
 
     Raises TLSError, with the file in it, for what is missing, unreadable, or does not go together.
     """
-    key = _read(key_file)
+    key = read(key_file)
     certificate = _certificate_of(key, Path(cert_file), Path(key_file))
-    roots = _read(ca_file) if ca_file is not None else b""
+    roots = read(ca_file) if ca_file is not None else b""
     if ca_file is not None:
         try:
             read_certificates(roots)
@@ -45,7 +46,7 @@ def load_identity(
 def _certificate_of(key: bytes, cert_file: Path, key_file: Path) -> bytes:
     """The certificate, or the one that was about to replace it: whichever the key is of."""
     try:
-        certificate = _read(cert_file)
+        certificate = read(cert_file)
         fits = belong(certificate, key)
     except TLSError as error:
         wrong = error
@@ -55,7 +56,7 @@ def _certificate_of(key: bytes, cert_file: Path, key_file: Path) -> bytes:
         wrong = TLSError(f"{key_file} is not the private key of {cert_file}")
     follower = _next(cert_file)
     if follower.exists():
-        certificate = _read(follower)
+        certificate = read(follower)
         if belong(certificate, key):
             return certificate
     raise wrong
@@ -96,7 +97,7 @@ def write_key(path: Path | str, key: bytes, *, group: int | None = None) -> None
     path = Path(path)
     mode = PRIVATE if group is None else 0o640
     try:
-        temporary = _temporary(path, key, mode, group=group)
+        temporary = _temporary(path, key, mode, (-1, -1 if group is None else group))
         try:
             os.link(temporary, path)  # unlike a rename, never over a file
         finally:
@@ -122,7 +123,8 @@ def _unwritable(error: OSError, path: Path) -> TLSError:
     return TLSError(f"cannot write {error.filename or path}: {error.strerror}")
 
 
-def _read(path: Path | str) -> bytes:
+def read(path: Path | str) -> bytes:
+    """A file of keys or certificates; TLSError if it cannot be read or is too large for that."""
     try:
         with open(path, "rb") as file:
             data = file.read(MAX_PEM_BYTES + 1)
@@ -133,14 +135,13 @@ def _read(path: Path | str) -> bytes:
     return data
 
 
-def _temporary(path: Path, data: bytes, mode: int, *, group: int | None = None) -> Path:
+def _temporary(path: Path, data: bytes, mode: int, owner: tuple[int, int] = (-1, -1)) -> Path:
     """A durable file beside `path`; it has data only after it has its owner and its mode."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, PRIVATE)
     try:
         with open(descriptor, "wb") as file:
-            if group is not None:
-                os.fchown(descriptor, -1, group)
+            os.fchown(descriptor, *owner)
             os.fchmod(descriptor, mode)
             file.write(data)
             file.flush()
@@ -153,14 +154,15 @@ def _temporary(path: Path, data: bytes, mode: int, *, group: int | None = None) 
 
 
 def _replace(path: Path, data: bytes, mode: int, *, keep_mode: bool = False) -> None:
-    group = None
-    if keep_mode:
-        with contextlib.suppress(FileNotFoundError):
-            there = path.stat()
-            group = there.st_gid
-            mode = stat.S_IMODE(there.st_mode) & (0o666 if mode == PUBLIC else ~_EVERYBODY & 0o666)
-            mode |= PRIVATE
-    temporary = _temporary(path, data, mode, group=group)
+    owner = (-1, -1)
+    if keep_mode and path.exists():
+        there = path.stat()
+        mode = (
+            stat.S_IMODE(there.st_mode) & (_READABLE if mode == PUBLIC else _NOT_BY_ALL) | PRIVATE
+        )
+        # Only root can give a file away; whoever else may replace it becomes its owner.
+        owner = (there.st_uid if os.geteuid() == 0 else -1, there.st_gid)
+    temporary = _temporary(path, data, mode, owner)
     try:
         temporary.replace(path)
     except BaseException:

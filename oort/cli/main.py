@@ -1,5 +1,7 @@
 """oort-cli: one command from the command line, many from standard input, or a prompt.
 
+`oort-cli keys` without a pattern is for this machine, not for a server (keys.py).
+
 Exit status: 0; 1 when a reply was an error or the server could not be reached;
 2 for a wrong command line.
 """
@@ -180,11 +182,20 @@ def from_stdin(options: argparse.Namespace) -> int:
     return 0 if good else 1
 
 
+def is_keys(command: list[str]) -> bool:
+    """Whether this is `oort-cli keys`, and not the server's KEYS PATTERN."""
+    return command[0] == "keys" and all(argument.startswith("--") for argument in command[1:2])
+
+
 def main(argv: list[str] | None = None) -> int:
     options = build_parser().parse_args(argv)
     try:
         if options.command:
             arguments = [os.fsencode(argument) for argument in options.command]
+            if is_keys(options.command):
+                from . import keys  # loads the cryptography that the other commands do without
+
+                return keys.main(options.command[1:])
             if options.stdin_last:
                 arguments.append(sys.stdin.buffer.read())
             with connect(options) as connection:

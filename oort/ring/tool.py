@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from oort.cli.table import plain, table
 from oort.errors import OortError, RingError, RingFormatError
 
 from . import files
@@ -202,26 +203,6 @@ def _select(nodes: Sequence[Node], filters: Sequence[str]) -> list[Node]:
 # Output
 
 
-def _table(header: Sequence[str], lines: Sequence[Sequence[str]], right: str) -> str:
-    """Columns; those named in `right` are aligned to the right."""
-    every = [header, *lines]
-    widths = [max(len(line[column]) for line in every) for column in range(len(header))]
-    return "\n".join(
-        "  ".join(
-            cell.rjust(width) if name in right.split() else cell.ljust(width)
-            for cell, width, name in zip(line, widths, header, strict=True)
-        ).rstrip()
-        for line in every
-    )
-
-
-def _plain(text: str) -> str:
-    """On one line, and without anything a terminal would obey."""
-    if text.isprintable():
-        return text or "-"
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
-
-
 def as_json(what: Ring | Builder) -> dict[str, Any]:
     """Ids and the version are decimal strings: not every program reads 64-bit numbers."""
     ids: list[str | None] = [str(node.id) for node in what.nodes]
@@ -292,13 +273,14 @@ def _nodes_table(nodes: Sequence[Node], shares: dict[int, Any], rows: list[array
                 "-" if share is None else f"{share.reachable:.1f}",
                 str(held),
                 "-" if share is None else f"{share.deviation:+.2f} %",
-                _plain(",".join(node.tiers)),
-                _plain(",".join(node.addresses)),
-                _plain(node.meta),
+                plain(",".join(node.tiers)),
+                plain(",".join(node.addresses)),
+                plain(node.meta),
             )
         )
     header = ("id", "active", "capacity", "wanted", "reachable", "held", "off", "tiers")
-    return _table((*header, "addresses", "meta"), lines, "id capacity wanted reachable held off")
+    right = ("id", "capacity", "wanted", "reachable", "held", "off")
+    return table((*header, "addresses", "meta"), lines, right)
 
 
 def _report(report: Report) -> str:
@@ -428,7 +410,7 @@ def _partition(what: Ring | Builder, arguments: Sequence[str]) -> None:
     if len(arguments) != 1:
         raise RingError("which partition? give one number")
     for node in ring.replicas(_whole("partition", arguments[0])):
-        print(node.id, _plain(",".join(node.tiers)), _plain(",".join(node.addresses)))
+        print(node.id, plain(",".join(node.tiers)), plain(",".join(node.addresses)))
 
 
 def _node(what: Ring | Builder, path: Path, arguments: Sequence[str]) -> None:

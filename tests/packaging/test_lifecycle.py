@@ -1,0 +1,169 @@
+"""Install, upgrade, remove, purge: what was acknowledged, and what was configured, stays."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.packaging.conftest import EARLIER, Built
+from tests.packaging.container import SHARED, Container
+
+pytestmark = pytest.mark.packages
+
+OORTD = "oortd.service"
+CLIENTS = 4
+# Outside of these nothing of oortd may be left by a purge: apt's and dpkg's own books, and logs.
+BOOKS = ("/var/lib/apt", "/var/cache/apt", "/var/lib/dpkg", "/var/log", "/srv", "/proc", "/sys")
+
+
+def _installed_version(machine: Container) -> str:
+    return machine.run("dpkg-query", "-W", "-f", "${db:Status-Abbrev} ${Version}", "oortd")
+
+
+def test_installation(container: Container, record: Callable[[str, str], None]) -> None:
+    begin = time.monotonic()
+    printed = container.install()
+    record("apt install with its dependencies, s", f"{time.monotonic() - begin:.1f}")
+    assert container.redis("ping") == "PONG"
+    assert "warning" not in printed.lower(), printed
+    assert "no TLS key" not in printed
+    size = container.shell("du -sk /usr/lib/oort | cut -f1").strip()
+    record("/usr/lib/oort with bytecode, KiB", size)
+
+
+def test_an_upgrade_under_load_loses_nothing_acknowledged(
+    container: Container,
+    built: Built,
+    tmp_path: Path,
+    record: Callable[[str, str], None],
+) -> None:
+    container.install(f"oortd={EARLIER}-1")
+    container.until(f"systemctl is-active {OORTD}")
+    changed = container.run("cat", "/etc/default/oortd") + "\nOORT_MAX_CLIENTS=4321\n"
+    container.write("/etc/default/oortd", changed)
+    keys = container.run("sha256sum", "/etc/oort/server.key")
+    before = container.unit(OORTD, "MainPID")
+    stop = tmp_path / "stop"
+    load = Path(__file__).with_name("acknowledged.py")
+    with subprocess.Popen(
+        container.in_network(sys.executable, str(load), "6139", str(CLIENTS), str(stop)),
+        stdout=subprocess.PIPE,
+    ) as writer:
+        try:
+            container.until("redis=$(oort-cli dbsize) && [ $redis -ge 100 ]")
+            upgraded = container.run(
+                "apt-get", "install", "-qy", "-o", "Dpkg::Options::=--force-confold", "oortd"
+            )
+            container.until(f"systemctl is-active {OORTD}")
+            assert container.unit(OORTD, "MainPID") != before
+            sofar = int(container.redis("incr", "after the upgrade"))
+            time.sleep(1)  # some more load on the new one
+        finally:
+            stop.touch()
+        assert writer.stdout is not None
+        told = json.loads(writer.stdout.read())
+    assert sofar == 1
+    assert told["wrong"] == []
+    assert told["acknowledged"] > 1000
+    record(
+        "upgrade under load",
+        f"{told['acknowledged']} writes acknowledged, none lost,"
+        f" {told['reconnections'] / CLIENTS:.0f} attempts to reconnect a client",
+    )
+    assert EARLIER not in _installed_version(container)
+    assert "Setting up oortd" in upgraded
+    # The shipped file is another one in the new version: the administrator's stays.
+    assert container.run("cat", "/etc/default/oortd") == changed
+    assert container.redis("config", "get", "maxclients").split() == ["maxclients", "4321"]
+    assert container.run("sha256sum", "/etc/oort/server.key") == keys
+
+
+def test_what_the_administrator_stopped_stays_stopped(container: Container) -> None:
+    container.install(f"oortd={EARLIER}-1")
+    container.shell(f"systemctl disable --now {OORTD}")
+    container.install()
+    assert container.unit(OORTD, "ActiveState") == "inactive"
+    assert container.run("systemctl", "is-enabled", OORTD, check=False).strip() == "disabled"
+
+
+def test_remove_keeps_data_configuration_and_keys(container: Container) -> None:
+    container.install()
+    container.redis("set", "kept", "over a removal")
+    keys = container.run("sha256sum", "/etc/oort/server.key")
+    container.run("apt-get", "remove", "-qy", "oortd")
+    assert container.unit(OORTD, "LoadState") == "not-found"
+    assert not container.succeeds("test", "-e", "/usr/lib/oort")
+    assert container.succeeds("test", "-e", "/etc/default/oortd")
+    container.install()
+    container.until(f"systemctl is-active {OORTD}")
+    assert container.redis("get", "kept") == "over a removal"
+    assert container.run("sha256sum", "/etc/oort/server.key") == keys
+
+
+def test_purge_leaves_nothing_but_the_user(container: Container) -> None:
+    container.install()
+    container.redis("set", "gone", "with the purge")
+    container.run("touch", "/var/cache/oort/oortd-config.cache")
+    container.run("apt-get", "purge", "-qy", "oortd")
+    prune = " -o ".join(f"-path {book}" for book in BOOKS)
+    left = container.shell(
+        f"find / \\( {prune} \\) -prune -o \\( -iname '*oort*' -o -name 'synd*' -o -user oort"
+        " -o -group oort \\) -print"
+    )
+    # The repository's own entry is the test's.
+    assert left.split() == ["/etc/apt/sources.list.d/oort.list"]
+    assert container.run("getent", "passwd", "oort").startswith("oort:")
+    assert "oortd" not in container.run("dpkg-query", "-W", "-f", "${Package}\n")
+    assert container.unit(OORTD, "LoadState") == "not-found"
+
+
+def test_purge_empties_a_mount_point(container: Container) -> None:
+    container.shell("mkdir /var/lib/oort && mount -t tmpfs tmpfs /var/lib/oort")
+    container.install()
+    container.redis("set", "gone", "with the purge")
+    assert container.shell("ls /var/lib/oort").strip()
+    container.run("apt-get", "purge", "-qy", "oortd")
+    assert container.succeeds("mountpoint", "/var/lib/oort")
+    assert container.shell("ls -A /var/lib/oort") == ""
+
+
+def test_where_services_must_not_start_it_does_not(container: Container) -> None:
+    container.write("/usr/sbin/policy-rc.d", "#!/bin/sh\nexit 101\n")
+    container.run("chmod", "755", "/usr/sbin/policy-rc.d")
+    container.install()
+    assert container.unit(OORTD, "ActiveState") == "inactive"
+    assert container.run("systemctl", "is-enabled", OORTD).strip() == "enabled"
+    container.run("apt-get", "purge", "-qy", "oortd")
+
+
+def test_rpm_installs_verifies_and_erases(container: Container, built: Built) -> None:
+    """With rpm's own tools, on Debian's dependencies (by their Debian names: --nodeps)."""
+    container.install()  # for the dependencies
+    container.run("apt-get", "purge", "-qy", "oortd")
+    container.run("apt-get", "install", "-qy", "--no-install-recommends", "rpm")
+    package = f"{SHARED}/packages/{built.rpm.name}"
+    container.run("rpm", "--install", "--nodeps", package)
+    assert container.run("rpm", "--verify", "--nodeps", "oortd") == ""
+    container.run("systemctl", "start", OORTD)
+    assert container.redis("set", "kept", "over an erasure") == "OK"
+    # The daemon has run and changed nothing of the package's.
+    assert container.run("rpm", "--verify", "--nodeps", "oortd") == ""
+    assert container.run("stat", "-c", "%a %U:%G", "/etc/oort/server.key").split() == [
+        "640",
+        "root:oort",
+    ]
+    before = container.unit(OORTD, "MainPID")
+    container.run("rpm", "--upgrade", "--nodeps", "--replacepkgs", package)
+    container.until(f"systemctl is-active {OORTD}")
+    assert container.unit(OORTD, "MainPID") != before
+    assert container.redis("get", "kept") == "over an erasure"
+    container.run("rpm", "--erase", "--nodeps", "oortd")
+    assert container.unit(OORTD, "LoadState") == "not-found"
+    assert not container.succeeds("test", "-e", "/usr/lib/oort")
+    assert container.succeeds("test", "-e", "/var/lib/oort/index")

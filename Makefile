@@ -1,5 +1,5 @@
 # What scripts and people rely on: build, run, test, test-system, test-sanitized, soak, lint, bench,
-# stubs, install, clean.
+# stubs, install, clean; deb, rpm, repo, test-packages (packaging/packages.mk).
 #
 # Everything lives in .venv/; only what the apt line below names must be there before.
 
@@ -91,7 +91,7 @@ test-sanitized: build
 	    ASAN_OPTIONS="detect_leaks=0:quarantine_size_mb=32" UBSAN_OPTIONS=print_stacktrace=1 \
 	    PYTHONPATH="$(SANITIZED)/lib" PYTHONSAFEPATH=1 \
 	    $(BIN)/python -m pytest -q -o pythonpath="$(SANITIZED)/lib ." \
-	    -m "not system and not soak and not memory"
+	    -m "not system and not soak and not packages and not memory"
 
 soak: build
 	$(BIN)/python -m pytest -q -m soak
@@ -128,3 +128,5 @@ clean:
 	rm -rf $(VENV) build dist *.egg-info oort/_native.abi3.so oort/_native.c
 	find oort tests bench -name __pycache__ -type d -prune -exec rm -rf {} +
 	$(MAKE) -C csrc clean
+
+include packaging/packages.mk

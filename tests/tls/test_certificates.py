@@ -1,0 +1,251 @@
+"""Keys, certificates and the authority, as OpenSSL sees them too."""
+
+from __future__ import annotations
+
+import datetime
+import re
+import shutil
+import subprocess
+import time
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import dsa, ec, rsa
+
+from oort import tls
+from oort.errors import TLSError
+
+
+@pytest.fixture(scope="module")
+def authority():
+    return tls.CertificateAuthority.create("oort of a test")
+
+
+def openssl(*arguments, data=None):
+    if shutil.which("openssl") is None:
+        raise AssertionError("these tests need openssl")
+    return subprocess.run(
+        ["openssl", *arguments], input=data, capture_output=True, check=True, timeout=30
+    ).stdout.decode()
+
+
+def test_a_certificate_of_the_authority_passes_the_strictest_check(authority, tmp_path):
+    key = tls.make_key()
+    request = tls.certificate_request(key, ["node1.example.com", "10.1.2.3", "fd00::17"])
+    chain = authority.sign(request, "node", "node1.example.com")
+    (tmp_path / "ca.crt").write_bytes(authority.certificate)
+    (tmp_path / "node.crt").write_bytes(chain)
+    for purpose in ("sslserver", "sslclient"):
+        assert openssl(
+            *("verify", "-x509_strict", "-purpose", purpose),
+            *("-CAfile", str(tmp_path / "ca.crt"), str(tmp_path / "node.crt")),
+        ).endswith("OK\n")
+    text = openssl("x509", "-noout", "-text", data=chain)
+    for expected in (
+        "Version: 3",
+        "ASN1 OID: prime256v1",
+        "Signature Algorithm: ecdsa-with-SHA256",
+        "X509v3 Basic Constraints: critical\n                CA:FALSE",
+        "X509v3 Key Usage: critical\n                Digital Signature\n",
+        "DNS:node1.example.com, IP Address:10.1.2.3, IP Address:FD00:0:0:0:0:0:0:17, "
+        "URI:oort://node/node1.example.com",
+    ):
+        assert expected in text
+    assert tls.names_of(chain) == ["node1.example.com", "10.1.2.3", "fd00::17"]
+    assert tls.role_of(chain) == ("node", "node1.example.com")
+    (tmp_path / "node.key").write_bytes(key)
+    assert openssl("pkey", "-in", str(tmp_path / "node.key"), "-pubout") == openssl(
+        "x509", "-noout", "-pubkey", data=chain
+    )
+
+
+def test_the_authority_certifies_but_does_not_serve(authority):
+    text = openssl("x509", "-noout", "-text", data=authority.certificate)
+    assert "CA:TRUE, pathlen:0" in text
+    assert "Certificate Sign, CRL Sign\n" in text
+    assert "TLS Web" not in text
+
+
+def test_serial_numbers_are_random_and_clocks_may_differ(authority):
+    request = tls.certificate_request(tls.make_key(), [])
+    made = [
+        x509.load_pem_x509_certificate(authority.sign(request, "operator", "anna"))
+        for _ in range(50)
+    ]
+    serials = {certificate.serial_number for certificate in made}
+    assert len(serials) == 50
+    assert max(serials).bit_length() > 120
+    assert all(0 < serial < 1 << 159 for serial in serials)
+    now = datetime.datetime.now(datetime.UTC)
+    chain = authority.sign(request, "operator", "anna", days=2)
+    assert tls.valid_from(chain) < now - datetime.timedelta(minutes=5)
+    assert tls.expiry(chain) <= now + datetime.timedelta(days=2, minutes=1)
+
+
+def test_only_nodes_and_synds_may_serve(authority):
+    request = tls.certificate_request(tls.make_key(), ["synd.example.com"])
+    usages = {
+        role: openssl("x509", "-noout", "-text", data=authority.sign(request, role, "x"))
+        for role in ("node", "syndicate", "operator", "join")
+    }
+    for role, text in usages.items():
+        assert ("TLS Web Server Authentication" in text) == (role in ("node", "syndicate"))
+        assert ("synd.example.com" in text) == (role in ("node", "syndicate"))
+        assert "TLS Web Client Authentication" in text
+
+
+def test_no_certificate_outlives_its_authority():
+    authority = tls.CertificateAuthority.create("short", days=1)
+    request = tls.certificate_request(tls.make_key(), ["a"])
+    assert tls.expiry(authority.sign(request, "node", "a", days=30)) == tls.expiry(
+        authority.certificate
+    )
+    expired = tls.CertificateAuthority.create("shorter", days=1 / 86400)
+    deadline = time.monotonic() + 30
+    while datetime.datetime.now(datetime.UTC) <= tls.expiry(expired.certificate):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    with pytest.raises(TLSError, match="authority has expired"):
+        expired.sign(request, "node", "a")
+
+
+def test_the_syndicates_own_names_are_not_given_away(authority):
+    guarded = tls.CertificateAuthority.load(
+        authority.certificate, authority.key, reserved=["Synd.example.com", "10.0.0.1", "fd00::1"]
+    )
+    key = tls.make_key()
+    for name in ("synd.example.com", "SYND.EXAMPLE.COM", "synd.example.com.", "10.0.0.1",
+                 "fd00:0::1"):  # fmt: skip
+        with pytest.raises(TLSError, match=r"the syndicate's own|neither a host name"):
+            guarded.sign(tls.certificate_request(key, ["mine", name]), "node", "mine")
+    request = tls.certificate_request(key, ["synd.example.com", "10.0.0.1"])
+    assert tls.role_of(guarded.sign(request, "syndicate", "synd1")) == ("syndicate", "synd1")
+    assert guarded.sign(tls.certificate_request(key, ["other.example.com"]), "node", "other")
+
+
+def test_of_a_request_only_key_and_host_names_count(authority):
+    """A request that asks for a role, for being an authority, and for wildcards."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    request = (
+        x509.CertificateSigningRequestBuilder()
+        .subject_name(x509.Name([]))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .add_extension(
+            x509.SubjectAlternativeName(
+                [
+                    x509.DNSName("node1"),
+                    x509.UniformResourceIdentifier("oort://syndicate/evil"),
+                    x509.RFC822Name("a@example.com"),
+                ]
+            ),
+            critical=False,
+        )
+        .sign(key, hashes.SHA256())
+        .public_bytes(serialization.Encoding.PEM)
+    )
+    chain = authority.sign(request, "node", "node1")
+    assert tls.role_of(chain) == ("node", "node1")
+    assert "CA:FALSE" in openssl("x509", "-noout", "-text", data=chain)
+    wild = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([]))
+    wild = wild.add_extension(
+        x509.SubjectAlternativeName([x509.DNSName("*.example.com")]), critical=False
+    )
+    pem = wild.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+    with pytest.raises(TLSError, match="neither a host name nor an address"):
+        authority.sign(pem, "node", "node1")
+
+
+def request_of(key):
+    builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([]))
+    return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+
+def test_requests_with_weak_or_strange_keys_are_refused(authority):
+    for key in (
+        rsa.generate_private_key(65537, 1024),
+        ec.generate_private_key(ec.SECP192R1()),
+        dsa.generate_private_key(1024),
+    ):
+        with pytest.raises(TLSError, match="signing request"):
+            authority.sign(request_of(key), "node", "a")
+    strong = rsa.generate_private_key(65537, 2048)
+    assert tls.role_of(authority.sign(request_of(strong), "node", "a")) == ("node", "a")
+
+
+def test_a_request_must_be_signed_by_its_key(authority):
+    request = x509.load_pem_x509_csr(tls.certificate_request(tls.make_key(), ["a"]))
+    der = bytearray(request.public_bytes(serialization.Encoding.DER))
+    der[-1] ^= 1
+    forged = x509.load_der_x509_csr(bytes(der)).public_bytes(serialization.Encoding.PEM)
+    with pytest.raises(TLSError, match="not signed by its own key"):
+        authority.sign(forged, "node", "a")
+
+
+@pytest.mark.parametrize(
+    "garbage", [b"", b"\0" * 100, b"-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n", b"A" * 10**6]
+)
+def test_garbage_is_one_kind_of_error(authority, garbage):
+    for attempt in (
+        lambda: authority.sign(garbage, "node", "a"),
+        lambda: tls.role_of(garbage),
+        lambda: tls.fingerprint(garbage),
+        lambda: tls.CertificateAuthority.load(garbage, authority.key),
+        lambda: tls.CertificateAuthority.load(authority.certificate, garbage),
+        lambda: tls.self_signed(garbage, ["a"]),
+    ):
+        with pytest.raises(TLSError):
+            attempt()
+
+
+def test_names_and_subjects_are_checked(authority):
+    key = tls.make_key()
+    for name in ("a b", "*", "x" * 64, "a..b", "", "(a|b)*", "a\nb", "10.0.0.0/24", "é"):
+        with pytest.raises(TLSError):
+            tls.certificate_request(key, [name])
+    with pytest.raises(TLSError, match="at most 100"):
+        tls.certificate_request(key, [f"n{number}" for number in range(101)])
+    request = tls.certificate_request(key, ["a"])
+    for subject in ("", "x" * 256, "a\nb"):
+        with pytest.raises(TLSError, match="subject"):
+            authority.sign(request, "node", subject)
+    with pytest.raises(TLSError, match="no role"):
+        authority.sign(request, "root", "a")
+    for strange in ("a/b ?#%@é" + "x" * 200, "é" * 100):
+        assert tls.role_of(authority.sign(request, "node", strange)) == ("node", strange)
+
+
+def test_an_authority_is_a_certificate_that_may_certify_and_its_key(authority):
+    other = tls.CertificateAuthority.create("other")
+    with pytest.raises(TLSError, match="not its certificate's"):
+        tls.CertificateAuthority.load(authority.certificate, other.key)
+    key = tls.make_key()
+    with pytest.raises(TLSError, match="may not certify"):
+        tls.CertificateAuthority.load(tls.self_signed(key, ["a"]), key)
+
+
+def test_fingerprints_as_openssl_writes_them(authority):
+    text = openssl("x509", "-noout", "-fingerprint", "-sha256", data=authority.certificate)
+    ours = tls.fingerprint(authority.certificate)
+    assert re.fullmatch(r"[0-9a-f]{64}", ours)
+    assert tls.parse_fingerprint(text) == ours
+    assert tls.parse_fingerprint(ours.upper()) == ours
+    for wrong in ("", ours[:-1], ours + "0", "g" * 64, "SHA1 Fingerprint=" + "00" * 20):
+        with pytest.raises(TLSError, match="SHA-256"):
+            tls.parse_fingerprint(wrong)
+
+
+def test_an_identity_does_not_print_its_key(authority):
+    identity = authority.issue("node", "a", ["a"])
+    assert "PRIVATE" not in repr(identity)
+    token = tls.read_token(tls.make_token(authority, "node", "1", 60))
+    assert "PRIVATE" not in repr(token)
+
+
+def test_a_self_signed_certificate_has_no_role():
+    key = tls.make_key()
+    certificate = tls.self_signed(key, ["server1", "::1"])
+    assert tls.names_of(certificate) == ["server1", "::1"]
+    assert tls.role_of(certificate) is None
+    with pytest.raises(TLSError, match="valid for some time"):
+        tls.self_signed(key, ["a"], days=0)

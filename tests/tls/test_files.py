@@ -1,0 +1,211 @@
+"""An identity in files: modes, and kills at every step of replacing one."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from oort import tls
+from oort.errors import TLSError
+from oort.tls_files import write_key
+
+
+@pytest.fixture(scope="module")
+def authority():
+    return tls.CertificateAuthority.create("oort of a test")
+
+
+@pytest.fixture
+def files(tmp_path):
+    return tmp_path / "server.crt", tmp_path / "server.key", tmp_path / "ca.crt"
+
+
+@pytest.fixture(autouse=True)
+def open_umask():
+    """Whatever protects a key, it is not the umask."""
+    before = os.umask(0)
+    yield
+    os.umask(before)
+
+
+def mode(path):
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_what_is_saved_is_loaded(authority, files):
+    identity = authority.issue("node", "a", ["a", "10.0.0.1"])
+    tls.save_identity(identity, *files)
+    assert tls.load_identity(*files) == identity
+    assert [mode(path) for path in files] == [0o644, 0o600, 0o644]
+    assert {path.name for path in files[0].parent.iterdir()} == {
+        "ca.crt",
+        "server.crt",
+        "server.key",
+    }
+    cert, key, _ = files
+    assert tls.load_identity(cert, key, None).roots == b""
+
+
+def test_a_key_keeps_its_mode_and_owner_but_is_never_for_everybody(authority, files):
+    tls.save_identity(authority.issue("node", "a"), *files)
+    _, key, _ = files
+    group = 12345 if os.geteuid() == 0 else os.getegid()
+    os.chown(key, -1, group)
+    key.chmod(0o640)
+    tls.save_identity(authority.issue("node", "b"), *files)
+    assert (mode(key), key.stat().st_gid) == (0o640, group)
+    key.chmod(0o666)
+    tls.save_identity(authority.issue("node", "c"), *files)
+    assert mode(key) == 0o660
+
+
+def test_links_are_followed(authority, files, tmp_path):
+    _, key, _ = files
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    key.symlink_to(elsewhere / "real.key")
+    identity = authority.issue("node", "a")
+    tls.save_identity(identity, *files)
+    assert key.is_symlink()
+    assert (elsewhere / "real.key").read_bytes() == identity.key
+    assert tls.load_identity(*files) == identity
+
+
+def test_what_does_not_go_together_is_refused_by_name(authority, files):
+    cert, key, ca = files
+    with pytest.raises(TLSError, match=r"server\.key: No such file"):
+        tls.load_identity(*files)
+    tls.save_identity(authority.issue("node", "a"), *files)
+    key.write_bytes(tls.make_key())
+    with pytest.raises(TLSError, match=r"server\.key is not the private key of .*server\.crt"):
+        tls.load_identity(*files)
+    ca.write_bytes(b"")
+    cert.unlink()
+    with pytest.raises(TLSError, match=r"server\.crt: No such file"):
+        tls.load_identity(*files)
+    identity = authority.issue("node", "a")
+    tls.save_identity(tls.Identity(identity.certificate, identity.key, b""), cert, key, None)
+    with pytest.raises(TLSError, match=r"ca\.crt: no certificate"):
+        tls.load_identity(*files)
+    mixed = tls.Identity(identity.certificate, tls.make_key(), b"")
+    with pytest.raises(TLSError, match="the two that go together"):
+        tls.save_identity(mixed, cert, key, None)
+    assert tls.load_identity(cert, key, None).key == identity.key
+
+
+def test_a_directory_that_is_not_there_is_named(authority, tmp_path):
+    nowhere = tmp_path / "nowhere"
+    with pytest.raises(TLSError, match=r"cannot write .*nowhere"):
+        tls.save_identity(
+            authority.issue("node", "a"), nowhere / "a.crt", nowhere / "a.key", nowhere / "ca.crt"
+        )
+
+
+def test_a_new_key_is_never_written_over_another(tmp_path):
+    path = tmp_path / "server.key"
+    write_key(path, tls.make_key())
+    before = path.read_bytes()
+    with pytest.raises(TLSError, match="not overwritten"):
+        write_key(path, tls.make_key())
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+# Dies before its argument's n-th touch of the file system, which the interpreter itself reports.
+KILLED = """
+import os, sys
+from oort.tls_certificates import Identity
+from oort.tls_files import save_identity
+directory, new = sys.argv[1:3]
+def part(name):
+    with open(f"{new}/{name}", "rb") as file:
+        return file.read()
+identity = Identity(part("server.crt"), part("server.key"), part("ca.crt"))
+def state():
+    return [(name, oct(os.stat(f"{directory}/{name}").st_mode)) for name in os.listdir(directory)]
+step = 0
+while True:
+    step += 1
+    pid = os.fork()
+    if pid == 0:
+        os.umask(0)
+        seen = 0
+        busy = False
+        def on_event(event, arguments):
+            global seen, busy
+            if busy or not event.startswith(("open", "os.")):
+                return
+            busy = True
+            for name in os.listdir(directory):
+                with open(f"{directory}/{name}", "rb") as file:
+                    if b"PRIVATE KEY" in file.read() and os.stat(file.fileno()).st_mode & 7:
+                        os._exit(3)
+            busy = False
+            seen += 1
+            if seen == step:
+                os._exit(9)
+        sys.addaudithook(on_event)
+        save_identity(identity, *(f"{directory}/{name}" for name in
+                                  ("server.crt", "server.key", "ca.crt")))
+        os._exit(0)
+    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+    if sys.stdin.readline() != "again\\n":
+        break
+"""
+
+
+@pytest.mark.parametrize("there", [True, False], ids=["replaced", "new"])
+def test_killed_at_any_step_leaves_the_old_or_the_new(authority, files, there):
+    """And at every step no private key can be read by everybody."""
+    directory = files[0].parent / "here"
+    new_directory = files[0].parent / "new"
+    for each in (directory, new_directory):
+        each.mkdir()
+    here = tuple(directory / path.name for path in files)
+    old, new = authority.issue("node", "old"), authority.issue("node", "new")
+    tls.save_identity(new, *(new_directory / path.name for path in files))
+
+    def put_back():
+        for path in directory.iterdir():
+            path.unlink()
+        if there:
+            tls.save_identity(old, *here)
+
+    put_back()
+    found = []
+    with subprocess.Popen(
+        [sys.executable, "-c", KILLED, str(directory), str(new_directory)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=Path(tls.__file__).parent.parent,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        while True:
+            status = process.stdout.readline().strip()
+            assert status in ("0", "9"), f"status {status}: a private key was readable by everybody"
+            try:
+                loaded = tls.load_identity(*here)
+            except TLSError:
+                assert not there
+                loaded = None
+            found.append(loaded)
+            assert loaded in ((old, new) if there else (None, new))
+            if status == "0":
+                break
+            put_back()
+            process.stdin.write("again\n")
+            process.stdin.flush()
+        process.stdin.close()
+    assert len(found) > 10, "the steps were not counted"
+    assert found[0] == (old if there else None)
+    assert found[-1] == new
+    changed = found.index(new)
+    assert all(each == new for each in found[changed:]), "back to the old after the new"
+    assert changed < len(found) - 2, "killed between key and certificate"

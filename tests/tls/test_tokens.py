@@ -1,0 +1,87 @@
+"""Join tokens: what goes in comes out, and nothing else passes for one."""
+
+from __future__ import annotations
+
+import datetime
+
+import pytest
+
+from oort import tls
+from oort.errors import TLSError
+
+
+@pytest.fixture(scope="module")
+def authority():
+    return tls.CertificateAuthority.create("oort of a test")
+
+
+def test_a_token_is_one_line_with_all_it_takes(authority):
+    text = tls.make_token(authority, "operator", "7f3a-1", 3600)
+    assert text.startswith("oort-join-")
+    assert text.isprintable()
+    assert " " not in text
+    token = tls.read_token(text)
+    assert (token.role, token.id) == ("operator", "7f3a-1")
+    assert token.authority == tls.fingerprint(authority.certificate)
+    assert tls.role_of(token.certificate) == ("join", "operator/7f3a-1")
+    assert tls.granted("operator/7f3a-1") == ("operator", "7f3a-1")
+    left = token.expires - datetime.datetime.now(datetime.UTC)
+    assert datetime.timedelta(minutes=59) < left <= datetime.timedelta(hours=1)
+    identity = token.identity(authority.certificate)
+    identity.check()
+
+
+def test_lines_that_mail_has_broken_are_read(authority):
+    text = tls.make_token(authority, "node", "1", 60)
+    broken = "\n ".join(text[at : at + 70] for at in range(0, len(text), 70)) + "\n"
+    assert tls.read_token(broken) == tls.read_token(text)
+
+
+def test_damaged_tokens_are_refused(authority):
+    text = tls.make_token(authority, "node", "1", 60)
+    other = tls.make_token(authority, "node", "2", 60)
+    head = len("oort-join-") + 43 * 4 // 3  # past version and fingerprint, into the key
+    wrong = [
+        "",
+        "oort-join-",
+        text[:-1],
+        text[: len(text) // 2],
+        text.replace("oort-join-", "oort-"),
+        text[:-20] + "!" + text[-19:],
+        other[:head] + text[head:],  # the key of one, the certificate of another
+        text + "A" * 8192,
+        "oort-join-" + "B" * 700,
+    ]
+    for damaged in wrong:
+        with pytest.raises(TLSError):
+            tls.read_token(damaged)
+
+
+def test_what_is_no_token_role_id_or_time_makes_none(authority):
+    for role, token_id, seconds in (
+        ("syndicate", "1", 60),
+        ("join", "1", 60),
+        ("node", "", 60),
+        ("node", "a/b", 60),
+        ("node", "1", 0),
+        ("node", "1", 10**10),
+    ):
+        with pytest.raises(TLSError):
+            tls.make_token(authority, role, token_id, seconds)
+
+
+def test_a_certificate_of_another_role_is_no_token(authority):
+    """A node's own certificate, dressed as a token."""
+    import base64
+
+    from cryptography import x509
+    from cryptography.hazmat.primitives import serialization
+
+    identity = authority.issue("node", "a", ["a"])
+    scalar = serialization.load_pem_private_key(identity.key, None).private_numbers().private_value
+    der = x509.load_pem_x509_certificate(identity.certificate).public_bytes(
+        serialization.Encoding.DER
+    )
+    content = b"\1" + bytes(32) + scalar.to_bytes(32, "big") + der
+    with pytest.raises(TLSError, match="damaged"):
+        tls.read_token("oort-join-" + base64.urlsafe_b64encode(content).decode().rstrip("="))

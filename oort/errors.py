@@ -121,3 +121,12 @@ class StateUnavailableError(StateError):
 
 class TLSError(OortError):
     """A key, a certificate, a token or a connection's trust is not as it must be."""
+
+
+class CallError(OortError):
+    """A call over gRPC failed; `code` is the name of gRPC's status."""
+
+    def __init__(self, text: str, *, code: str = "UNKNOWN", unreachable: bool = False) -> None:
+        super().__init__(text)
+        self.code = code
+        self.unreachable = unreachable

@@ -63,7 +63,7 @@ def script(usage: Usage) -> str:
         found |= set(re.findall(r"^  [A-Z]+(?:\.[a-z]+)? ([a-z-]+)", usage.text, re.MULTILINE))
         top, below = sorted(found), {}
     else:
-        below = commands(parser)
+        below = dict(usage.commands)
         top = [*_words(parser), *below]
         choices = _choices("", parser)
     words = ""

@@ -39,6 +39,8 @@ class Program:
     summary: str
     module: str
     function: str
+    # Commands with a --help of their own that the program's parser does not know.
+    commands: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -149,7 +151,8 @@ def programs() -> list[Program]:
         if not (ROOT / Path(*module.split("."))).with_suffix(".py").exists():
             raise DescriptionError(f"pyproject.toml: {name} is {entry}, and {module} is missing")
         about = described[name]
-        found.append(Program(name, about["section"], about["summary"], module, function))
+        commands = tuple(about.get("commands", []))
+        found.append(Program(name, about["section"], about["summary"], module, function, commands))
     return found
 
 

@@ -17,7 +17,7 @@ import io
 import re
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -36,6 +36,8 @@ class Usage:
     program: Program
     parser: argparse.ArgumentParser | None
     text: str
+    # Commands by name: those of the parser, and those with a --help of their own.
+    commands: Mapping[str, argparse.ArgumentParser]
 
 
 def usage(program: Program, library: Path) -> Usage:
@@ -43,22 +45,43 @@ def usage(program: Program, library: Path) -> Usage:
     sys.dont_write_bytecode = True
     if str(library) not in sys.path:
         sys.path.insert(0, str(library))
+    function = getattr(importlib.import_module(program.module), program.function)
+    parser, text = _help_of(function, "--help")
+    if parser is None and not text:
+        raise DescriptionError(f"{program.name} --help says nothing")
+    below = commands(parser) if parser else {}
+    for command in program.commands:
+        found, _ = _help_of(function, command, "--help")
+        if found is None:
+            raise DescriptionError(f"{program.name} {command} --help says nothing")
+        below[command] = found
+    return Usage(program, parser, text, below)
+
+
+def _help_of(
+    function: Callable[[list[str]], int], *arguments: str
+) -> tuple[argparse.ArgumentParser | None, str]:
+    """The parser that was asked for its help, if one was, and what was printed."""
     caught: list[argparse.ArgumentParser] = []
 
     def catch(parser: argparse.ArgumentParser, file: object = None) -> None:
         caught.append(parser)
 
-    printed = io.StringIO()
-    function = getattr(importlib.import_module(program.module), program.function)
+    printed = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")  # as a program's own stdout is
     with (
         mock.patch.object(argparse.ArgumentParser, "print_help", catch),
         contextlib.redirect_stdout(printed),
         contextlib.suppress(SystemExit),
     ):
-        function(["--help"])
-    if not caught and not printed.getvalue():
-        raise DescriptionError(f"{program.name} --help says nothing")
-    return Usage(program, caught[0] if caught else None, printed.getvalue())
+        function(list(arguments))
+    printed.flush()
+    text = printed.buffer.getvalue().decode()  # type: ignore[attr-defined]
+    if not caught:
+        return None, text
+    parser = caught[0]
+    if getattr(parser.format_help, "__func__", None) is not argparse.ArgumentParser.format_help:
+        return None, parser.format_help()
+    return parser, text
 
 
 def options(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
@@ -140,13 +163,15 @@ def _groups(parser: argparse.ArgumentParser) -> Iterator[tuple[str, str, list[st
             yield group.title or "options", group.description or "", entries
 
 
-def _commands(parser: argparse.ArgumentParser, above: str = "") -> Iterator[str]:
+def _commands(
+    parser: argparse.ArgumentParser, found: Mapping[str, argparse.ArgumentParser], above: str = ""
+) -> Iterator[str]:
     summaries: dict[str, str] = {}
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             for choice in action._choices_actions:
                 summaries[choice.dest] = choice.help or ""
-    for name, command in commands(parser).items():
+    for name, command in found.items():
         yield f'.SS "{_escape(f"{above} {name}".strip())}"'
         about = command.description or summaries.get(name, "")
         yield from _paragraphs(about)
@@ -156,7 +181,7 @@ def _commands(parser: argparse.ArgumentParser, above: str = "") -> Iterator[str]
         for _, introduction, entries in _groups(command):
             yield from _paragraphs(introduction)
             yield from entries
-        yield from _commands(command, f"{above} {name}".strip())
+        yield from _commands(command, commands(command), f"{above} {name}".strip())
 
 
 def _environment() -> Iterator[str]:
@@ -200,13 +225,16 @@ def page(usage: Usage, *, version: str, epoch: int) -> str:
     if parser is None:
         lines += [".nf", *_escape(usage.text.rstrip()).splitlines(), ".fi"]
     else:
-        described = _paragraphs(parser.description) or _paragraphs(f"{program.summary}.")
+        described = _paragraphs(parser.description) or _paragraphs(
+            f"{program.summary.capitalize()}."
+        )
         lines += described[1:] if described[0] == ".PP" else described
         for title, introduction, entries in _groups(parser):
             lines += [f'.SH "{_escape(title.upper())}"', *_paragraphs(introduction), *entries]
-        found = list(_commands(parser))
+        found = list(_commands(parser, usage.commands))
         lines += [".SH COMMANDS", *found] if found else []
-        lines += _paragraphs(textwrap.dedent(parser.epilog)) if parser.epilog else []
+        if parser.epilog:
+            lines += [".SH NOTES", *_paragraphs(textwrap.dedent(parser.epilog))[1:]]
     if program.name == "oortd":
         lines += [".SH ENVIRONMENT", *_environment()]
     if program.name in _FILES:

@@ -11,7 +11,6 @@ import os
 import shlex
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,10 @@ ROOT = Path(__file__).resolve().parents[2]
 TOOLS = ROOT / "build" / "package-tools" / "bin" / "python"
 WORK = ROOT / "build" / "test-packages"
 EARLIER = "0.0.1"
+# One time for every build of a run, even if somebody commits meanwhile.
+EPOCH = subprocess.run(
+    ["git", "-C", str(ROOT), "log", "-1", "--format=%ct"], stdout=subprocess.PIPE, text=True
+).stdout.strip()
 FIGURES: dict[str, str] = {}
 
 
@@ -37,6 +40,7 @@ def packaging(*words: str, **environment: str) -> str:
             **os.environ,
             "PYTHONPATH": "packaging:fpm",
             "PYTHONDONTWRITEBYTECODE": "1",
+            "SOURCE_DATE_EPOCH": EPOCH,
             **environment,
         },
         stdout=subprocess.PIPE,
@@ -66,7 +70,7 @@ class Built:
 
 
 @pytest.fixture(scope="session")
-def key(tmp_path_factory: pytest.TempPathFactory) -> str:
+def key(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A gpg key that signs the repository; gpg's home is in the environment from then on."""
     home = tmp_path_factory.mktemp("gnupg")
     home.chmod(0o700)
@@ -74,7 +78,8 @@ def key(tmp_path_factory: pytest.TempPathFactory) -> str:
     name = "packages@oort.invalid"
     words = ["gpg", "--batch", "--passphrase", "", "--quick-generate-key", name]
     subprocess.run([*words, "ed25519", "sign"], check=True, capture_output=True)
-    return name
+    yield name
+    subprocess.run(["gpgconf", "--kill", "all"], check=True)
 
 
 @pytest.fixture(scope="session")
@@ -136,8 +141,3 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.section("packages")
         for what, figure in FIGURES.items():
             terminalreporter.write_line(f"{what}: {figure}")
-
-
-def python() -> str:
-    """The Python that runs the tests: it has redis-py."""
-    return sys.executable

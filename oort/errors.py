@@ -130,3 +130,7 @@ class CallError(OortError):
         super().__init__(text)
         self.code = code
         self.unreachable = unreachable
+
+
+class SyndicateToolError(OortError):
+    """syndicate-client cannot do what it was asked."""

@@ -194,10 +194,12 @@ def _check(root: Path) -> None:
 
 def _settle(root: Path, epoch: int) -> None:
     """Modes and times that do not depend on who builds and when."""
+    special = settings()["package"]["modes"]
     for path in sorted(root.rglob("*"), reverse=True):
         if not path.is_symlink():
             program = path.is_dir() or path.parent == root / "usr/bin"
-            path.chmod(0o755 if program else 0o644)
+            usual = 0o755 if program else 0o644
+            path.chmod(special.get(f"/{path.relative_to(root)}", usual))
         os.utime(path, (epoch, epoch), follow_symlinks=False)
     root.chmod(0o755)
     os.utime(root, (epoch, epoch))

@@ -77,7 +77,7 @@ def key(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     os.environ["GNUPGHOME"] = str(home)
     name = "packages@oort.invalid"
     words = ["gpg", "--batch", "--passphrase", "", "--quick-generate-key", name]
-    subprocess.run([*words, "ed25519", "sign"], check=True, capture_output=True)
+    subprocess.run([*words, "rsa3072", "sign"], check=True, capture_output=True)
     yield name
     subprocess.run(["gpgconf", "--kill", "all"], check=True)
 

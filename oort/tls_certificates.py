@@ -46,7 +46,7 @@ CLOCK_SKEW = datetime.timedelta(minutes=10)
 MAX_PEM_BYTES = 64 * 1024
 MAX_NAMES = 100
 MAX_SUBJECT = 255
-_MAX_COMMON_NAME = 64  # X.520
+_MAX_COMMON_NAME = 64  # bytes, by X.520
 
 _SCHEME = "oort://"
 _DNS_NAME = re.compile(
@@ -82,6 +82,11 @@ class Identity:
             read_certificates(self.roots)
         if not _belong(own, read_key(self.key)):
             raise TLSError("the private key is not the certificate's: use the two that go together")
+
+    def is_rooted_in(self, roots: bytes) -> bool:
+        """Whether all that we believe is among these certificates."""
+        known = set(read_certificates(roots))
+        return known.issuperset(read_certificates(self.roots))
 
 
 # Reading
@@ -260,7 +265,8 @@ def key_pem(key: PrivateKey) -> bytes:
 
 
 def _common_name(name: str) -> x509.Name:
-    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name[:_MAX_COMMON_NAME])])
+    short = name.encode()[:_MAX_COMMON_NAME].decode(errors="ignore")
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, short or "oort")])
 
 
 def _key_usage(*, authority: bool) -> x509.KeyUsage:
@@ -347,7 +353,7 @@ def self_signed(key: bytes, names: Sequence[str], days: float = CERTIFICATE_DAYS
 def certificate_request(key: bytes, names: Sequence[str]) -> bytes:
     """A signing request for host names and addresses."""
     builder = x509.CertificateSigningRequestBuilder().subject_name(
-        _common_name(names[0] if names else "oort")
+        _common_name(names[0] if names else "")
     )
     if names:
         builder = builder.add_extension(

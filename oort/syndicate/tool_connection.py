@@ -1,0 +1,261 @@
+"""Where syndicate-client finds its syndicate, how it shows itself, and what a failed call says.
+
+Settings come from [client] in the configuration file, then from the environment
+(OORT_SYNDICATE_OVERRIDE, OORT_SYNDICATE_FINGERPRINT), then from options; the later wins.  Trust is
+what oort/tls.py says: the server is verified, by the authorities in a file or by a fingerprint, and
+the caller shows an operator's certificate.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import datetime
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+from configobj import ConfigObj, ConfigObjError, flatten_errors
+from configobj.validate import Validator
+from google.protobuf.message import Message
+
+from oort import tls
+from oort.errors import CallError, ConfigError, TLSError
+
+from .authority_pb2 import SignReply, SignRequest
+from .authority_pb2_grpc import AuthorityStub
+from .syndicate_pb2_grpc import SyndicateStub
+
+CONFIG_FILE = Path("/etc/oort/syndicate.conf")
+SECTION = "client"
+DEFAULT_PORT = 8443
+MAX_MESSAGE_BYTES = 256 * 1024**2  # a ring of the most partitions
+
+# What a call may find in the way.
+UNREACHABLE = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+
+_CONFIGSPEC = f"""
+[{SECTION}]
+Server = string(default="localhost:{DEFAULT_PORT}")
+CAFile = string(default="/etc/oort/ca.crt")
+CertFile = string(default="/etc/oort/operator.crt")
+KeyFile = string(default="/etc/oort/operator.key")
+Fingerprint = string(default="")
+CmdCtrlPort = integer(min=1, max=65535, default=4444)
+UseTLS = boolean(default=True)
+Timeout = float(min=0.1, max=86400, default=10)
+"""
+
+
+@dataclass(frozen=True)
+class Settings:
+    host: str
+    port: int
+    ca_file: Path
+    cert_file: Path
+    key_file: Path
+    fingerprint: str  # of the server's certificate or its authority's; empty: the CA file counts
+    cmdctrl_port: int
+    use_tls: bool
+    timeout: float  # seconds, of a call
+
+    @property
+    def server(self) -> str:
+        return address(self.host, self.port)
+
+
+def address(host: str, port: int) -> str:
+    """As gRPC wants it."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def parse_address(text: str, source: str) -> tuple[str, int]:
+    """HOST, HOST:PORT, [IPv6] or [IPv6]:PORT; ConfigError names `source`."""
+    found = re.fullmatch(
+        r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<host>[^\s:\[\]/]+))(?::(?P<port>[0-9]{1,5}))?",
+        text.strip(),
+    )
+    if found is None:
+        raise ConfigError(f"{source}: {text!r} is not HOST:PORT")
+    port = int(found["port"] or DEFAULT_PORT)
+    if not 0 < port < 65536:
+        raise ConfigError(f"{source}: {port} is not a port")
+    return found["v6"] or found["host"], port
+
+
+def _read_file(path: Path, required: bool) -> dict[str, Any]:
+    """Section [client], checked, with the defaults for what it does not name."""
+    spec = ConfigObj(_CONFIGSPEC.splitlines(), _inspec=True, interpolation=False, list_values=False)
+    try:
+        parsed = ConfigObj(
+            str(path),
+            configspec=spec,
+            file_error=required,
+            interpolation=False,
+            encoding="utf-8",
+        )
+    except (ConfigObjError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: {error}") from error
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror or error}") from error
+    if not isinstance(parsed.get(SECTION, {}), dict):
+        raise ConfigError(f"{path}: {SECTION} must be a section: [{SECTION}]")
+    known = set(spec[SECTION])
+    unknown = set(parsed.get(SECTION, {})) - known
+    if unknown:
+        raise ConfigError(f"{path}: unknown setting [{SECTION}] {min(unknown)}")
+    outcome = parsed.validate(Validator(), preserve_errors=True)
+    if outcome is not True:
+        for sections, name, wrong in flatten_errors(parsed, outcome):
+            if sections == [SECTION]:
+                raise ConfigError(f"{path}: [{SECTION}] {name}: {wrong}")
+    section: dict[str, Any] = parsed[SECTION]
+    return section
+
+
+def settings_of(options: argparse.Namespace) -> Settings:
+    """All layers put together.  Raises ConfigError."""
+    file = _read_file(options.config or CONFIG_FILE, required=options.config is not None)
+    override = os.environ.get("OORT_SYNDICATE_OVERRIDE")
+    if options.server is not None:
+        server, source = options.server, "--server"
+    elif override:
+        server, source = override, "OORT_SYNDICATE_OVERRIDE"
+    else:
+        server, source = file["Server"], f"[{SECTION}] Server"
+    host, port = parse_address(server, source)
+    fingerprint = file["Fingerprint"]
+    if os.environ.get("OORT_SYNDICATE_FINGERPRINT"):
+        fingerprint = os.environ["OORT_SYNDICATE_FINGERPRINT"]
+    if options.ca is not None:
+        fingerprint = ""  # who names a file means it
+    if options.fingerprint is not None:
+        fingerprint = options.fingerprint
+    return Settings(
+        host=host,
+        port=port,
+        ca_file=Path(options.ca or file["CAFile"]),
+        cert_file=Path(options.cert or file["CertFile"]),
+        key_file=Path(options.key or file["KeyFile"]),
+        fingerprint=tls.parse_fingerprint(fingerprint) if fingerprint else "",
+        cmdctrl_port=options.cmdctrl_port or file["CmdCtrlPort"],
+        use_tls=file["UseTLS"] and not options.no_tls,
+        timeout=options.timeout or file["Timeout"],
+    )
+
+
+def roots_of(settings: Settings) -> bytes:
+    """What the syndicate is verified by."""
+    if settings.fingerprint:
+        return tls.fetch_pinned(
+            settings.host, settings.port, settings.fingerprint, settings.timeout
+        )
+    try:
+        return settings.ca_file.read_bytes()
+    except OSError as error:
+        raise TLSError(
+            f"cannot read {settings.ca_file}: {error.strerror}; the syndicate's certificate must "
+            "be verified: --ca FILE or --fingerprint, or join with a token (syndicate-client join)"
+        ) from error
+
+
+def identity_of(settings: Settings) -> tls.Identity:
+    """What we show."""
+    if not settings.cert_file.exists():
+        raise TLSError(
+            f"{settings.cert_file} is not there: get an operator's certificate with a token "
+            "(syndicate-client join), or name yours with --cert and --key"
+        )
+    return tls.load_identity(settings.cert_file, settings.key_file, None)
+
+
+def channel(
+    target: str, settings: Settings, roots: bytes, identity: tls.Identity | None
+) -> grpc.Channel:
+    """A channel that has not connected yet.  Without TLS `roots` and `identity` are not used."""
+    options: list[tuple[str, Any]] = [
+        ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+        ("grpc.enable_http_proxy", 0),
+    ]
+    if not settings.use_tls:
+        return grpc.insecure_channel(target, options)
+    if settings.fingerprint:
+        names = tls.names_of(roots)
+        if names:
+            # The very certificate of the server is the root: by which of its names it was reached
+            # adds nothing.  An authority's has no names; then the server's name counts.
+            options.append(("grpc.ssl_target_name_override", names[0]))
+    return grpc.secure_channel(target, tls.channel_credentials(roots, identity), options)
+
+
+def call_error(target: str, error: grpc.RpcError) -> CallError:
+    """One line: whom we called, gRPC's code, what was said."""
+    if not isinstance(error, grpc.Call):
+        return CallError(f"{target}: {error}")
+    code = error.code()
+    details = " ".join((error.details() or "").split()) or "no reason was given"
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+        details = "no answer in time"
+    return CallError(
+        f"{target}: {code.name}: {details}", code=code.name, unreachable=code in UNREACHABLE
+    )
+
+
+class Syndicate:
+    """A connection to the syndicate, opened with the first call."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.roots = roots_of(settings) if settings.use_tls else b""
+        self.identity = identity_of(settings) if settings.use_tls else None
+        self._channel = channel(settings.server, settings, self.roots, self.identity)
+        self.rings = SyndicateStub(self._channel)
+        self.authority = AuthorityStub(self._channel)
+
+    def __enter__(self) -> Syndicate:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._channel.close()
+
+    def call(self, method: Any, request: Message) -> Any:
+        """The reply to a method of one of the stubs.  Raises CallError."""
+        try:
+            return method(request, timeout=self.settings.timeout)
+        except grpc.RpcError as error:
+            raise call_error(self.settings.server, error) from error
+
+    def stream(self, method: Any, request: Message) -> Iterator[Any]:
+        """The replies, without an end of their own.  Raises CallError."""
+        try:
+            yield from method(request)
+        except grpc.RpcError as error:
+            raise call_error(self.settings.server, error) from error
+
+
+def join(settings: Settings, text: str, *, trust_token: bool) -> tls.Identity:
+    """An identity for the holder of a join token; nothing is written.
+
+    `trust_token`: the syndicate is verified by the fingerprint in the token, whatever the settings
+    say.
+    """
+    token = tls.read_token(text)
+    if token.expires <= datetime.datetime.now(datetime.UTC):
+        raise TLSError(f"the join token expired at {token.expires:%Y-%m-%d %H:%M} UTC: get another")
+    if trust_token:
+        settings = dataclasses.replace(settings, fingerprint=token.authority)
+    roots = roots_of(settings)
+    key = tls.make_key()
+    request = SignRequest(request=tls.certificate_request(key, []))
+    with channel(settings.server, settings, roots, token.identity(roots)) as connection:
+        try:
+            reply: SignReply = AuthorityStub(connection).Sign(request, timeout=settings.timeout)
+        except grpc.RpcError as error:
+            raise call_error(settings.server, error) from error
+    identity = tls.Identity(reply.certificate, key, reply.authority)
+    identity.check()
+    return identity

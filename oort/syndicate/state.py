@@ -27,12 +27,14 @@ __all__ = [
     "Snapshot",
     "State",
     "StateConflict",
+    "check_fact",
     "check_service",
     "check_snapshot",
     "encode_name",
 ]
 
 MAX_NAME = 240
+MAX_FACT = 1 << 20
 _SERVICE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}", re.ASCII)
 
 
@@ -68,7 +70,7 @@ class State(Protocol):
         """
 
     def keep(self, name: str, data: bytes) -> bytes:
-        """Create a fact once for ever.  What is kept is returned: `data`, or what was there before.
+        """Create a fact once for ever, and return what is kept: `data`, or what was there before.
 
         This needs no leader: of any number of callers, exactly one has its data kept.  A name is
         used with `keep` or with `put`, never with both.
@@ -207,6 +209,13 @@ def encode_name(name: str) -> str:
     if not 0 < len(encoded) <= MAX_NAME:
         raise ValueError(f"a fact's name is 1 to {MAX_NAME} characters when encoded: {name!r}")
     return encoded
+
+
+def check_fact(data: bytes) -> bytes:
+    """ValueError for more than 1 MiB, which not every state could store."""
+    if len(data) > MAX_FACT:
+        raise ValueError(f"a fact has at most {MAX_FACT} bytes, not {len(data)}")
+    return data
 
 
 def check_snapshot(snapshot: Snapshot) -> None:

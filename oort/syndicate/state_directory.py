@@ -27,7 +27,7 @@ from pathlib import Path
 
 from oort.errors import RingFormatError, StateConflict, StateError, StateLockedError
 
-from .state import Announcer, Snapshot, check_service, check_snapshot, encode_name
+from .state import Announcer, Snapshot, check_fact, check_service, check_snapshot, encode_name
 
 KEPT_VERSIONS = 5
 _BUILDER = "-oort.builder"
@@ -100,14 +100,14 @@ class DirectoryState:
             earlier = self._read(path)
             if earlier is not None:
                 return earlier
-            self._replace(path, data)
+            self._replace(path, check_fact(data))
             return data
 
     def put(self, name: str, data: bytes) -> None:
         path = self._fact(name)
         with self._mutex:
             self._check()
-            self._replace(path, data)
+            self._replace(path, check_fact(data))
 
     def take(self, name: str) -> bytes | None:
         path = self._fact(name)

@@ -22,6 +22,7 @@
 
 #include "store.h"
 
+#define COMMIT_ROUNDS 8
 #define ROUND_EVENTS 256
 #define TICK_MS 20u         /* paused connections, and writes while the store is behind */
 #define LINGER_TICK_MS 250u
@@ -322,12 +323,27 @@ static void serve_ready(struct worker *worker)
     }
 }
 
+/* Get the round's writes onto the device.  What has arrived meanwhile is executed first, so that one
+ * sync covers it too: a connection that waits executes nothing, which bounds the wait by the number of
+ * connections, and COMMIT_ROUNDS bounds it for those who only read. */
+static void commit(struct worker *worker, bool idle)
+{
+    if (!idle && ++worker->ticket_rounds < COMMIT_ROUNDS)
+        return;
+    if (oort_store_sync_here(worker->store, worker->wake_fd) != 0)
+        take_sync(worker);
+    else
+        oort_store_request_sync(worker->store, worker->ticket);
+    worker->ticket = 0;
+    worker->ticket_rounds = 0;
+}
+
 static int32_t worker_round(struct worker *worker, int timeout_ms, oort_error *error)
 {
     struct epoll_event events[ROUND_EVENTS];
     bool woken = false, ticked = false;
 
-    if (worker->ready_first != NULL)
+    if (worker->ready_first != NULL || worker->ticket != 0)
         timeout_ms = 0;
     int count = epoll_wait(worker->epoll_fd, events, ROUND_EVENTS, timeout_ms);
     if (count < 0 && errno != EINTR)
@@ -353,10 +369,8 @@ static int32_t worker_round(struct worker *worker, int timeout_ms, oort_error *e
         tick(worker);
     }
     serve_ready(worker);
-    if (worker->ticket != 0) {
-        oort_store_request_sync(worker->store, worker->ticket);
-        worker->ticket = 0;
-    }
+    if (worker->ticket != 0)
+        commit(worker, count == 0 && worker->ready_first == NULL);
     arm_timer(worker);
     return OORT_OK;
 }
@@ -398,7 +412,7 @@ int32_t oort_worker_poll(oort_dataplane *plane, uint32_t worker, int32_t timeout
     if (atomic_load_explicit(&plane->stopping, memory_order_relaxed))
         return drain(self, error);
     int32_t status = worker_round(self, timeout_ms, error);
-    if (self->ready_first != NULL)
+    if (self->ready_first != NULL || self->ticket != 0)
         (void)eventfd_write(self->wake_fd, 1);
     return status;
 }

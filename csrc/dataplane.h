@@ -60,7 +60,8 @@ struct worker {
     struct conn **conns;        /* every connection of this worker */
     uint32_t conn_count, conn_capacity;
 
-    uint64_t ticket; /* the round's highest, still to be requested; 0: none */
+    uint64_t ticket;      /* the highest still to be asked for; 0: none */
+    uint32_t ticket_rounds; /* for how many rounds it has been put off */
     struct resp_parser parsers[WORKER_BATCH];
     /* argv[1] of each as a key, worked out once for the prefetch and the command. */
     oort_key keys[WORKER_BATCH];

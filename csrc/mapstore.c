@@ -534,6 +534,12 @@ static void request_sync(oort_store *store, uint64_t ticket)
     (void)store, (void)ticket;
 }
 
+static int32_t sync_here(oort_store *store, int eventfd)
+{
+    (void)store, (void)eventfd;
+    return 0;
+}
+
 static uint64_t synced(oort_store *store)
 {
     (void)store;
@@ -581,6 +587,7 @@ static const struct oort_store_ops map_store_ops = {
     .next_event = next_event,
     .event_fd = event_fd,
     .request_sync = request_sync,
+    .sync_here = sync_here,
     .synced = synced,
     .watch_sync = watch_sync,
     .unwatch_sync = unwatch_sync,

@@ -221,6 +221,10 @@ int32_t oort_fetch(oort_store *store, oort_cold cold);
  * oort_store_request_sync: once for all tickets of a round, so that one sync covers them. */
 uint64_t oort_session_ticket(oort_session *session);
 void oort_store_request_sync(oort_store *store, uint64_t ticket); /* thread safe */
+/* Sync in the calling thread instead, where that is sooner than waking another: when the device has been
+ * quick of late (under a millisecond a round) and nobody else is at it.  1: done, every ticket given
+ * before has been reached (or the store failed), and all watchers but eventfd are told; 0: ask for it. */
+int32_t oort_store_sync_here(oort_store *store, int eventfd);
 uint64_t oort_store_synced(oort_store *store); /* thread safe; UINT64_MAX: never again, the store failed */
 /* An eventfd that the sync thread signals after every round (at most 64 watchers). */
 int32_t oort_store_watch_sync(oort_store *store, int eventfd);

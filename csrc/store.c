@@ -62,6 +62,11 @@ void oort_store_request_sync(oort_store *store, uint64_t ticket)
     store->ops->request_sync(store, ticket);
 }
 
+int32_t oort_store_sync_here(oort_store *store, int eventfd)
+{
+    return store->ops->sync_here(store, eventfd);
+}
+
 uint64_t oort_store_synced(oort_store *store) { return store->ops->synced(store); }
 
 int32_t oort_store_watch_sync(oort_store *store, int eventfd)

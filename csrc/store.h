@@ -20,6 +20,7 @@ struct oort_store_ops {
     int32_t (*next_event)(oort_store *store, oort_event *out);
     int (*event_fd)(oort_store *store);
     void (*request_sync)(oort_store *store, uint64_t ticket);
+    int32_t (*sync_here)(oort_store *store, int eventfd);
     uint64_t (*synced)(oort_store *store);
     int32_t (*watch_sync)(oort_store *store, int eventfd);
     void (*unwatch_sync)(oort_store *store, int eventfd);

@@ -65,6 +65,8 @@ struct valuestore {
     _Atomic uint64_t removal_round;
 
     /* Group commit: a run of commands waits for the first round started after it. */
+    pthread_mutex_t sync_round_mutex; /* one round at a time; before sync_mutex */
+    _Atomic int64_t sync_ns;          /* what a round takes, smoothed */
     pthread_mutex_t sync_mutex;
     pthread_cond_t sync_wake, sync_finished;
     _Atomic uint64_t sync_started, sync_done;
@@ -196,6 +198,7 @@ void valuestore_wake_maintenance(struct valuestore *store);
 int32_t valuestore_sync(oort_store *store, oort_error *error);
 uint64_t valuestore_ticket(oort_session *session);
 void valuestore_request_sync(oort_store *store, uint64_t ticket);
+int32_t valuestore_sync_here(oort_store *store, int eventfd);
 uint64_t valuestore_synced(oort_store *store);
 int32_t valuestore_watch_sync(oort_store *store, int eventfd);
 void valuestore_unwatch_sync(oort_store *store, int eventfd);

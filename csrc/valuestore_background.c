@@ -2,7 +2,9 @@
  * valuestore_background.c: what the persistent store does beside its callers.
  *
  *   sync         group commit: one fdatasync round covers every run of commands that
- *                ended before it began; once a second under everysec
+ *                ended before it began; once a second under everysec.  A caller that
+ *                waits may run the round itself while the device is quick: the sync
+ *                thread is for slow ones, which must not hold up a data plane
  *   maintenance  sealing full segments, preparing the next one, the disk watermark,
  *                expiry of keys that nobody reads, the residency clock
  *   compaction   one segment at a time
@@ -22,14 +24,17 @@
 #define TICK_MS 100
 #define RESIDENCY_SECONDS 2
 #define SWEEP_BUDGET_MS 20
+#define QUICK_SYNC_NS 1000000
 #define BEHIND_BYTES (UINT64_C(512) * 1024 * 1024)
 
-static int64_t monotonic_ms(void)
+static int64_t monotonic_ns(void)
 {
     struct timespec now;
     (void)clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
 }
+
+static int64_t monotonic_ms(void) { return monotonic_ns() / 1000000; }
 
 static struct timespec deadline(int64_t in_ms)
 {
@@ -46,23 +51,37 @@ static struct timespec deadline(int64_t in_ms)
 
 /* ---- group commit ------------------------------------------------------------------- */
 
-static void notify(struct valuestore *store)
+/* except: the caller's own watcher, which needs no telling; -1: none. */
+static void notify(struct valuestore *store, int except)
 {
     uint64_t one = 1;
     (void)pthread_mutex_lock(&store->sync_mutex);
     for (uint32_t i = 0; i < store->watcher_count; i++)
-        (void)!write(store->watchers[i], &one, sizeof one);
+        if (store->watchers[i] != except)
+            (void)!write(store->watchers[i], &one, sizeof one);
     (void)pthread_cond_broadcast(&store->sync_finished);
     (void)pthread_mutex_unlock(&store->sync_mutex);
 }
 
-static void sync_round(struct valuestore *store)
+/* Under sync_round_mutex. */
+static void sync_round(struct valuestore *store, int except)
 {
     oort_error error;
+    int64_t began_ns = monotonic_ns();
     uint64_t round = atomic_fetch_add(&store->sync_started, 1) + 1;
     if (vlog_sync(&store->log, &error) == OORT_OK)
         atomic_store(&store->sync_done, round);
-    notify(store);
+    int64_t took_ns = monotonic_ns() - began_ns, mean_ns = atomic_load(&store->sync_ns);
+    /* One slow round is believed at once, quick ones by and by. */
+    atomic_store(&store->sync_ns, took_ns > mean_ns ? took_ns : mean_ns - (mean_ns - took_ns) / 4);
+    notify(store, except);
+}
+
+static void run_round(struct valuestore *store)
+{
+    (void)pthread_mutex_lock(&store->sync_round_mutex);
+    sync_round(store, -1);
+    (void)pthread_mutex_unlock(&store->sync_round_mutex);
 }
 
 static void *sync_main(void *context)
@@ -80,7 +99,7 @@ static void *sync_main(void *context)
                 continue;
         }
         (void)pthread_mutex_unlock(&store->sync_mutex);
-        sync_round(store);
+        run_round(store);
         (void)pthread_mutex_lock(&store->sync_mutex);
     }
     (void)pthread_mutex_unlock(&store->sync_mutex);
@@ -105,6 +124,17 @@ void valuestore_request_sync(oort_store *base, uint64_t ticket)
     (void)pthread_mutex_unlock(&store->sync_mutex);
 }
 
+int32_t valuestore_sync_here(oort_store *base, int eventfd)
+{
+    struct valuestore *store = (struct valuestore *)(void *)base;
+    if (atomic_load_explicit(&store->sync_ns, memory_order_relaxed) > QUICK_SYNC_NS ||
+        pthread_mutex_trylock(&store->sync_round_mutex) != 0)
+        return 0;
+    sync_round(store, eventfd);
+    (void)pthread_mutex_unlock(&store->sync_round_mutex);
+    return 1;
+}
+
 uint64_t valuestore_ticket(oort_session *base)
 {
     struct value_session *session = (struct value_session *)(void *)base;
@@ -115,7 +145,7 @@ uint64_t valuestore_ticket(oort_session *base)
     if (!waits || atomic_load_explicit(&store->fsync, memory_order_relaxed) != OORT_FSYNC_ALWAYS)
         return 0;
     if (!store->threads_running) {
-        sync_round(store);
+        run_round(store);
         return 0;
     }
     return next_round(store);
@@ -344,7 +374,7 @@ static void *maintenance_main(void *context)
             else
                 reported = false;
         } else {
-            notify(store); /* whoever waits for a sync waits in vain */
+            notify(store, -1); /* whoever waits for a sync waits in vain */
         }
         vlog_reap(&store->log);
         if (now - disk_checked >= 1000) {

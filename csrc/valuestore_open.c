@@ -228,6 +228,7 @@ static void free_store(struct valuestore *store)
     free(store->log.nonce_path);
     if (store->lock_fd >= 0)
         (void)close(store->lock_fd);
+    (void)pthread_mutex_destroy(&store->sync_round_mutex);
     (void)pthread_mutex_destroy(&store->sync_mutex);
     (void)pthread_mutex_destroy(&store->thread_mutex);
     (void)pthread_mutex_destroy(&store->compaction_mutex);
@@ -249,6 +250,7 @@ static bool init_threads(struct valuestore *store)
         (void)pthread_mutex_init(&store->stripes[i].mutex, NULL);
     (void)pthread_condattr_init(&monotonic);
     (void)pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    (void)pthread_mutex_init(&store->sync_round_mutex, NULL);
     (void)pthread_mutex_init(&store->sync_mutex, NULL);
     (void)pthread_mutex_init(&store->thread_mutex, NULL);
     (void)pthread_mutex_init(&store->compaction_mutex, NULL);

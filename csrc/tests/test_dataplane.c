@@ -522,8 +522,10 @@ static void test_limits(void)
     put(slow, value, 60000);
     say(slow, "\r\n");
     expect(slow, "+OK\r\n");
+    /* It may be dropped before it has asked for all. */
     for (int i = 0; i < 200; i++)
-        say(slow, "GET v\r\n");
+        if (send(slow, "GET v\r\n", 7, MSG_NOSIGNAL) < 0)
+            break;
     /* Nothing is read until it has been dropped. */
     while (stats(&rig).dropped_slow == 0)
         (void)usleep(1000);

@@ -83,11 +83,6 @@ class Identity:
         if not _belong(own, read_key(self.key)):
             raise TLSError("the private key is not the certificate's: use the two that go together")
 
-    def is_rooted_in(self, roots: bytes) -> bool:
-        """Whether all that we believe is among these certificates."""
-        known = set(read_certificates(roots))
-        return known.issuperset(read_certificates(self.roots))
-
 
 # Reading
 

@@ -349,16 +349,19 @@ def join(settings: Settings, options: argparse.Namespace) -> None:
     text = options.join_token
     if text == "-":
         text = content(text).decode("ascii", "replace")
-    identity = connection.join(
-        settings, text, trust_token=options.ca is None and options.fingerprint is None
-    )
+    made = tls.read_token(text)
     ca_file: Path | None = settings.ca_file
     if settings.ca_file.exists():
-        if not identity.is_rooted_in(settings.ca_file.read_bytes()):
+        try:
+            tls.pick(settings.ca_file.read_bytes(), made.authority)
+        except TLSError as error:
             raise TLSError(
                 f"{ca_file} is of another authority: move it away, or name another file with --ca"
-            )
-        ca_file = None
+            ) from error
+        ca_file = None  # there may be others in it
+    identity = connection.join(
+        settings, made, trust_token=options.ca is None and options.fingerprint is None
+    )
     tls.save_identity(identity, settings.cert_file, settings.key_file, ca_file)
     role = tls.role_of(identity.certificate)
     expires = tls.expiry(identity.certificate)

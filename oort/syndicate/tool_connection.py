@@ -237,13 +237,12 @@ class Syndicate:
             raise call_error(self.settings.server, error) from error
 
 
-def join(settings: Settings, text: str, *, trust_token: bool) -> tls.Identity:
+def join(settings: Settings, token: tls.JoinToken, *, trust_token: bool) -> tls.Identity:
     """An identity for the holder of a join token; nothing is written.
 
     `trust_token`: the syndicate is verified by the fingerprint in the token, whatever the settings
     say.
     """
-    token = tls.read_token(text)
     if token.expires <= datetime.datetime.now(datetime.UTC):
         raise TLSError(f"the join token expired at {token.expires:%Y-%m-%d %H:%M} UTC: get another")
     if trust_token:

@@ -19,6 +19,9 @@
 #include <time.h>
 #include <unistd.h>
 
+/* Dead space that is not worth copying for, while the disk has SPARE_FACTOR times as much free. */
+#define SPARE_SEGMENTS 16u
+#define SPARE_FACTOR 16u
 #define WINDOW_BYTES (1024u * 1024u)
 
 static int64_t monotonic_us(void)
@@ -85,9 +88,18 @@ static uint64_t tombstones_kept(const struct oldest *oldest, const struct segmen
     return (uint64_t)((double)bytes * ((double)(last - bound) / (double)(last - first)));
 }
 
+/* A small store that is overwritten again and again would be copied for ever: left alone for a while,
+ * its segments die by themselves. */
+static bool is_spare(const struct valuestore *store, uint64_t dead)
+{
+    return dead < SPARE_SEGMENTS * store->log.segment_bytes &&
+           dead < atomic_load(&store->free_bytes) / SPARE_FACTOR;
+}
+
 /* The segment that gives back most for what must be copied, if it is dead enough.
  *
- * In the background dead_percent is what the log as a whole may waste: until that is reached,
+ * In the background one that is all dead is always taken, since nothing is copied.  For the others
+ * dead_percent is what the log as a whole may waste: until that is reached,
  * only segments that are far deader are taken.  Taking each as it passes dead_percent would
  * keep no more space free and copy several times as much, since those left alone grow deader. */
 static struct segment *choose(struct valuestore *store, uint32_t dead_percent, bool background)
@@ -122,6 +134,8 @@ static struct segment *choose(struct valuestore *store, uint32_t dead_percent, b
         }
     }
     (void)pthread_mutex_unlock(&store->log.mutex);
+    if (background && best_percent < 100 && is_spare(store, dead))
+        return NULL;
     if (background && dead * 100 < all * dead_percent && best_percent < (100 + dead_percent) / 2)
         return NULL;
     return best;

@@ -193,7 +193,8 @@ class Settings:
         "CompactionThreshold",
         "integer(min=1, max=99)",
         "50",
-        "Percentage of the log that may be dead; above it the deadest segments are compacted.",
+        "Percentage of the log that may be dead; above it the deadest segments are compacted. "
+        "Dead space under 16 segments (1 GiB) is left alone while the disk has plenty.",
     )
     compaction_rate: int = _store_setting(
         "CompactionRate",

@@ -304,6 +304,7 @@ static void load_limits(struct worker *worker)
         .output_bytes = atomic_load_explicit(&plane->output_bytes, memory_order_relaxed),
         .value_cap = atomic_load_explicit(&plane->value_cap, memory_order_relaxed),
         .idle_seconds = atomic_load_explicit(&plane->idle_seconds, memory_order_relaxed),
+        .no_password = atomic_load_explicit(&plane->no_password, memory_order_relaxed),
     };
 }
 
@@ -550,6 +551,7 @@ void oort_dataplane_set_limits(oort_dataplane *plane, const oort_limits *limits)
     atomic_store_explicit(&plane->output_bytes, limits->output_bytes, memory_order_relaxed);
     atomic_store_explicit(&plane->value_cap, limits->value_cap, memory_order_relaxed);
     atomic_store_explicit(&plane->idle_seconds, limits->idle_seconds, memory_order_relaxed);
+    atomic_store_explicit(&plane->no_password, limits->no_password, memory_order_relaxed);
     /* An idle worker has no timer yet when the idle timeout is set for the first time. */
     for (uint32_t i = 0; i < plane->worker_count; i++)
         (void)eventfd_write(plane->workers[i].wake_fd, 1);

@@ -120,6 +120,7 @@ struct oort_dataplane {
     _Atomic bool stopping;
     _Atomic uint64_t query_bytes, output_bytes, value_cap;
     _Atomic uint32_t idle_seconds;
+    _Atomic uint32_t no_password;
     struct fetcher fetcher;
 
     pthread_mutex_t mutex;      /* everything below */

@@ -299,6 +299,7 @@ typedef struct oort_limits {
     uint64_t output_bytes;       /* unsent reply bytes before it is dropped */
     uint64_t value_cap;          /* proto-max-bulk-len */
     uint32_t idle_seconds;       /* 0: never */
+    uint32_t no_password;        /* 1: none is set, every connection may run commands */
 } oort_limits;
 
 enum oort_connection_flag {

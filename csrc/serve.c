@@ -175,7 +175,7 @@ static uint32_t parse_batch(struct turn *turn, int *result)
     struct conn *conn = turn->conn;
     const struct resp_limits limits = {
         .bulk_cap = worker->limits.value_cap,
-        .authenticated = (conn->flags & OORT_CONN_AUTHENTICATED) != 0,
+        .authenticated = (turn->call.flags & OORT_CONN_AUTHENTICATED) != 0,
     };
     uint64_t at = turn->offset;
     uint32_t count = 0;
@@ -513,10 +513,13 @@ static bool run_commands(struct worker *worker, struct conn *conn)
     bool own = !conn_all_sent(conn);
     struct oort_output *output = own ? &conn->output : &worker->output;
     struct output_mark mark = output_mark(output);
+    uint32_t flags = conn->flags;
+    if (worker->limits.no_password != 0)
+        flags |= OORT_CONN_AUTHENTICATED; /* for as long as there is none */
     struct turn turn = {
         .worker = worker,
         .conn = conn,
-        .call = {.session = worker->session, .flags = conn->flags, .output = output,
+        .call = {.session = worker->session, .flags = flags, .output = output,
                  .value_cap = worker->limits.value_cap, .database = conn->database,
                  .protocol = conn->protocol, .command = -1},
         .output_stop = output->size + TURN_OUTPUT,

@@ -118,7 +118,7 @@ def hello(daemon: Daemon, request: Request) -> Reply:
         else:
             word = argv[position].partition(b"\0")[0]
             return Reply(reply.error(b"ERR Syntax error in HELLO option '%b'" % word), flags=flags)
-    if not flags & AUTHENTICATED:
+    if not flags & AUTHENTICATED and daemon.settings.require_pass:
         return Reply(_HELLO_UNAUTHENTICATED)
     facts = (
         ("server", reply.bulk("redis")),

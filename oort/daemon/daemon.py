@@ -60,6 +60,7 @@ def limits_of(settings: Settings) -> Limits:
         output_bytes=settings.output_buffer_limit,
         value_cap=settings.value_cap,
         idle_seconds=settings.idle_timeout,
+        no_password=not settings.require_pass,
     )
 
 

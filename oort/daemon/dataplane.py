@@ -26,6 +26,7 @@ class Limits:
     output_bytes: int
     value_cap: int
     idle_seconds: int
+    no_password: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +90,7 @@ def _limits(limits: Limits) -> Any:
             "output_bytes": limits.output_bytes,
             "value_cap": limits.value_cap,
             "idle_seconds": limits.idle_seconds,
+            "no_password": limits.no_password,
         },
     )
 

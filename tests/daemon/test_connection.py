@@ -117,6 +117,18 @@ def test_a_password_set_while_running_counts_for_new_connections(oortd: Oortd) -
         assert raw.call("PING") == b"+PONG\r\n"
 
 
+def test_without_a_password_everyone_may_run_commands(start_oortd: StartOortd) -> None:
+    daemon = start_oortd(env={"OORT_REQUIRE_PASS": "once"})
+    with daemon.connect() as raw:
+        assert raw.call("PING") == b"-NOAUTH Authentication required.\r\n"
+        daemon.client(password="once").config_set("requirepass", "")
+        assert raw.call("PING") == b"+PONG\r\n"
+        assert raw.call("DBSIZE") == b":0\r\n"
+        assert raw.call("HELLO", "3").startswith(b"%7\r\n")
+        daemon.client().config_set("requirepass", "again")
+        assert raw.call("PING") == b"-NOAUTH Authentication required.\r\n"
+
+
 def client_id(raw_reply: bytes) -> bytes:
     return raw_reply[1:-2]
 

@@ -27,8 +27,9 @@ _GIVE_UP_SECONDS = 1.0  # for telling etcd that the lease is not wanted any more
 class Election:
     """Takes part in the election from `start` to `close`; a thread of its own does it.
 
-    `changed` is called from that thread, when leading begins and when it ends.  What a watch sees
-    of the key must be told by `observe`.
+    `changed` is called from that thread, when leading begins and when it ends; `look` now and then
+    while somebody else leads, for a watch can go silent.  What is seen of the key, by the watch or
+    by looking, must be told by `observe`.
     """
 
     def __init__(
@@ -38,12 +39,14 @@ class Election:
         value: str,
         seconds: int,
         changed: Callable[[bool], None],
+        look: Callable[[], object],
     ) -> None:
         self._client = client
         self._key = key
         self._value = value
         self._seconds = seconds
         self._changed = changed
+        self._look = look
         self._condition = threading.Condition()
         self._closed = False
         self._revision = 0  # as of which _holder is known
@@ -117,7 +120,9 @@ class Election:
                 if vacant:
                     self._campaign()
                 else:
-                    self._look()  # the watch may have gone silent
+                    self._look()
+                    with self._condition:
+                        self._trouble = None
             except StateError as error:
                 self._failed(error)
 
@@ -152,12 +157,6 @@ class Election:
                 self._lease = 0
             with contextlib.suppress(StateUnavailableError):  # then it runs out
                 self._client.revoke(lease.ID, _GIVE_UP_SECONDS)
-
-    def _look(self) -> None:
-        answer = self._client.range(self._key)
-        self.observe(answer.header.revision, answer.kvs[0] if answer.kvs else None)
-        with self._condition:
-            self._trouble = None
 
     def _take(self, lease: int) -> None:
         key, value = self._key, self._value.encode()

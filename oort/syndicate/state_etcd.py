@@ -117,7 +117,12 @@ class EtcdState:
         self._client = EtcdClient(endpoints, credentials, timeout)
         self._announcer = Announcer(service)
         self._election = Election(
-            self._client, self._leader_key, advertise, lease_seconds, self._announcer.leading
+            self._client,
+            self._leader_key,
+            advertise,
+            lease_seconds,
+            changed=self._announcer.leading,
+            look=self._look,
         )
         try:
             revision = self._look()

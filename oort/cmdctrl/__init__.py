@@ -1,0 +1,1 @@
+"""CmdCtrl: the control interface of a node, its server and its client."""

@@ -120,25 +120,53 @@ def test_one_leads_and_the_others_follow(cluster: EtcdCluster, opener: Opener) -
     assert seen == sorted(set(seen))
 
 
+def seize(cluster: EtcdCluster) -> None:
+    """Somebody else becomes the leader."""
+    while True:
+        delete(cluster, PREFIX + b"current/leader")
+        if create(cluster, PREFIX + b"current/leader", b"other:1"):
+            return
+
+
 def test_a_deposed_leader_can_change_nothing(cluster: EtcdCluster, opener: Opener) -> None:
-    old = leads(opener(cluster.endpoints, "old:1"))
-    old.write(0, snapshot(1))
+    """Nor if it has heard nothing of it: what it asks for arrives at etcd and is refused there."""
+    changes: list[Callable[[EtcdState], object]] = [
+        lambda state: state.write(1, snapshot(2)),
+        lambda state: state.write(1, snapshot(2, random_conf(3_000_000))),
+        lambda state: state.put("fact", b""),
+    ]
+    first = leads(opener(cluster.endpoints))
+    first.write(0, snapshot(1))
+    first.close()
+    relay = Relay(cluster.endpoints[0])
+    for too_late in changes:
+        old = leads(opener([relay.endpoint, *cluster.endpoints], lease_seconds=20, timeout=2))
+        relay.mute = True
+        seize(cluster)
+        assert old.leading  # as far as it knows
+        with pytest.raises(StateNotLeaderError, match="other:1 leads"):
+            too_late(old)
+        relay.mute = False
+        eventually(lambda old=old: not old.leading, "it knows by now")  # type: ignore[misc]
+        assert old.read() == snapshot(1)
+        assert old.take("fact") is None
+        assert len(keys(cluster, PREFIX + b"chunks/")) == 1
+        old.close()
+        delete(cluster, PREFIX + b"current/leader")
+    relay.close()
+
+
+def test_a_leader_that_has_lost_its_place_tries_again(cluster: EtcdCluster, opener: Opener) -> None:
+    state = leads(opener(cluster.endpoints))
     told: list[bool] = []
-    old.on_lead(told.append)
-    key = PREFIX + b"current/leader"
-    for turn in range(20):  # it may notice before or after it is asked
-        while True:
-            delete(cluster, key)
-            if create(cluster, key, b"other:1"):
-                break
-        with pytest.raises(StateNotLeaderError):
-            old.write(1, snapshot(2)) if turn % 2 else old.put("fact", b"")
-        delete(cluster, key)
-        leads(old)
-    assert old.read() == snapshot(1)
-    assert old.take("fact") is None
-    eventually(lambda: told[-1] and False in told, "it was told")
-    old.write(1, snapshot(2))
+    state.on_lead(told.append)
+    eventually(lambda: told == [True], "it is told")
+    seize(cluster)
+    eventually(lambda: told == [True, False], "it is told that it is over")
+    assert state.leader == "other:1"
+    delete(cluster, PREFIX + b"current/leader")
+    eventually(lambda: told[-1], "it leads again")
+    state.write(0, snapshot(1))
 
 
 def test_rings_larger_than_a_request(cluster: EtcdCluster, opener: Opener) -> None:

@@ -24,6 +24,7 @@ from oort.ring import files
 
 from . import syndicate_pb2 as messages
 from . import tool_connection as connection
+from . import tool_nodes
 from .authority_pb2 import TokenReply, TokenRequest
 from .tool_connection import Settings, Syndicate
 
@@ -316,6 +317,20 @@ def tiers(syndicate: Syndicate, options: argparse.Namespace) -> None:
     changed(options, syndicate.call(syndicate.rings.ReplaceTiers, node))
 
 
+# Verbs: commands to nodes
+
+
+def command(syndicate: Syndicate, options: argparse.Namespace) -> None:
+    if options.node == "all":
+        chosen = all_nodes(syndicate)
+        if not chosen:
+            raise SyndicateToolError("there are no nodes")
+    else:
+        chosen = [find_node(syndicate, options.node)]
+    found = tool_nodes.answers(chosen, tool_nodes.asking(syndicate, options))
+    tool_nodes.report(options, chosen, found)
+
+
 # Verbs: trust
 
 
@@ -456,6 +471,25 @@ def build_parser() -> argparse.ArgumentParser:
     made = verb("tiers", tiers, "replace a node's tiers")
     made.add_argument("node", metavar="NODE")
     made.add_argument("tier", nargs="+", metavar="TIER")
+
+    for name, text in (
+        ("health", "ask a node, or all, how it is"),
+        ("stats", "a node's statistics"),
+        ("reload", "let a node read its configuration again"),
+        ("restart", "let a node stop and start serving"),
+        ("start", "let a node serve"),
+        ("stop", "let a node stop serving; it can be started"),
+        ("exit", "end a node's process"),
+        ("software-version", "the version of a node's software, as the syndicate knows it"),
+        ("upgrade", "let a node upgrade its software"),
+    ):
+        made = verb(name, command, text)
+        made.add_argument("node", metavar="NODE|all")
+        if name == "upgrade":
+            made.add_argument("version", metavar="VERSION")
+        if name in ("software-version", "upgrade"):
+            made.add_argument("--direct", action="store_true", default=False,
+                              help="ask the node itself, not the syndicate")  # fmt: skip
 
     made = verb("token", token, "a join token")
     made.add_argument("--role", choices=("node", "operator"), default="node")

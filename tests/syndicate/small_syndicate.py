@@ -1,4 +1,4 @@
-"""A syndicate in a few lines: the services over gRPC and mutual TLS, one ring in memory.
+"""A syndicate and nodes in a few lines: the services over gRPC and mutual TLS, a ring in memory.
 
 What is tested with it is the caller.  It refuses what is wrong with gRPC's codes, makes rings with
 oort.ring, and signs with a real authority.
@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import functools
 import itertools
+import json
 import threading
 from concurrent import futures
 
 import grpc
 
 from oort import tls
+from oort.cmdctrl import cmdctrl_pb2, cmdctrl_pb2_grpc
 from oort.errors import OortError, RingError
 from oort.ring import files
 from oort.ring.builder import Builder
@@ -164,6 +166,17 @@ class SmallSyndicate(syndicate_pb2_grpc.SyndicateServicer, authority_pb2_grpc.Au
             with self.changed:
                 self.changed.wait(0.1)
 
+    def GetNodeSoftwareVersion(self, request, context):
+        node = self.known(request, context)
+        return syndicate_pb2.NodeSoftwareVersion(version=f"{node.meta}'s")
+
+    def NodeUpgradeSoftwareVersion(self, request, context):
+        node = self.known(request, context)
+        self.allow(context, "operator")
+        if node.meta == "old":
+            return syndicate_pb2.NodeUpgradeStatus(status=False, msg="too old")
+        return syndicate_pb2.NodeUpgradeStatus(status=True, msg=f"on to {request.version}")
+
     def CreateToken(self, request, context):
         self.allow(context, "operator")
         token_id = str(next(self.numbers))
@@ -183,6 +196,60 @@ class SmallSyndicate(syndicate_pb2_grpc.SyndicateServicer, authority_pb2_grpc.Au
         return authority_pb2.SignReply(
             certificate=certificate, authority=self.authority.certificate
         )
+
+
+class SmallNode(cmdctrl_pb2_grpc.CmdCtrlServicer):
+    """What a node is commanded over; it remembers the commands."""
+
+    def __init__(self, name):
+        self.name = name
+        self.commands = []
+
+    def done(self, request, context, command):
+        caller = tls.peer_role(context)
+        if caller is None or caller[0] != "operator":
+            context.abort(grpc.StatusCode.PERMISSION_DENIED, f"{caller} may not")
+        self.commands.append(command)
+        return cmdctrl_pb2.StatusMsg(status=True, msg=f"{self.name}: {command}")
+
+    def Reload(self, request, context):
+        return self.done(request, context, "reload")
+
+    def Restart(self, request, context):
+        return self.done(request, context, "restart")
+
+    def Start(self, request, context):
+        return self.done(request, context, "start")
+
+    def Stop(self, request, context):
+        return self.done(request, context, "stop")
+
+    def Exit(self, request, context):
+        return self.done(request, context, "exit")
+
+    def Stats(self, request, context):
+        return cmdctrl_pb2.StatsMsg(statsjson=json.dumps({"node": self.name}).encode())
+
+    def HealthCheck(self, request, context):
+        good = "stop" not in self.commands
+        return cmdctrl_pb2.HealthCheckMsg(status=good, msg="well" if good else "stopped", ts=7)
+
+    def SoftwareVersion(self, request, context):
+        return cmdctrl_pb2.SoftwareVersionMsg(version=f"{self.name}'s own")
+
+    def SelfUpgrade(self, request, context):
+        return cmdctrl_pb2.StatusMsg(status=False, msg=f"not to {request.version}")
+
+
+def serve_node(authority, name, host, port=0, certified=None):
+    """A running node: the server, its service, its port."""
+    service = SmallNode(name)
+    server = grpc.server(futures.ThreadPoolExecutor(2))
+    cmdctrl_pb2_grpc.add_CmdCtrlServicer_to_server(service, server)
+    identity = authority.issue("node", name, [name, certified or host])
+    port = server.add_secure_port(f"{host}:{port}", tls.server_credentials(identity))
+    server.start()
+    return server, service, port
 
 
 def serve(names=("127.0.0.1",)):

@@ -13,7 +13,7 @@ import pytest
 from oort import tls
 from oort.ring import files
 from oort.syndicate import tool
-from tests.syndicate.small_syndicate import serve
+from tests.syndicate.small_syndicate import serve, serve_node
 
 
 @pytest.fixture(autouse=True)
@@ -218,6 +218,114 @@ def test_a_node_may_not_change_the_ring(run, running, tmp_path, service):
     assert run("replicas", "3", status=1, options=options) == (
         f"syndicate-client: 127.0.0.1:{port}: PERMISSION_DENIED: ('node', 'node1') may not\n"
     )
+
+
+@pytest.fixture
+def two_nodes(run, service):
+    """node1 and node2 at two addresses and one port: their services, and the option."""
+    one, first, port = serve_node(service.authority, "node1", "127.0.0.2")
+    two, second, _ = serve_node(service.authority, "node2", "127.0.0.3", port)
+    for number, host in ((1, "127.0.0.2"), (2, "127.0.0.3")):
+        run("add", f"id={number}", f"meta=node{number}", "capacity=1", f"address0={host}:8001")
+    yield first, second, ("--cmdctrl-port", str(port))
+    one.stop(None).wait()
+    two.stop(None).wait()
+
+
+def test_commands_go_to_one_node_or_all(run, two_nodes):
+    first, second, port = two_nodes
+    assert [line.split() for line in run("health", "all", *port).splitlines()] == [
+        ["id", "node", "result", "message"],
+        ["1", "node1", "ok", "well"],
+        ["2", "node2", "ok", "well"],
+    ]
+    for verb in ("reload", "restart", "start", "exit"):
+        run(verb, "all", *port)
+    assert run("stop", "node2", *port).splitlines()[1].split(maxsplit=3) == [
+        "2", "node2", "ok", "node2: stop"
+    ]  # fmt: skip
+    assert first.commands == ["reload", "restart", "start", "exit"]
+    assert second.commands == ["reload", "restart", "start", "exit", "stop"]
+    assert json.loads(run("stats", "1", "--json", *port)) == [
+        {
+            "id": "1",
+            "meta": "node1",
+            "ok": True,
+            "unreachable": False,
+            "message": "",
+            "stats": {"node": "node1"},
+        }
+    ]
+    assert run("stats", "all", *port).count('"node": "node') == 2
+
+
+def test_one_node_that_fails_keeps_no_other_from_being_asked(run, two_nodes, arguments, capsys):
+    _, second, port = two_nodes
+    run("stop", "2", *port)
+    assert tool.main([*arguments, "health", "all", "--json", *port]) == 1
+    out, err = capsys.readouterr()
+    health = {each["id"]: each for each in json.loads(out)}
+    assert health["1"]["ok"] is True
+    assert health["1"]["time"] == 7
+    assert (health["2"]["ok"], health["2"]["message"]) == (False, "stopped")
+    assert err == "syndicate-client: health: 1 of 2 nodes failed\n"
+    second.commands.clear()
+    run("add", "id=3", "meta=node3", "address0=127.0.0.4:8001")
+    assert tool.main([*arguments, "reload", "all", *port]) == 3
+    out, err = capsys.readouterr()
+    lines = [line.split(maxsplit=3) for line in out.splitlines()[1:]]
+    assert [line[:3] for line in lines] == [
+        ["1", "node1", "ok"],
+        ["2", "node2", "ok"],
+        ["3", "node3", "unreachable"],
+    ]
+    assert "UNAVAILABLE" in lines[2][3]
+    assert second.commands == ["reload"]
+    assert tool.main([*arguments, "add", "id=4", "meta=node4"]) == 0
+    assert tool.main([*arguments, "reload", "node4", *port]) == 1
+    assert "node 4 has no address" in capsys.readouterr().out
+
+
+def test_a_node_must_have_a_certificate_for_its_address(run, two_nodes, service, arguments, capsys):
+    _, _, port = two_nodes
+    server, impostor, _ = serve_node(
+        service.authority, "node2", "127.0.0.4", int(port[1]), certified="127.0.0.3"
+    )
+    run("addresses", "1", "127.0.0.4:8001")
+    assert tool.main([*arguments, "exit", "1", *port]) == 3
+    assert "unreachable" in capsys.readouterr().out
+    assert impostor.commands == []
+    server.stop(None).wait()
+
+
+def test_software_is_the_syndicates_business(run, two_nodes, arguments, capsys):
+    _, _, port = two_nodes
+    assert json.loads(run("software-version", "node1", "--json"))[0]["version"] == "node1's"
+    direct = json.loads(run("software-version", "node1", "--json", "--direct", *port))
+    assert direct[0]["version"] == "node1's own"
+    assert "on to 2.0" in run("upgrade", "all", "2.0")
+    run("set", "2", "meta=old")
+    assert tool.main([*arguments, "upgrade", "all", "2.0"]) == 1
+    out, err = capsys.readouterr()
+    assert out.splitlines()[2].split(maxsplit=3) == ["2", "old", "failed", "too old"]
+    assert err == "syndicate-client: upgrade: 1 of 2 nodes failed\n"
+    assert tool.main([*arguments, "upgrade", "1", "2.0", "--direct", *port]) == 1
+    assert "not to 2.0" in capsys.readouterr().out
+
+
+def test_nodes_are_verified_by_the_authority_alone(run, two_nodes, running, tmp_path):
+    """With the certificate of the server alone it is not known who a node is."""
+    _, _, port = two_nodes
+    _, server_port = running
+    own = tls.fingerprint(tls.fetch_certificate("127.0.0.1", server_port, 20))
+    run("reload", "1", "--fingerprint", own, *port)
+    (tmp_path / "ca.crt").unlink()
+    said = run("reload", "1", "--fingerprint", own, *port, status=1)
+    assert "nodes are verified by the authority's certificate" in said
+
+
+def test_there_are_no_nodes(run, service):
+    assert run("reload", "all", status=1) == "syndicate-client: there are no nodes\n"
 
 
 def test_trust_by_fingerprint_by_option_environment_and_file(

@@ -1,6 +1,7 @@
 """The oortd command: flags, and the layers of configuration in their order.
 
-Exit codes: 0 stopped as asked, 1 could not start or failed, 2 (argparse's) wrong usage.
+Exit codes: 0 stopped as asked, 1 could not start or failed, 2 (argparse's) wrong usage, 78
+(EX_CONFIG) wrong settings: systemd does not try these again.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from oort.config import (
     resolve,
 )
 from oort.daemon import journal
+from oort.daemon.notify import Notifier
 from oort.errors import BootError, ConfigError, OortError
 
 # Flags that set a setting, by the field they set.
@@ -124,7 +126,9 @@ def main(argv: list[str] | None = None) -> int:
         )
     except OortError as error:
         journal.log.critical("cannot start: %s", error)
-        return 1
+        # While systemd waits before the next attempt, `systemctl status` has no log lines but this.
+        Notifier(environment).status(f"cannot start: {error}")
+        return os.EX_CONFIG if isinstance(error, ConfigError) else 1
     except KeyboardInterrupt:  # before the main loop takes SIGINT
         journal.log.critical("cannot start: interrupted")
         return 1

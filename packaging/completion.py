@@ -18,6 +18,7 @@ _SCRIPT = """\
 {function}() {{
     local current=${{COMP_WORDS[COMP_CWORD]}} previous=${{COMP_WORDS[COMP_CWORD-1]}}
     local command="" word
+    COMPREPLY=()
     for word in "${{COMP_WORDS[@]:1:COMP_CWORD-1}}"; do
         case "$word" in {commands}) command=$word; break ;; esac
     done

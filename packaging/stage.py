@@ -63,7 +63,8 @@ try:
 except ModuleNotFoundError as error:
     if (error.name or "oort").partition(".")[0] == "oort":
         raise
-    sys.exit(f"{name}: the Python module {{error.name}} is missing: install {package} anew")
+    print(f"{name}: the Python module {{error.name}} is missing: install {package} anew", file=sys.stderr)
+    sys.exit(78)  # EX_CONFIG: systemd does not try again
 """
 
 
@@ -100,7 +101,19 @@ def _compile(build: Path, epoch: int) -> None:
     steps += ["bdist_wheel", "--bdist-dir", str(compiled / "wheel")]
     steps += ["--dist-dir", str(build / "wheel")]
     command = [sys.executable, "setup.py", "-q", *steps]
-    subprocess.run(command, cwd=ROOT, env=environment, check=True, stdin=subprocess.DEVNULL)
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        check=False,
+    )
+    if done.returncode:
+        # setuptools warns at length even when all is well.
+        sys.stderr.buffer.write(done.stdout)
+        raise DescriptionError(f"setup.py failed with {done.returncode}; its output is above")
 
 
 def _unpack(build: Path, root: Path) -> None:

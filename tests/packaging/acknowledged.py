@@ -17,8 +17,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 KEYS = 50
+NO_RETRY = Retry(NoBackoff(), 0)
 
 
 @dataclass
@@ -36,7 +39,7 @@ class Client:
         while not stop.is_set():
             try:
                 if connection is None:
-                    connection = redis.Redis(port=self.port, socket_timeout=30)
+                    connection = redis.Redis(port=self.port, socket_timeout=30, retry=NO_RETRY)
                     connection.ping()
                 value += 1
                 key = f"load:{self.number}:{value % KEYS}"

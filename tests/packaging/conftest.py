@@ -66,7 +66,7 @@ class Built:
             "packaging/build.py", package_format, "--packager", "fpm", "--dry-run",
             "--stage", str(self.stage), "--out", str(self.shared.parent / "dry"),
         )  # fmt: skip
-        return shlex.split(printed)
+        return shlex.split(printed.replace("\\\n", " "))
 
 
 @pytest.fixture(scope="session")

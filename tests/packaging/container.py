@@ -33,33 +33,21 @@ def make_root(directory: Path, wanted: Iterable[str]) -> Path:
         )
         if path.exists()
     )
-    key = hashlib.sha256(repr((BASE, names, sources.read_text())).encode()).hexdigest()[:16]
-    root, mark = directory / "root", directory / f"root-{key}"
+    root = directory / "root"
+    download = "apt-get install -qq --download-only --no-install-recommends"
+    words = ["mmdebstrap", "--quiet", "--variant=minbase", "--format=directory"]
+    words += [f"--include={','.join(BASE)}", "--dpkgopt=force-unsafe-io", "--skip=cleanup/apt"]
+    words += [f'--customize-hook=chroot "$1" {download} {" ".join(names)}']
+    # This machine's name, and what forbids services to start, must not be in it.
+    words += ['--customize-hook=rm -f "$1/etc/hostname" "$1/usr/sbin/policy-rc.d"']
+    words += ["bookworm", str(root), str(sources)]
+    key = hashlib.sha256(repr((words, sources.read_text())).encode()).hexdigest()[:16]
+    mark = directory / f"made-{key}"
     if mark.exists():
         return root
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
-    download = "apt-get install -qq --download-only --no-install-recommends"
-    subprocess.run(
-        [
-            "mmdebstrap",
-            "--quiet",
-            "--variant=minbase",
-            "--format=directory",
-            f"--include={','.join(BASE)}",
-            # What the machine may refuse to a maintainer's script is refused to an operator too.
-            "--dpkgopt=force-unsafe-io",
-            "--skip=cleanup/apt",
-            f'--customize-hook=chroot "$1" {download} {" ".join(names)}',
-            "--customize-hook=rm -f $1/usr/sbin/policy-rc.d",
-            "bookworm",
-            str(root),
-            str(sources),
-        ],
-        check=True,
-        stdin=subprocess.DEVNULL,
-        timeout=1200,
-    )
+    subprocess.run(words, check=True, stdin=subprocess.DEVNULL, timeout=1200)
     mark.touch()
     return root
 
@@ -95,15 +83,23 @@ class Container:
         while True:
             assert self.process.poll() is None, self.log.read_text("utf-8", "replace")
             assert time.monotonic() < deadline, self.log.read_text("utf-8", "replace")
-            children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
-            with contextlib.suppress(FileNotFoundError):
-                found = children.read_text().split()
-                self.leader = int(found[0]) if found else 0
+            if not self.leader:
+                self.leader = self._find_leader()
             if self.leader:
                 state = self.run("systemctl", "is-system-running", check=False)
                 if state.strip() in ("running", "degraded"):
                     return
             time.sleep(0.05)
+
+    def _find_leader(self) -> int:
+        """Its process 1, seen from here; 0 while there is none."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        with contextlib.suppress(FileNotFoundError):
+            for child in map(int, children.read_text().split()):
+                # Until it is systemd it may still see this machine's own root.
+                if Path(f"/proc/{child}/comm").read_text() == "systemd\n":
+                    return child
+        return 0
 
     def stop(self) -> None:
         if self.process.poll() is None:

@@ -34,16 +34,16 @@ def stopped(installed: Container) -> Iterator[Container]:
 
 
 def _fails(machine: Container) -> str:
-    """Start it; what oortd itself says in the status, which must be one line."""
-    began = machine.run("date", "+%F %T").strip()
-    assert not machine.succeeds("systemctl", "start", OORTD)
-    machine.run("journalctl", "--sync")
+    """Start it; the one line that oortd itself says, which `systemctl status` must show."""
     words = ["journalctl", "-q", "--no-pager", "-o", "cat", "-u", OORTD, "-t", "oortd"]
-    since = ["--since", began]
-    said = machine.run(*words, *since).splitlines()
-    # It may have been tried again by now.
-    assert len(set(said)) == 1, said
+    cursor = machine.shell("journalctl --sync; journalctl -n 0 --show-cursor")
+    after = cursor.strip().removeprefix("-- cursor: ")
+    assert not machine.succeeds("systemctl", "start", OORTD)
     status = machine.run("systemctl", "status", "--no-pager", "--full", OORTD, check=False)
+    machine.run("journalctl", "--sync")
+    said = machine.run(*words, "--after-cursor", after).splitlines()
+    # It may have been tried again by now, and have said the same.
+    assert len(set(said)) == 1, said
     assert said[0] in status
     assert "Traceback" not in status
     return said[0]
@@ -73,6 +73,7 @@ def test_a_port_in_use(stopped: Container) -> None:
 def test_a_broken_configuration(stopped: Container) -> None:
     stopped.shell("echo OORT_FSYNC=sometimes >> /etc/default/oortd")
     said = _fails(stopped)
+    assert stopped.unit(OORTD, "ActiveState") == "failed"
     assert "sometimes" in said
     assert "always, everysec, no" in said
 

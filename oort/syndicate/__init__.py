@@ -1,1 +1,1 @@
-"""The syndicate: the server that keeps rings (synd), how nodes find and join it, its command line."""
+"""The syndicate: the server that keeps rings (synd), its state, its command line."""

@@ -172,6 +172,7 @@ def serve(
             notifier=notifier,
             client_room=room,
             read_configuration=read_configuration,
+            open_store=lambda settings: _open_store(settings, environment),
         )
     return daemon.run(lambda: _ready(daemon))
 

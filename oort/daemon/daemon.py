@@ -1,7 +1,8 @@
 """oortd while it runs: the main loop's state, and what happens on every event.
 
 The order of a stop is the reverse of the start: no new connections, workers end after sending what
-they can, the helper thread ends, connections are closed, then the store.
+they can, the helper thread ends, connections are closed, then the store.  Clients can be turned
+away and the store reopened without ending the process: Stop, Start and Restart of control.py.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import GeneratorType
-from typing import Any
+from typing import Any, Protocol
 
 from oort.config import Configuration, Settings, join_address
 from oort.daemon import (  # noqa: F401 (importing a command module registers its handlers)
@@ -35,7 +36,7 @@ from oort.daemon.journal import log, log_priority, set_level
 from oort.daemon.loop import Loop
 from oort.daemon.notify import Notifier
 from oort.daemon.reply import Reply, error
-from oort.errors import OortError
+from oort.errors import OortError, StoreFailedError
 from oort.store import Session, Store
 
 REDIS_VERSION = "7.0.15"  # whose commands and texts these are; clients choose features by it
@@ -64,6 +65,14 @@ def limits_of(settings: Settings) -> Limits:
     )
 
 
+class ControlInterface(Protocol):
+    """What control.py adds to the daemon: it begins once clients are served and ends with them."""
+
+    def start(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
 class Daemon:
     def __init__(
         self,
@@ -78,6 +87,7 @@ class Daemon:
         notifier: Notifier,
         client_room: int,
         read_configuration: Callable[[], Configuration],
+        open_store: Callable[[Settings], Store],
     ) -> None:
         self.configuration = configuration
         self.version, self.redis_version = version, REDIS_VERSION
@@ -87,6 +97,8 @@ class Daemon:
         self.notifier = notifier
         self.client_room = client_room
         self.read_configuration = read_configuration
+        self.control: ControlInterface | None = None
+        self.serving = False
         self.started = time.time()
         self.run_id = secrets.token_hex(20)
         self.loop = Loop()
@@ -100,7 +112,8 @@ class Daemon:
         self.rates = Rates()
         self.exit_code = 0
         self._sockets = sockets
-        self._accept_paused = False
+        self._watched: set[socket.socket] = set()
+        self._open_store = open_store
         self._stopping = False
         self._peak_memory = 0
         self._last_sample = time.monotonic()
@@ -118,29 +131,29 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             name = signal.Signals(number).name
             loop.on_signal(number, lambda name=name: self.stop(name))  # type: ignore[misc]
-        loop.on_signal(signal.SIGHUP, lambda: reload.reload(self))
-        loop.watch(self.plane.request_fd(), self._requests)
+        loop.on_signal(signal.SIGHUP, self._hang_up)
         loop.watch(self.store.event_fd(), self._store_events)
-        if self.plane.threads == 0:
-            loop.watch(self.plane.poll_fd(), self._poll)
-            # Idle connections are found by rounds, and without traffic nothing starts one.
-            loop.every(1.0, self._poll)
-        for listener in self._sockets:
-            self._watch_listener(listener)
+        # Idle connections are found by rounds, and without traffic nothing starts one.
+        loop.every(1.0, self._poll)
         loop.every(SAMPLE_SECONDS, self._sample)
         if self.notifier.active:
             loop.every(STATUS_SECONDS, self._status)
         if self.notifier.watchdog_seconds is not None:
             loop.every(self.notifier.watchdog_seconds, self.notifier.alive)
         self.jobs.start()
-        self.plane.start(self._worker_failed_elsewhere)
+        self._serve()
         self._store_events()
-        ready()
         try:
+            if self.control is not None:
+                self.control.start()
+            ready()
             loop.run()
         finally:
             self._close()
         return self.exit_code
+
+    def _hang_up(self) -> None:
+        reload.reload(self, "SIGHUP")
 
     def stop(self, reason: str) -> None:
         if not self._stopping:
@@ -150,19 +163,107 @@ class Daemon:
             self.loop.stop()
 
     def _close(self) -> None:
+        self._unwatch_listeners()
         for listener in self._sockets:
             listener.close()
-        self.plane.stop()
+        self._end_clients()
+        if self.control is not None:
+            self.control.close()
+        self._close_store()
+        self.loop.close()
+        log.info("stopped")
+
+    # ---- serving clients, or not --------------------------------------------
+
+    def start_serving(self) -> bool:
+        """Let clients in; False: they are already."""
+        if self.serving:
+            return False
+        for listener in self._sockets:
+            listeners.start_listening(listener)
+        self._serve()
+        return True
+
+    def stop_serving(self) -> bool:
+        """Turn clients away, and end those that are there once they have their replies; False: that
+        is so already.  The store stays open, and what was acknowledged is made durable."""
+        if not self.serving:
+            return False
+        self._unwatch_listeners()
+        for listener in self._sockets:
+            listeners.stop_listening(listener)
+        self._end_clients()
+        self._new_plane()
+        self.store.sync()
+        return True
+
+    def restart_serving(self, configuration: Configuration) -> None:
+        """End the clients, close the store and open it again with this configuration, let clients
+        in.  Who connects meanwhile waits in the backlog.  When the store does not open the daemon
+        ends: its supervisor tries again, and has the reason in the log."""
+        was_serving = self.serving
+        self._unwatch_listeners()
+        self._end_clients()
         self.jobs.stop()
+        self.loop.unwatch(self.store.event_fd())
+        self.configuration = configuration
+        try:
+            self._close_store()
+            if self.exit_code:
+                raise StoreFailedError("the store was not closed in order: see the log")
+            self.store = self._open_store(configuration.settings)
+            self.session = self.store.session()
+        except OortError as failure:
+            log.critical("cannot open the store again: %s", failure)
+            self.exit_code = 1
+            self.stop("no store")
+            raise
+        self.saving = False
+        self.jobs = Jobs(self.session.close)
+        self.jobs.start()
+        self.loop.watch(self.store.event_fd(), self._store_events)
+        self._new_plane()
+        set_level(configuration.settings.log_level)
+        if not was_serving:
+            for listener in self._sockets:
+                listeners.start_listening(listener)
+        self._serve()
         self._store_events()
+
+    def _serve(self) -> None:
+        self.serving = True
+        self.loop.watch(self.plane.request_fd(), self._requests)
+        if self.plane.threads == 0:
+            self.loop.watch(self.plane.poll_fd(), self._poll)
+        self.plane.start(self._worker_failed_elsewhere)
+        for listener in self._sockets:
+            self._watch_listener(listener)
+
+    def _end_clients(self) -> None:
+        if self.serving:
+            self.serving = False
+            self.loop.unwatch(self.plane.request_fd())
+            if self.plane.threads == 0:
+                self.loop.unwatch(self.plane.poll_fd())
+        self.plane.stop()
         self.plane.close()
+        self.clients.clear()
+
+    def _new_plane(self) -> None:
+        settings = self.settings
+        self.plane = DataPlane(self.store.handle, settings.workers, limits_of(settings))
+        self._last_stats = self.plane.stats()
+
+    def _close_store(self) -> None:
+        self.jobs.stop()
+        if self.store.closed:
+            return
+        self._store_events()
         try:
             self.store.close()
         except OortError as failure:
             log.error("closing the store: %s", failure)
             self.exit_code = 1
-        self.loop.close()
-        log.info("stopped")
 
     def _worker_failed_elsewhere(self, text: str) -> None:
         self.loop.call_soon_from_thread(lambda: self._worker_failed(text))
@@ -175,7 +276,13 @@ class Daemon:
     # ---- connections --------------------------------------------------------
 
     def _watch_listener(self, listener: socket.socket) -> None:
-        self.loop.watch(listener.fileno(), lambda: self._accept(listener))
+        if self.serving and listener not in self._watched:
+            self._watched.add(listener)
+            self.loop.watch(listener.fileno(), lambda: self._accept(listener))
+
+    def _unwatch_listeners(self) -> None:
+        while self._watched:
+            self.loop.unwatch(self._watched.pop().fileno())
 
     def _accept(self, listener: socket.socket) -> None:
         try:
@@ -185,6 +292,7 @@ class Daemon:
             # Out of descriptors or memory: the connection stays in the backlog, so waiting for
             # readability would spin.
             log.error("cannot accept a connection: %s", failure.strerror or failure)
+            self._watched.discard(listener)
             self.loop.unwatch(listener.fileno())
             self.loop.after(NO_DESCRIPTORS_PAUSE, lambda: self._watch_listener(listener))
 
@@ -225,7 +333,7 @@ class Daemon:
     # ---- cold commands ------------------------------------------------------
 
     def _poll(self) -> None:
-        failure = self.plane.poll()
+        failure = self.plane.poll() if self.serving and self.plane.threads == 0 else ""
         if failure:
             self._worker_failed(failure)
 
@@ -241,9 +349,10 @@ class Daemon:
         client = self.clients.get(request.connection)
         if client is None:
             return  # closed meanwhile
+        plane = self.plane
         found = self.dispatcher.find(request)
         if isinstance(found, bytes):
-            self._answer(request, "", found)
+            self._answer(plane, request, "", found)
             return
         name, handler = found
         client.last_cold, client.last_cold_position = name, request.command
@@ -261,31 +370,35 @@ class Daemon:
 
             def done(result: Answer | Exception) -> None:
                 self.dispatcher.spent(name, timed.nanoseconds)
-                self._finished(request, name, result)
+                self._finished(plane, request, name, result)
 
             self.run_job(timed.job(), done)
         elif isinstance(outcome, Later):
             late = outcome
-            self.loop.after(late.seconds, lambda: self._answer(request, name, late.reply))
+            self.loop.after(late.seconds, lambda: self._answer(plane, request, name, late.reply))
         elif isinstance(outcome, bytes | Reply):
-            self._answer(request, name, outcome)
+            self._answer(plane, request, name, outcome)
 
     def run_job(self, job: Job[Any], done: Callable[[Any], None]) -> None:
         """Run a job on the helper thread; done(result or exception) runs on the main loop."""
         call = self.loop.call_soon_from_thread
         self.jobs.submit(job, lambda result: call(lambda: done(result)))
 
-    def _finished(self, request: Request, name: str, result: Answer | Exception) -> None:
+    def _finished(
+        self, plane: DataPlane, request: Request, name: str, result: Answer | Exception
+    ) -> None:
         if isinstance(result, OortError):
             result = _failure(result)
         elif isinstance(result, Exception):
             log.error("command %s failed", name, exc_info=result)
             result = b"-ERR internal error, see the server's log\r\n"
-        self._answer(request, name, result)
+        self._answer(plane, request, name, result)
 
-    def _answer(self, request: Request, name: str, answer: Answer) -> None:
+    def _answer(self, plane: DataPlane, request: Request, name: str, answer: Answer) -> None:
         self.dispatcher.count(name, answer)
-        self.plane.reply(request.connection, Reply(answer) if isinstance(answer, bytes) else answer)
+        if plane is not self.plane:
+            return  # a Stop or Restart has ended its connection
+        plane.reply(request.connection, Reply(answer) if isinstance(answer, bytes) else answer)
 
     # ---- settings and figures -----------------------------------------------
 
@@ -338,6 +451,9 @@ class Daemon:
 
     def _status(self) -> None:
         keys = sum(self.store.stats().keys)
+        if not self.serving:
+            self.notifier.status("stopped through CmdCtrl: no client is served until Start")
+            return
         self.notifier.status(
             f"{len(self.clients)} connections, {keys} keys, {self.rates.commands:.0f} commands/s"
         )

@@ -136,7 +136,9 @@ class DataPlane:
         return ""
 
     def stop(self) -> None:
-        """Let every worker send what it can and end."""
+        """Let every worker send what it can and end; nothing to do once closed."""
+        if self._plane == ffi.NULL:
+            return
         lib.oort_workers_stop(self._plane)
         if not self.threads:
             self.poll()
@@ -145,9 +147,10 @@ class DataPlane:
         self._running.clear()
 
     def close(self) -> None:
-        """Close every connection; stop() comes first."""
-        lib.oort_dataplane_close(self._plane)
-        self._plane = ffi.NULL
+        """Close every connection; stop() comes first.  Nothing to do the second time."""
+        if self._plane != ffi.NULL:
+            lib.oort_dataplane_close(self._plane)
+            self._plane = ffi.NULL
 
     def set_limits(self, limits: Limits) -> None:
         lib.oort_dataplane_set_limits(self._plane, _limits(limits))

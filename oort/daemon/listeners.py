@@ -63,6 +63,11 @@ def start_listening(listener: socket.socket) -> None:
         raise _cannot_listen(join_address(*listener.getsockname()[:2]), error) from error
 
 
+def stop_listening(listener: socket.socket) -> None:
+    """Refuse whoever connects, and keep the address, until start_listening (Linux)."""
+    listener.shutdown(socket.SHUT_RD)
+
+
 def _cannot_listen(address: str, error: OSError) -> BootError:
     reason = error.strerror or str(error)
     if error.errno == errno.EADDRINUSE:

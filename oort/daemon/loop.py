@@ -72,10 +72,12 @@ class Loop:
         """Run until stop()."""
         while not self._stopped:
             for key, _ in self._selector.select(self._pause()):
-                key.data()
+                if not self._stopped:
+                    key.data()
             self._run_timers()
 
     def stop(self) -> None:
+        """End the run: no callback begins after the one that calls this."""
         self._stopped = True
 
     def close(self) -> None:
@@ -98,14 +100,16 @@ class Loop:
         while self._timers and self._timers[0][0] <= now:
             due.append(heapq.heappop(self._timers)[2])
         for callback in due:
-            callback()
+            if not self._stopped:
+                callback()
 
     def _run_calls(self) -> None:
         os.eventfd_read(self._wake)
         for _ in range(len(self._calls)):
-            self._calls.popleft()()
+            if not self._stopped:
+                self._calls.popleft()()
 
     def _run_signals(self) -> None:
         for number in os.read(self._signal_read, 512):
-            if number in self._signals:
+            if number in self._signals and not self._stopped:
                 self._signals[number]()

@@ -122,6 +122,10 @@ class Store:
     ) -> None:
         self.close()
 
+    @property
+    def closed(self) -> bool:
+        return self._handle is None
+
     def close(self) -> None:
         """Sync and close; a second call does nothing.  An error means the last sync failed."""
         if self._handle is None:

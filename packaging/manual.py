@@ -67,7 +67,8 @@ def _help_of(
     def catch(parser: argparse.ArgumentParser, file: object = None) -> None:
         caught.append(parser)
 
-    printed = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")  # as a program's own stdout is
+    stored = io.BytesIO()
+    printed = io.TextIOWrapper(stored, encoding="utf-8")  # as a program's own stdout is
     with (
         mock.patch.object(argparse.ArgumentParser, "print_help", catch),
         contextlib.redirect_stdout(printed),
@@ -75,7 +76,7 @@ def _help_of(
     ):
         function(list(arguments))
     printed.flush()
-    text = printed.buffer.getvalue().decode()  # type: ignore[attr-defined]
+    text = stored.getvalue().decode()
     if not caught:
         return None, text
     parser = caught[0]

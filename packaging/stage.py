@@ -63,7 +63,7 @@ try:
 except ModuleNotFoundError as error:
     if (error.name or "oort").partition(".")[0] == "oort":
         raise
-    print(f"{name}: the Python module {{error.name}} is missing: install {package} anew", file=sys.stderr)
+    print(f"{name}: no Python module {{error.name}}: install it, or {package}", file=sys.stderr)
     sys.exit(78)  # EX_CONFIG: systemd does not try again
 """
 

@@ -29,6 +29,7 @@ def command(package: Package, root: Path, output: Path, changelog: Path) -> list
     words += ["--force", "--name", package.name, "--version", package.version]
     words += ["--iteration", package.revision, "--architecture", package.architecture]
     words += ["--maintainer", package.maintainer, "--vendor", "", "--license", package.license]
+    words += ["--url", package.homepage]
     words += ["--category", package.section, "--no-auto-depends"]
     words += ["--description", f"{package.summary}\n{package.description}"]
     words += ["--source-date-epoch-default", str(package.epoch)]

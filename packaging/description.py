@@ -66,6 +66,7 @@ class Package:
     architecture: str
     summary: str
     description: str
+    homepage: str
     maintainer: str
     license: str
     section: str
@@ -219,6 +220,7 @@ def read(package_format: str, library: Path, version: str = "") -> Package:
         # Debian's begin in lower case, RPM's with a capital.
         summary=about["summary"] if package_format == "deb" else about["summary"].capitalize(),
         description=about["description"].strip("\n"),
+        homepage=about["homepage"],
         maintainer=about["maintainer"],
         license=about["license"],
         section=own["section"],

@@ -72,6 +72,7 @@ def configuration(package: Package, root: Path, changelog_path: Path | None) -> 
         "release": package.revision,
         "section": package.section,
         "priority": package.priority,
+        "homepage": package.homepage,
         "maintainer": package.maintainer,
         "description": f"{package.summary}\n{package.description}",
         "license": package.license,

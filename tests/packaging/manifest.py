@@ -126,9 +126,14 @@ def of_deb(path: Path) -> Contents:
         name = "/" + member.name.removeprefix("./").strip("/")
         if _keep(name, member.isdir()):
             mode = member.mode | (stat.S_IFDIR if member.isdir() else 0)
-            owner = f"{member.uname or member.uid}:{member.gname or member.gid}"
+            # Owners are numbers in fpm's archives, and names besides in nfpm's.
+            owner = f"{_name(member.uid)}:{_name(member.gid)}"
             found.files[name] = _about(mode, owner, member.linkname)
     return found
+
+
+def _name(number: int) -> str:
+    return "root" if number == 0 else str(number)
 
 
 def _tar(option: str, path: Path) -> tarfile.TarFile:

@@ -103,9 +103,9 @@ class EtcdClient:
         """The key, or all from `key` to before `range_end`, as of now: never a stale answer."""
         request = messages.RangeRequest(key=key, range_end=range_end)
         answer, _ = self._call(
-            lambda member, seconds: cast(
+            lambda member, how: cast(
                 messages.RangeResponse,
-                member.kv.Range(request, timeout=seconds, metadata=_METADATA),
+                member.kv.Range(request, **how),
             ),
             timeout,
         )
@@ -116,9 +116,7 @@ class EtcdClient:
     ) -> tuple[messages.TxnResponse, bool]:
         """The answer, and whether it was the first try: if not, an earlier one may be done too."""
         return self._call(
-            lambda member, seconds: cast(
-                messages.TxnResponse, member.kv.Txn(request, timeout=seconds, metadata=_METADATA)
-            ),
+            lambda member, how: cast(messages.TxnResponse, member.kv.Txn(request, **how)),
             timeout,
         )
 
@@ -126,9 +124,9 @@ class EtcdClient:
         """A new lease.  One whose answer was lost runs out by itself."""
         request = messages.LeaseGrantRequest(TTL=seconds)
         answer, _ = self._call(
-            lambda member, limit: cast(
+            lambda member, how: cast(
                 messages.LeaseGrantResponse,
-                member.lease.LeaseGrant(request, timeout=limit, metadata=_METADATA),
+                member.lease.LeaseGrant(request, **how),
             ),
             timeout,
         )
@@ -140,10 +138,8 @@ class EtcdClient:
         """Renew a lease: the seconds it has from now on, 0 when it is over."""
         request = messages.LeaseKeepAliveRequest(ID=lease)
 
-        def once(member: _Member, seconds: float) -> int:
-            stream = member.lease.LeaseKeepAlive(
-                iter([request]), timeout=seconds, metadata=_METADATA
-            )
+        def once(member: _Member, how: dict[str, Any]) -> int:
+            stream = member.lease.LeaseKeepAlive(iter([request]), **how)
             try:
                 return cast(messages.LeaseKeepAliveResponse, next(stream)).TTL
             except StopIteration:
@@ -158,9 +154,9 @@ class EtcdClient:
         """End a lease, and with it the keys that hang on it."""
         request = messages.LeaseRevokeRequest(ID=lease)
 
-        def once(member: _Member, seconds: float) -> None:
+        def once(member: _Member, how: dict[str, Any]) -> None:
             try:
-                member.lease.LeaseRevoke(request, timeout=seconds, metadata=_METADATA)
+                member.lease.LeaseRevoke(request, **how)
             except grpc.RpcError as error:
                 if error.code() is not grpc.StatusCode.NOT_FOUND:
                     raise
@@ -217,18 +213,26 @@ class EtcdClient:
         raise StateUnavailableError(f"etcd at {self.endpoints[at]} ended the watch")
 
     def _call(
-        self, once: Callable[[_Member, float], _Answer], timeout: float | None
+        self, once: Callable[[_Member, dict[str, Any]], _Answer], timeout: float | None
     ) -> tuple[_Answer, bool]:
         timeout = self._timeout if timeout is None else timeout
         deadline = time.monotonic() + timeout
         # Time for another member, should one keep silent.
         share = timeout / min(len(self._members), 3)
         tries = 0
+        why: StateError | None = None
         while True:
             at, member = self._current()
+            left = max(deadline - time.monotonic(), 0.001)
+            how = {
+                "timeout": min(left, share),
+                "metadata": _METADATA,
+                # Once all have failed: older versions of gRPC, Debian 12's among them, get no
+                # further with a connection unless a call waits for it.
+                "wait_for_ready": tries >= len(self._members),
+            }
             try:
-                left = max(deadline - time.monotonic(), 0.001)
-                return once(member, min(left, share)), tries == 0
+                return once(member, how), tries == 0
             except ValueError as error:  # what a closed channel raises
                 if not self._closed.is_set():
                     raise
@@ -237,13 +241,15 @@ class EtcdClient:
                 explained = self._explained(error)
                 if not isinstance(explained, StateUnavailableError):
                     raise explained from error
+                if why is None or error.code() is not grpc.StatusCode.DEADLINE_EXCEEDED:
+                    why = explained  # that time was over is the least of reasons
                 tries += 1
                 self._next(at)
                 if tries % len(self._members) == 0:
                     left = deadline - time.monotonic()
                     self._closed.wait(min(max(left, 0), _PAUSE_SECONDS))
                 if self._closed.is_set() or time.monotonic() >= deadline:
-                    raise explained from error
+                    raise why from error
 
     def _current(self) -> tuple[int, _Member]:
         if self._closed.is_set():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 import signal
@@ -393,7 +394,7 @@ class Incrementer:
 
 def outcomes(said: list[tuple[str, int]]) -> Iterator[tuple[str, int]]:
     """What has become of each try; of one that the process did not live to see: doubt."""
-    for (what, version), (after, of) in zip(said, [*said[1:], ("try", 0)], strict=True):
+    for (what, version), (after, of) in itertools.pairwise([*said, ("try", 0)]):
         if what == "try":
             yield ("doubt", version) if after == "try" else (after, of)
 

@@ -100,6 +100,7 @@ lint: build
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy oort
+	MYPYPATH=packaging:fpm $(BIN)/mypy packaging/*.py fpm/*.py
 	$(MAKE) -C csrc warnings
 
 bench: build

@@ -54,4 +54,4 @@ test-packages: build $(PACKAGE_TOOLS)/.made
 	@dpkg -s $(TEST_PACKAGES_APT) >/dev/null 2>&1 || { apt-get update -q && \
 	    DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends \
 	    $(TEST_PACKAGES_APT); }
-	$(BIN)/python -m pytest -q -rP -m packages tests/packaging
+	$(BIN)/python -m pytest -q -m packages tests/packaging

@@ -7,7 +7,7 @@ One line a fact, sorted within its kind: name, version, architecture, relations,
 files, scripts (by the file of the tree they equal), files with mode and owner.  Left out are
 directories that belong to no package, what depends on the version or the architecture (replaced
 by VERSION and ARCHITECTURE), and what a tool adds to every package (rpmlib(...), /bin/sh).  The
-modules of oort are one line: `modules` gives their names.
+modules of oort are one line, its .proto files another: `modules` gives their names.
 """
 
 from __future__ import annotations
@@ -48,7 +48,9 @@ class Contents:
 
     def modules(self) -> list[str]:
         """The package's modules, as paths from the root of the tree."""
-        return sorted(path.removeprefix(LIBRARY) for path in self.files if path.endswith(".py"))
+        return sorted(
+            path.removeprefix(LIBRARY) for path in self.files if path.endswith((".py", ".proto"))
+        )
 
     def text(self) -> str:
         lines = [f"name {self.name}", f"version {self.version}"]
@@ -66,8 +68,8 @@ class Contents:
     def _file_lines(self) -> Iterator[str]:
         for path, about in self.files.items():
             in_library = path.startswith(LIBRARY + "oort/")
-            if in_library and path.endswith(".py"):
-                yield f"{about} {LIBRARY}oort/**.py"
+            if in_library and path.endswith((".py", ".proto")):
+                yield f"{about} {LIBRARY}oort/**{Path(path).suffix}"
             elif in_library and about.startswith("d"):
                 yield f"{about} {LIBRARY}oort/**/"
             else:

@@ -38,7 +38,15 @@ def test_the_fpm_command_line_is_what_the_manifest_says(built: Built, package_fo
 
 def test_every_module_of_the_tree_is_packaged_and_nothing_else(built: Built) -> None:
     listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "oort/*.py"],
+        [
+            "git",
+            "ls-files",
+            "--cached",
+            "--others",
+            "--exclude-standard",
+            "oort/*.py",
+            "oort/*.proto",
+        ],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         text=True,

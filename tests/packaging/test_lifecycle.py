@@ -133,10 +133,11 @@ def test_purge_empties_a_mount_point(container: Container) -> None:
     assert container.shell("ls -A /var/lib/oort") == ""
 
 
-def test_where_services_must_not_start_it_does_not(container: Container) -> None:
+def test_where_services_must_not_start_it_does_not(container: Container, built: Built) -> None:
+    """Installed from the file this time."""
     container.write("/usr/sbin/policy-rc.d", "#!/bin/sh\nexit 101\n")
     container.run("chmod", "755", "/usr/sbin/policy-rc.d")
-    container.install()
+    container.install(f"{SHARED}/packages/{built.deb.name}")
     assert container.unit(OORTD, "ActiveState") == "inactive"
     assert container.run("systemctl", "is-enabled", OORTD).strip() == "enabled"
     container.run("apt-get", "purge", "-qy", "oortd")

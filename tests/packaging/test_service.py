@@ -188,7 +188,7 @@ def test_a_replaced_cached_configuration_stays_in_its_directory(installed: Conta
     assert listed.splitlines() == [
         "/var/lib/oort 750 oort:oort",
         "/var/cache/oort 750 oort:oort",
-        "/etc/oort 770 root:oort",
+        "/etc/oort 775 root:oort",
     ]
 
 

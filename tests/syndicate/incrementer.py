@@ -34,6 +34,7 @@ def main() -> None:
         version = now.version + 1
         total = int(conf_of(now)) + 1 if now.version else 1
         say("try", version)
+        time.sleep(0.005)  # to be stopped in: what was read is old when it goes on
         try:
             state.write(now.version, snapshot(version, b"%d" % total))
         except (StateConflict, StateNotLeaderError):

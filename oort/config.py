@@ -87,6 +87,10 @@ def _store_setting(name: str, check: str, default: str, doc: str) -> Any:
     return _setting(name, check, default, doc, "ValueStoreConfig")
 
 
+def _control_setting(name: str, check: str, default: str, doc: str) -> Any:
+    return _setting(name, check, default, doc, "CmdCtrlConfig")
+
+
 @dataclasses.dataclass(frozen=True)
 class Settings:
     """Every setting of oortd, checked and typed."""
@@ -214,6 +218,41 @@ class Settings:
         "86400",
         "Seconds for which the record of a deletion is kept at least.",
     )
+    control_enabled: str = _control_setting(
+        "Enabled",
+        "option('auto', 'true', 'false')",
+        "auto",
+        "Whether the node can be controlled over the network (docs/cmdctrl.md). `auto`: when it"
+        " belongs to a syndicate.",
+    )
+    control_address: str = _control_setting(
+        "ListenAddress", "address", "0.0.0.0:4444", "Where the control interface listens."
+    )
+    control_tls: bool = _control_setting(
+        "UseTLS",
+        "boolean",
+        "true",
+        "Off: callers on the node itself are served, in clear, and nobody else.",
+    )
+    control_mutual: bool = _control_setting(
+        "MutualTLS",
+        "boolean",
+        "true",
+        "Callers show a certificate of the authority. Off: only callers on the node itself are"
+        " served.",
+    )
+    cert_file: str = _control_setting(
+        "CertFile", "string(min=1)", "/etc/oort/server.crt", "The node's certificate."
+    )
+    key_file: str = _control_setting(
+        "KeyFile", "string(min=1)", "/etc/oort/server.key", "The private key of CertFile."
+    )
+    ca_file: str = _control_setting(
+        "CAFile",
+        "string(min=1)",
+        "/etc/oort/ca.crt",
+        "Certificates of the authority that callers, and the syndicate, are verified by.",
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -284,6 +323,13 @@ def _check_address_list(value: object) -> tuple[str, ...]:
     return addresses
 
 
+def _check_address(value: object) -> str:
+    addresses = _check_address_list(value)
+    if len(addresses) != 1:
+        raise VdtValueError(value)
+    return addresses[0]
+
+
 def _check_store_type(value: object) -> str:
     text = str(value).lower()
     text = _STORE_ALIASES.get(text, text)
@@ -303,6 +349,7 @@ def _check_workers(value: object) -> int:
 _VALIDATOR = Validator(
     {
         "size": _check_size,
+        "address": _check_address,
         "address_list": _check_address_list,
         "store_type": _check_store_type,
         "workers": _check_workers,
@@ -310,6 +357,7 @@ _VALIDATOR = Validator(
 )
 
 _WANTED = {
+    "address": "one address such as 0.0.0.0:4444",
     "address_list": "addresses such as 127.0.0.1:6139",
     "store_type": "valuestore or mapstore",
     "workers": "auto or a number from 0 to 64",

@@ -132,5 +132,13 @@ class CallError(OortError):
         self.unreachable = unreachable
 
 
+class ControlError(OortError):
+    """A node did not do what CmdCtrl asked, and not because of its state; `code` is gRPC's name."""
+
+    def __init__(self, text: str, *, code: str) -> None:
+        super().__init__(text)
+        self.code = code
+
+
 class SyndicateToolError(OortError):
     """syndicate-client cannot do what it was asked."""

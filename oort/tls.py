@@ -39,6 +39,7 @@ from .tls_channels import (
     peer_role,
     server_context,
     server_credentials,
+    server_credentials_of_files,
     verify_peer,
 )
 from .tls_files import load_identity, save_identity
@@ -74,6 +75,7 @@ __all__ = [
     "self_signed",
     "server_context",
     "server_credentials",
+    "server_credentials_of_files",
     "valid_from",
     "verify_peer",
 ]

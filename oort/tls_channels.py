@@ -11,6 +11,9 @@ import ipaddress
 import select
 import socket
 import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import grpc
 from cryptography.hazmat.primitives import serialization
@@ -19,6 +22,7 @@ from OpenSSL import SSL, crypto
 from oort.errors import TLSError
 
 from . import tls_certificates as certificates
+from . import tls_files
 from .tls_certificates import Identity
 
 _TIMED_OUT = "no answer in time"
@@ -37,6 +41,55 @@ def server_credentials(identity: Identity, mutual: bool = True) -> grpc.ServerCr
         root_certificates=identity.roots if mutual else None,
         require_client_auth=mutual,
     )
+
+
+def server_credentials_of_files(
+    cert_file: Path | str, key_file: Path | str, ca_file: Path | str | None
+) -> grpc.ServerCredentials:
+    """The same from files, which are read anew for every handshake that finds them changed: a
+    renewed certificate needs no restart.  Without a `ca_file` callers show no certificate.
+
+    Raises TLSError for files that cannot be used now; later ones that cannot leave the last good.
+    """
+    paths = [Path(one) for one in (cert_file, key_file, ca_file) if one is not None]
+    seen = _state_of(paths)
+
+    def configuration() -> grpc.ServerCertificateConfiguration:
+        identity = tls_files.load_identity(cert_file, key_file, ca_file)
+        identity.check()
+        return grpc.ssl_server_certificate_configuration(
+            [(identity.key, identity.certificate)],
+            root_certificates=identity.roots if ca_file is not None else None,
+        )
+
+    def changed() -> Any:
+        """None: as they were.  (gRPC's types leave that out.)"""
+        nonlocal seen
+        now = _state_of(paths)
+        if now == seen:
+            return None
+        try:
+            renewed = configuration()
+        except TLSError:
+            return None  # half of it may be written: the next handshake looks again
+        seen = now
+        return renewed
+
+    return grpc.dynamic_ssl_server_credentials(
+        configuration(), changed, require_client_authentication=ca_file is not None
+    )
+
+
+def _state_of(paths: Sequence[Path]) -> list[tuple[int, int, int]]:
+    """What tells a file from the one that replaces it; zeros while it is not there."""
+    states = []
+    for path in paths:
+        try:
+            status = path.stat()
+            states.append((status.st_ino, status.st_mtime_ns, status.st_size))
+        except OSError:
+            states.append((0, 0, 0))
+    return states
 
 
 def channel_credentials(roots: bytes, identity: Identity | None = None) -> grpc.ChannelCredentials:

@@ -1,6 +1,7 @@
 """oort-cli: one command from the command line, many from standard input, or a prompt.
 
-`oort-cli keys` without a pattern is for this machine, not for a server (keys.py).
+`oort-cli keys` without a pattern is for this machine, not for a server (keys.py); `oort-cli ctl` is
+for a node's control interface (ctl.py).
 
 Exit status: 0; 1 when a reply was an error or the server could not be reached;
 2 for a wrong command line.
@@ -196,6 +197,10 @@ def main(argv: list[str] | None = None) -> int:
                 from . import keys  # loads the cryptography that the other commands do without
 
                 return keys.main(options.command[1:])
+            if options.command[0] == "ctl":
+                from . import ctl
+
+                return ctl.main(options.command[1:])
             if options.stdin_last:
                 arguments.append(sys.stdin.buffer.read())
             with connect(options) as connection:

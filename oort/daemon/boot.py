@@ -160,7 +160,7 @@ def serve(
         for listener in sockets:
             listeners.start_listening(listener)
         plane = DataPlane(store.handle, settings.workers, limits_of(settings))
-        undo.pop_all()  # from here on the daemon closes them
+        undo.callback(plane.close)
         daemon = Daemon(
             configuration,
             version=version,
@@ -174,6 +174,12 @@ def serve(
             read_configuration=read_configuration,
             open_store=lambda settings: _open_store(settings, environment),
         )
+        if settings.control_enabled == "true":
+            # Imported late: a node that nobody controls does without gRPC.
+            from oort.daemon.control import interface
+
+            daemon.control = interface(daemon, None)
+        undo.pop_all()  # from here on the daemon closes them
     return daemon.run(lambda: _ready(daemon))
 
 

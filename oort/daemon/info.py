@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import resource
 import sys
 import time
@@ -263,6 +264,27 @@ _SECTIONS: dict[str, tuple[str, Callable[[Daemon], Fields]]] = {
     "keyspace": ("Keyspace", _keyspace),
 }
 _DEFAULT = frozenset(_SECTIONS) - {"commandstats"}
+
+
+def _typed(value: object) -> object:
+    """A field as JSON has it: a decimal fraction is a number, a=1,b=2 an object."""
+    if isinstance(value, int):
+        return value
+    text = str(value)
+    if re.fullmatch(r"-?\d+\.\d+", text):
+        return float(text)
+    if re.fullmatch(r"\w+=[^,=]*(,\w+=[^,=]*)+", text):
+        pairs = (pair.split("=") for pair in text.split(","))
+        return {key: int(one) if one.isdigit() else _typed(one) for key, one in pairs}
+    return text
+
+
+def facts(daemon: Daemon) -> dict[str, dict[str, object]]:
+    """All of INFO for programs, by section and field, numbers as numbers."""
+    return {
+        section: {field: _typed(value) for field, value in fields(daemon)}
+        for section, (_, fields) in _SECTIONS.items()
+    }
 
 
 @handles("info")

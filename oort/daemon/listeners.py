@@ -65,7 +65,13 @@ def start_listening(listener: socket.socket) -> None:
 
 def stop_listening(listener: socket.socket) -> None:
     """Refuse whoever connects, and keep the address, until start_listening (Linux)."""
+    address = listener.getsockname()
     listener.shutdown(socket.SHUT_RD)
+    try:
+        listener.bind(address)  # a port that the kernel had chosen is let go of by the shutdown
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # it has kept its address
+            raise _cannot_listen(join_address(*address[:2]), error) from error
 
 
 def _cannot_listen(address: str, error: OSError) -> BootError:

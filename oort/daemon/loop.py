@@ -72,7 +72,8 @@ class Loop:
         """Run until stop()."""
         while not self._stopped:
             for key, _ in self._selector.select(self._pause()):
-                if not self._stopped:
+                # An earlier callback of this turn may have unwatched it, and watch it anew.
+                if not self._stopped and self._selector.get_map().get(key.fd) is key:
                     key.data()
             self._run_timers()
 

@@ -15,6 +15,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from oort.cmdctrl.node import Outcome
 from oort.config import SETTINGS, Configuration, Setting, format_value
 from oort.daemon.config_commands import CHANGEABLE
 from oort.daemon.journal import log
@@ -26,14 +27,6 @@ if TYPE_CHECKING:
 # Settings of what is opened once for the whole process: listening sockets, the control interface.
 PROCESS = frozenset({"listen_address"})
 _PROCESS_SECTIONS = frozenset({"CmdCtrlConfig"})
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """Whether it was done, and one line for who asked."""
-
-    status: bool
-    message: str
 
 
 @dataclass(frozen=True)

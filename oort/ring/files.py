@@ -378,12 +378,13 @@ def write(path: Path | str, what: Ring | Builder) -> None:
     path = Path(path)
     data = encode(what)
     try:
-        _replace(path, data)
+        replace(path, data)
     except OSError as error:
         raise RingError(f"cannot write {path}: {error.strerror}") from error
 
 
-def _replace(path: Path, data: bytes) -> None:
+def replace(path: Path, data: bytes) -> None:
+    """Put these bytes there at once and durably; the file's mode is 0600.  Raises OSError."""
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # mode 0600
     temporary = Path(name)
     try:

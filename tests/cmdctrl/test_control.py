@@ -1,0 +1,384 @@
+"""A node under CmdCtrl: real oortd, real gRPC over mutual TLS, real Redis clients meanwhile."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import threading
+import time
+from collections.abc import Callable
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+
+import grpc
+import pytest
+import redis
+
+from oort import tls
+from oort.cli.main import main as oort_cli
+from oort.cmdctrl import cmdctrl_pb2 as messages
+from oort.cmdctrl.cmdctrl_pb2_grpc import CmdCtrlStub
+from oort.ring import files
+from oort.ring.builder import Builder
+from tests.conftest import Oortd, until
+
+NOTHING = messages.EmptyMsg()
+SECONDS = 60.0
+
+
+@pytest.fixture(scope="module")
+def authority() -> tls.CertificateAuthority:
+    return tls.CertificateAuthority.create("ring of tests")
+
+
+def bounded(call):
+    return lambda request=NOTHING: call(request, timeout=SECONDS)
+
+
+class Node:
+    """An oortd with its control interface, and what it takes to call it."""
+
+    def __init__(self, daemon: Oortd, authority: tls.CertificateAuthority) -> None:
+        self.daemon = daemon
+        self.authority = authority
+
+    @property
+    def port(self) -> int:
+        return int(re.findall(r"CmdCtrl on 127\.0\.0\.1:(\d+)", self.daemon.log())[-1])
+
+    @contextmanager
+    def calls(self, role: str | None = "operator", *, by: tls.CertificateAuthority | None = None):
+        """A stub for a caller of that role; None: without a certificate."""
+        identity = (by or self.authority).issue(role, "somebody", []) if role else None
+        credentials = tls.channel_credentials(self.authority.certificate, identity)
+        with grpc.secure_channel(f"127.0.0.1:{self.port}", credentials) as channel:
+            stub = vars(CmdCtrlStub(channel))
+            yield SimpleNamespace(**{name: bounded(call) for name, call in stub.items()})
+
+
+@pytest.fixture
+def start_node(
+    start_oortd: Callable[..., Oortd], authority: tls.CertificateAuthority, tmp_path: Path
+) -> Callable[..., Node]:
+    def start(*flags: str, **env: str) -> Node:
+        names = [tmp_path / name for name in ("server.crt", "server.key", "ca.crt")]
+        tls.save_identity(authority.issue("node", "7", ["localhost", "127.0.0.1"]), *names)
+        settings = dict(zip(("CERT_FILE", "KEY_FILE", "CA_FILE"), map(str, names), strict=True))
+        settings |= {"ENABLED": "true", "LISTEN_ADDRESS": "127.0.0.1:0"}
+        environment = {f"OORT_CMDCTRLCONFIG_{name}": value for name, value in settings.items()}
+        return Node(start_oortd(*flags, env=environment | env), authority)
+
+    return start
+
+
+@pytest.fixture
+def node(start_node: Callable[..., Node]) -> Node:
+    return start_node()
+
+
+def refused(node: Node) -> bool:
+    try:
+        node.daemon.connect().close()
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
+# ---- who may ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("role", ["operator", "syndicate"])
+def test_operators_and_syndicates_control(node: Node, role: str) -> None:
+    with node.calls(role) as calls:
+        assert calls.HealthCheck().status
+        assert calls.Reload().msg == "nothing changed"
+    assert f"CmdCtrl: Reload, asked for by {role} somebody" in node.daemon.log()
+
+
+def test_nobody_else_does(node: Node) -> None:
+    with node.calls("node") as calls, pytest.raises(grpc.RpcError) as raised:
+        calls.Stop()
+    assert raised.value.code() is grpc.StatusCode.PERMISSION_DENIED
+    strangers = tls.CertificateAuthority.create("another")
+    for role, by in ((None, None), ("operator", strangers)):
+        with node.calls(role, by=by) as calls, pytest.raises(grpc.RpcError) as raised:
+            calls.Stop()
+        assert raised.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert node.daemon.client().ping()
+
+
+def test_without_tls_this_machine_may(start_node: Callable[..., Node]) -> None:
+    node = start_node(OORT_CMDCTRLCONFIG_USE_TLS="false")
+    with grpc.insecure_channel(f"127.0.0.1:{node.port}") as channel:
+        assert CmdCtrlStub(channel).HealthCheck(NOTHING, timeout=SECONDS).status
+
+
+def test_a_renewed_certificate_needs_no_restart(
+    node: Node, authority: tls.CertificateAuthority, tmp_path: Path
+) -> None:
+    before = tls.fetch_certificate("127.0.0.1", node.port, SECONDS)
+    renewed = authority.issue("node", "7", ["localhost", "127.0.0.1"])
+    names = [tmp_path / name for name in ("server.crt", "server.key", "ca.crt")]
+    tls.save_identity(renewed, *names)
+    after = tls.fetch_certificate("127.0.0.1", node.port, SECONDS)
+    assert tls.fingerprint(after) == tls.fingerprint(renewed.certificate)
+    assert tls.fingerprint(after) != tls.fingerprint(before)
+    with node.calls() as calls:
+        assert calls.HealthCheck().status
+
+
+def test_nobody_controls_a_node_that_does_not_want_it(start_oortd: Callable[..., Oortd]) -> None:
+    """And it does without gRPC."""
+    daemon = start_oortd()
+    assert daemon.client().ping()
+    assert "CmdCtrl" not in daemon.log()
+    assert "grpc" not in Path(f"/proc/{daemon.pid}/maps").read_text()
+
+
+@pytest.mark.parametrize("missing", ["server.key", "ca.crt"])
+def test_a_missing_file_is_one_clear_line(
+    start_node: Callable[..., Node], tmp_path: Path, missing: str
+) -> None:
+    other = tmp_path / "nowhere" / missing
+    name = {"server.key": "KEY_FILE", "ca.crt": "CA_FILE"}[missing]
+    with pytest.raises(AssertionError, match=f"ended with 1.*cannot start: .*{other}"):
+        start_node(**{f"OORT_CMDCTRLCONFIG_{name}": str(other)})
+
+
+# ---- stop, start, restart ----------------------------------------------------
+
+
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_stop_and_start(start_node: Callable[..., Node], workers: str) -> None:
+    node = start_node("--workers", workers)
+    client = node.daemon.client()
+    client.set("key", "value")
+    with node.daemon.connect() as raw, node.calls() as calls:
+        assert raw.call("PING") == b"+PONG\r\n"
+        assert calls.Stop() == messages.StatusMsg(status=True, msg="no client is served")
+        assert raw.at_end()
+        assert refused(node)
+        assert calls.Stop().msg == "no client was served already"
+        health = calls.HealthCheck()
+        assert (health.status, health.msg) == (False, "no client is served until Start")
+        assert abs(health.ts - time.time()) < 3600
+        assert json.loads(calls.Stats().statsjson)["keyspace"] == {
+            "db0": {"keys": 1, "expires": 0, "avg_ttl": 0}
+        }
+        assert calls.Start() == messages.StatusMsg(status=True, msg="clients are served")
+        assert calls.Start().msg == "clients were served already"
+        assert calls.HealthCheck().status
+    assert client.get("key") == b"value"
+
+
+def test_restart_takes_the_configuration_as_it_is_then(
+    start_node: Callable[..., Node], tmp_path: Path
+) -> None:
+    file = tmp_path / "oortd.conf"
+    file.write_text("Workers = 1\n")
+    node = start_node("--config", str(file))
+    client = node.daemon.client()
+    client.set("key", "value")
+    with node.calls() as calls:
+        file.write_text("Workers = 3\nFsync = always\nListenAddress = 127.0.0.1:1\n")
+        answer = calls.Restart()
+        assert answer.status
+        assert answer.msg == "restarted, changed: Fsync, Workers"
+        assert client.get("key") == b"value"
+        assert client.info("server")["oort_workers"] == 3
+        assert client.info("persistence")["oort_recovery"] == "clean"
+        file.write_text("Workers = many\n")
+        answer = calls.Restart()
+        assert not answer.status
+        assert "Workers = 'many': must be" in answer.msg
+        assert client.get("key") == b"value"
+        assert not calls.Reload().status
+        calls.Stop()
+        file.write_text("Workers = 0\n")
+        assert calls.Restart().status
+        assert client.get("key") == b"value"
+
+
+class Hammer(threading.Thread):
+    """Writes numbers under keys of its own; knows which were acknowledged."""
+
+    def __init__(self, node: Node, name: str) -> None:
+        super().__init__(name=name)
+        self.node = node
+        self.acknowledged = 0
+        self.ends = 0
+        self.over = False
+        self.failure = ""
+
+    def run(self) -> None:
+        client = redis.Redis(*self.node.daemon.address, socket_timeout=SECONDS, retry=None)
+        try:
+            while not self.over:
+                try:
+                    client.set(f"{self.name}:{self.acknowledged}", self.acknowledged)
+                except (redis.ConnectionError, ConnectionError):
+                    self.ends += 1
+                    time.sleep(0.001)
+                else:
+                    self.acknowledged += 1
+        except Exception as error:
+            self.failure = repr(error)
+        finally:
+            client.close()
+
+
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_any_number_of_times_under_load(start_node: Callable[..., Node], workers: str) -> None:
+    node = start_node("--workers", workers)
+    hammers = [Hammer(node, f"hammer{number}") for number in range(4)]
+    rounds = 25
+
+    def held() -> tuple[int, int]:
+        process = Path(f"/proc/{node.daemon.pid}")
+        return len(list((process / "fd").iterdir())), len(list((process / "task").iterdir()))
+
+    def control(names: tuple[str, ...], errors: list[str]) -> None:
+        with node.calls() as calls:
+            for number in range(rounds):
+                answer = getattr(calls, names[number % len(names)])()
+                if not answer.status:
+                    errors.append(answer.msg)
+
+    errors: list[str] = []
+    for hammer in hammers:
+        hammer.start()
+    try:
+        control(("Stop", "Start", "Restart"), errors)
+        warm = held()
+        others = [
+            threading.Thread(target=control, args=(names, errors))
+            for names in (("Stop", "Start"), ("Restart", "Start"), ("Reload", "Restart"))
+        ]
+        for other in others:
+            other.start()
+        for other in others:
+            other.join()
+        with node.calls() as calls:
+            assert calls.Start().status
+        before = [hammer.acknowledged for hammer in hammers]
+        until(lambda: all(h.acknowledged > b for h, b in zip(hammers, before, strict=True)))
+    finally:
+        for hammer in hammers:
+            hammer.over = True
+            hammer.join()
+    assert not errors
+    assert not [hammer.failure for hammer in hammers if hammer.failure]
+    assert all(hammer.ends > 0 for hammer in hammers)
+    client = node.daemon.client()
+    for hammer in hammers:
+        keys = [f"{hammer.name}:{number}" for number in range(hammer.acknowledged)]
+        assert client.mget(keys) == [b"%d" % number for number in range(hammer.acknowledged)]
+    client.close()
+    # Connections come and go; what a round leaves behind would be there 75 times.
+    now = held()
+    assert now[0] <= warm[0] + 20
+    assert now[1] <= warm[1] + 8
+
+
+# ---- the rest ----------------------------------------------------------------
+
+
+def test_exit_is_answered_and_ends_in_order(node: Node) -> None:
+    node.daemon.client().set("key", "value")
+    with node.calls() as calls:
+        assert calls.Exit() == messages.StatusMsg(status=True, msg="stopping")
+    assert node.daemon.wait() == 0
+    node.daemon.start()
+    assert node.daemon.client().info("persistence")["oort_recovery"] == "clean"
+
+
+def test_a_signal_ends_it_while_it_is_controlled(node: Node) -> None:
+    """A call that comes too late is refused, not left waiting."""
+    with node.calls() as calls:
+        calls.Stop()
+        os.kill(node.daemon.pid, signal.SIGTERM)
+        with pytest.raises(grpc.RpcError) as raised:  # noqa: PT012
+            while True:
+                calls.HealthCheck()
+        gone = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)  # gRPC's own last word
+        assert raised.value.code() in gone
+    assert node.daemon.wait() == 0
+
+
+def test_stats_are_json_with_numbers(node: Node) -> None:
+    node.daemon.client().set("key", "value")
+    with node.calls() as calls:
+        stats = json.loads(calls.Stats().statsjson)
+    assert stats["server"]["process_id"] == node.daemon.pid
+    assert stats["server"]["redis_version"] == "7.0.15"
+    assert isinstance(stats["cpu"]["used_cpu_user"], float)
+    assert stats["commandstats"]["cmdstat_set"]["calls"] == 1
+    assert stats["keyspace"]["db0"]["keys"] == 1
+
+
+def test_software(node: Node) -> None:
+    with node.calls() as calls:
+        version = calls.SoftwareVersion().version
+        assert version == node.daemon.client().info("server")["oort_version"]
+        assert calls.SelfUpgrade(messages.SelfUpgradeMsg(version=version)).status
+        answer = calls.SelfUpgrade(messages.SelfUpgradeMsg(version="99.0"))
+        assert not answer.status
+        assert "apt-get install oortd=99.0" in answer.msg
+
+
+def test_a_node_on_its_own_takes_no_ring(node: Node) -> None:
+    with node.calls() as calls, pytest.raises(grpc.RpcError) as raised:
+        calls.RingUpdate(messages.Ring(version=1, ring=b"ring"))
+    assert raised.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+
+
+# ---- from the command line ---------------------------------------------------
+
+
+@pytest.fixture
+def ctl(node: Node, authority: tls.CertificateAuthority, tmp_path: Path) -> Callable[..., int]:
+    names = [tmp_path / name for name in ("operator.crt", "operator.key", "ca.crt")]
+    tls.save_identity(authority.issue("operator", "me", []), *names)
+    options = [f"--{name}={path}" for name, path in zip(("cert", "key", "ca"), names, strict=True)]
+
+    def run(*arguments: str) -> int:
+        return oort_cli(["ctl", f"--port={node.port}", *options, *arguments])
+
+    return run
+
+
+def test_ctl(node: Node, ctl: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
+    assert ctl("health") == 0
+    assert "connections" in capsys.readouterr().out
+    assert ctl("stop") == 0
+    assert ctl("--json", "health") == 1
+    out = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (out["ok"], out["message"]) == (False, "no client is served until Start")
+    assert ctl("start") == 0
+    capsys.readouterr()
+    assert ctl("--json", "stats") == 0
+    assert json.loads(capsys.readouterr().out)["stats"]["server"]["tcp_port"] == node.daemon.port
+    assert ctl("upgrade", "99.0") == 1
+    assert "apt-get install oortd=99.0" in capsys.readouterr().out
+
+
+def test_ctl_says_what_is_wrong(
+    node: Node, ctl: Callable[..., int], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "a.ring"
+    builder = Builder(replicas=1)
+    builder.add(capacity=1, addresses=["127.0.0.1:8001"])
+    builder.rebalance()
+    files.write(path, builder.ring())
+    assert ctl("ring", str(path)) == 1
+    assert "FAILED_PRECONDITION" in capsys.readouterr().err
+    assert ctl("--port=1", "health") == 3
+    assert "UNAVAILABLE" in capsys.readouterr().err
+    assert ctl("--cert=/nowhere", "health") == 1
+    assert "/nowhere" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as raised:
+        ctl("upgrade")
+    assert raised.value.code == 2

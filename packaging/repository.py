@@ -77,7 +77,8 @@ def yum(packages: Path, out: Path, key: str) -> None:
             said = ["--define", f"_gpg_name {key}", "--define", f"__gpg {gpg}"]
             _run("rpmsign", *said, "--addsign", copied)
     epoch = str(source_epoch())
-    _run("createrepo_c", "--quiet", "--revision", epoch, "--set-timestamp-to-revision", out)
+    said = ["--quiet", "--no-database", "--revision", epoch, "--set-timestamp-to-revision"]
+    _run("createrepo_c", *said, out)
     if key:
         metadata = out / "repodata" / "repomd.xml"
         _gpg(key, "--armor", "--detach-sign", "--output", f"{metadata}.asc", metadata)

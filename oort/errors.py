@@ -119,6 +119,18 @@ class StateUnavailableError(StateError):
     """Nothing answered in time; a change may or may not have been made."""
 
 
+class RegistrationError(OortError):
+    """A host cannot become a node of the ring; the text says why.
+
+    `denied`: the filters say no; `exists`: it claims what another node has.
+    """
+
+    def __init__(self, text: str, *, denied: bool = False, exists: bool = False) -> None:
+        super().__init__(text)
+        self.denied = denied
+        self.exists = exists
+
+
 class TLSError(OortError):
     """A key, a certificate, a token or a connection's trust is not as it must be."""
 

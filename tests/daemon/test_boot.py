@@ -146,12 +146,16 @@ def test_every_layer_wins_over_the_one_before(tmp_path: Path) -> None:
     }
     shown = run("--config", str(path), "--fsync", "everysec", "--print-config", env=env)
     assert shown.returncode == 0, shown.stderr
-    lines = {line.partition(" = ")[0]: line for line in shown.stdout.splitlines()}
+    section, lines = "", {}
+    for line in shown.stdout.splitlines():
+        if line.startswith("["):
+            section = line
+        lines[f"{section}{line.partition(' = ')[0]}"] = line
     assert lines["ListenAddress"] == f"ListenAddress = 127.0.0.1:1111  # {path}"
     assert lines["StoreType"] == f"StoreType = valuestore  # {path}"
-    assert lines["SegmentSize"] == f"SegmentSize = 8 MiB  # {path}"
+    assert lines["[ValueStoreConfig]SegmentSize"] == f"SegmentSize = 8 MiB  # {path}"
     assert lines["MaxClients"] == "MaxClients = 22  # environment"
-    assert lines["TombstoneAge"] == "TombstoneAge = 5  # environment"
+    assert lines["[ValueStoreConfig]TombstoneAge"] == "TombstoneAge = 5  # environment"
     assert lines["Fsync"] == "Fsync = everysec  # flags"
     assert lines["IdleTimeout"] == "IdleTimeout = 0  # default"
     assert "50%" not in shown.stdout

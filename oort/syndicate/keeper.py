@@ -1,9 +1,9 @@
 """The ring of one service: every change goes through here, one after the other.
 
 Changes that wait together are made together: one rebalance, one version, one durable write for all
-of them, however many nodes register at once.  A change is a function that is given the builder; it may
-be called again on a newer builder when another synd was faster.  One that raises changes nothing,
-and keeps none of the others back.  What changes nothing makes no version.
+of them, however many nodes register at once.  A change is a function that is given the builder; it
+may be called again on a newer builder when another synd was faster.  One that raises changes
+nothing, and keeps none of the others back.  What changes nothing makes no version.
 
 Nobody hears of a version before it is durable: it is announced by the state itself.
 """

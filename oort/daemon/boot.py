@@ -17,9 +17,9 @@ from oort.config import Configuration, Settings
 from oort.daemon import listeners
 from oort.daemon.daemon import Daemon, limits_of
 from oort.daemon.dataplane import DataPlane
-from oort.daemon.journal import log
-from oort.daemon.notify import Notifier
 from oort.errors import BootError
+from oort.journal import log
+from oort.notify import Notifier
 from oort.store import Store, StoreConfig, on_tmpfs, open_store
 
 # Descriptors that are not clients': segments, index, pollers, log.

@@ -22,8 +22,8 @@ from oort.cmdctrl.node import Outcome
 from oort.cmdctrl.server import ControlServer
 from oort.config import join_address, split_address
 from oort.daemon import info, reload
-from oort.daemon.journal import log
 from oort.errors import ControlError, OortError
+from oort.journal import log
 from oort.tls import server_credentials_of_files
 
 if TYPE_CHECKING:

@@ -32,11 +32,11 @@ from oort.daemon.clients import Client
 from oort.daemon.dataplane import AUTHENTICATED, DataPlane, Limits, Request
 from oort.daemon.dispatch import Answer, Dispatcher, Later
 from oort.daemon.jobs import Job, Jobs, Timed
-from oort.daemon.journal import log, log_priority, set_level
 from oort.daemon.loop import Loop
-from oort.daemon.notify import Notifier
 from oort.daemon.reply import Reply, error
 from oort.errors import OortError, StoreFailedError
+from oort.journal import log, log_priority, set_level
+from oort.notify import Notifier
 from oort.store import Session, Store
 
 REDIS_VERSION = "7.0.15"  # whose commands and texts these are; clients choose features by it

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from importlib.metadata import version as package_version
 from typing import NoReturn
 
+from oort import journal
 from oort.config import (
     Configuration,
     Layer,
@@ -21,9 +22,8 @@ from oort.config import (
     print_config,
     resolve,
 )
-from oort.daemon import journal
-from oort.daemon.notify import Notifier
 from oort.errors import BootError, ConfigError, OortError
+from oort.notify import Notifier
 
 # Flags that set a setting, by the field they set.
 _FLAGS = {

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 from oort.cmdctrl.node import Outcome
 from oort.config import SETTINGS, Configuration, Setting, format_value
 from oort.daemon.config_commands import CHANGEABLE
-from oort.daemon.journal import log
 from oort.errors import OortError
+from oort.journal import log
 
 if TYPE_CHECKING:
     from oort.daemon.daemon import Daemon

@@ -15,9 +15,9 @@ from oort.daemon import reply
 from oort.daemon.dataplane import Request
 from oort.daemon.dispatch import Later, Outcome, handles
 from oort.daemon.jobs import Job
-from oort.daemon.journal import log
 from oort.daemon.reply import OK, Reply
 from oort.errors import OortError
+from oort.journal import log
 
 if TYPE_CHECKING:
     from oort.daemon.daemon import Daemon

@@ -1,10 +1,11 @@
-"""sd_notify: tell systemd when oortd is ready, what it does, and that it is alive.
+"""sd_notify: tell systemd when a daemon is ready, what it does, and that it is alive.
 
 Without $NOTIFY_SOCKET every call does nothing.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 
 import sdnotify
@@ -27,6 +28,10 @@ class Notifier:
 
     def status(self, status: str) -> None:
         self._send(f"STATUS={status}")
+
+    def reloading(self) -> None:
+        """Until the next `ready`."""
+        self._send(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
     def stopping(self) -> None:
         self._send("STOPPING=1\nSTATUS=stopping")

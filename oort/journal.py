@@ -30,6 +30,7 @@ LEVELS = {
 }
 
 log = logging.getLogger("oortd")
+_loggers = [log]
 
 
 class _Formatter(logging.Formatter):
@@ -54,18 +55,21 @@ def under_systemd(environment: Mapping[str, str]) -> bool:
     return stream == f"{status.st_dev}:{status.st_ino}"
 
 
-def start(environment: Mapping[str, str]) -> None:
-    """Send the log to stderr."""
+def start(environment: Mapping[str, str], *names: str) -> None:
+    """Send the log to stderr: that of the loggers `names`, oortd's by default."""
     logging.addLevelName(NOTICE, "NOTICE")
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Formatter(under_systemd(environment)))
-    log.handlers[:] = [handler]
-    log.propagate = False
-    log.setLevel(logging.INFO)
+    _loggers[:] = [logging.getLogger(name) for name in names] or [log]
+    for one in _loggers:
+        one.handlers[:] = [handler]
+        one.propagate = False
+        one.setLevel(logging.INFO)
 
 
 def set_level(name: str) -> None:
-    log.setLevel(LEVELS[name])
+    for one in _loggers:
+        one.setLevel(LEVELS[name])
 
 
 def log_priority(priority: int, text: str) -> None:

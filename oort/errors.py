@@ -131,6 +131,18 @@ class RegistrationError(OortError):
         self.exists = exists
 
 
+class RequestError(OortError):
+    """A caller may not do what it asks for, or asks for what cannot be; `code` is gRPC's name."""
+
+    def __init__(self, text: str, code: str) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+class ServeError(OortError):
+    """synd cannot serve; the text says why and what to do."""
+
+
 class TLSError(OortError):
     """A key, a certificate, a token or a connection's trust is not as it must be."""
 

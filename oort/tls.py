@@ -26,6 +26,7 @@ from .tls_certificates import (
     names_of,
     parse_fingerprint,
     pick,
+    request_fingerprint,
     request_names,
     role_of,
     self_signed,
@@ -42,7 +43,7 @@ from .tls_channels import (
     server_credentials_of_files,
     verify_peer,
 )
-from .tls_files import load_identity, save_identity
+from .tls_files import load_identity, save_identity, write_public
 from .tls_tokens import JoinToken, granted, make_token, read_token
 
 __all__ = [
@@ -69,6 +70,7 @@ __all__ = [
     "peer_role",
     "pick",
     "read_token",
+    "request_fingerprint",
     "request_names",
     "role_of",
     "save_identity",
@@ -78,4 +80,5 @@ __all__ = [
     "server_credentials_of_files",
     "valid_from",
     "verify_peer",
+    "write_public",
 ]

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import datetime
 import functools
+import hashlib
 import hmac
 import ipaddress
 import re
@@ -381,6 +382,11 @@ def _read_request(pem: bytes) -> tuple[x509.CertificateSigningRequest, PublicKey
 def request_names(request: bytes) -> list[str]:
     """Host names and addresses a signing request asks for."""
     return _host_names(_read_request(request)[0])
+
+
+def request_fingerprint(request: bytes) -> str:
+    """SHA-256 of the key of a signing request, lower-case hexadecimal."""
+    return hashlib.sha256(_spki(_read_request(request)[1])).hexdigest()
 
 
 class CertificateAuthority:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import grpc.aio
 from cryptography.hazmat.primitives import serialization
 from OpenSSL import SSL, crypto
 
@@ -105,7 +106,9 @@ def channel_credentials(roots: bytes, identity: Identity | None = None) -> grpc.
     )
 
 
-def peer_role(context: grpc.ServicerContext) -> tuple[str, str] | None:
+def peer_role(
+    context: grpc.ServicerContext | grpc.aio.ServicerContext[Any, Any],
+) -> tuple[str, str] | None:
     """Role and subject of a caller; None for one without a certificate (no TLS, or not mutual)."""
     for pem in context.auth_context().get("x509_pem_cert", ()):
         return certificates.role_of(bytes(pem))

@@ -19,7 +19,7 @@ from oort.errors import StateError, StateNotLeaderError, StateUnavailableError
 from . import etcd_pb2 as messages
 from .etcd import EtcdClient
 
-_LOG = logging.getLogger(__name__)
+_LOG = logging.getLogger("synd.etcd")
 _PAUSE_SECONDS = 0.5  # after etcd has failed
 _GIVE_UP_SECONDS = 1.0  # for telling etcd that the lease is not wanted any more
 

@@ -1,22 +1,24 @@
 """The ring of one service: every change goes through here, one after the other.
 
 Changes that wait together are made together: one rebalance, one version, one durable write for all
-of them, however many nodes register at once.  A change is a function that is given the builder; it
-may be called again on a newer builder when another synd was faster.  One that raises changes
-nothing, and keeps none of the others back.  What changes nothing makes no version.
+of them, however many nodes register at once.  A change is a function that is given a draft; it may
+be called again on a newer one when another synd was faster.  One that raises changes nothing, and
+keeps none of the others back: if they cannot be made together, each is made alone.  What changes
+nothing makes no version.
 
-Nobody hears of a version before it is durable: it is announced by the state itself.
+Nobody hears of a version before it is durable.
 """
 
 from __future__ import annotations
 
+import functools
 import logging
 import queue
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 from oort.errors import (
     OortError,
@@ -30,6 +32,7 @@ from oort.ring.builder import Builder
 from oort.ring.ring import Ring
 
 from .config import Service
+from .draft import Draft, Index, Unchanged
 from .state import Snapshot, State
 
 BATCH = 4096  # changes made together
@@ -40,15 +43,7 @@ Result = TypeVar("Result")
 
 log = logging.getLogger("synd.ring")
 
-
-class Unchanged(Generic[Result]):
-    """What a change returns that left the builder as it was."""
-
-    def __init__(self, result: Result) -> None:
-        self.result = result
-
-
-Change = Callable[[Builder], Any]
+Change = Callable[[Draft], Any]
 
 
 @dataclass(frozen=True)
@@ -59,6 +54,10 @@ class Held:
     data: bytes  # the ring's file
     ring: Ring
 
+    @functools.cached_property
+    def index(self) -> Index:
+        return Index(self.ring.nodes)
+
 
 @dataclass
 class _Waiting:
@@ -66,8 +65,17 @@ class _Waiting:
     future: Future[tuple[Any, int]]
 
 
+@dataclass(frozen=True)
+class _Done:
+    """What came of a change; an exception, or its result and the version it is durable in."""
+
+    waiting: _Waiting
+    outcome: Any
+    version: int = 0
+
+
 class RingKeeper:
-    """Thread safe.  watchers(held) are called on one thread, after each version is durable."""
+    """Thread safe.  Watchers are called on one thread at a time, after a version is durable."""
 
     def __init__(self, service: Service, state: State) -> None:
         self._service = service
@@ -75,8 +83,8 @@ class RingKeeper:
         self._queue: queue.Queue[_Waiting | None] = queue.Queue(WAITING)
         self._held: Held | None = None
         self._learning = threading.Lock()
-        self._builder: Builder | None = None  # of version _builder_version; the changer's alone
-        self._builder_version = 0
+        self._draft: Draft | None = None  # of version _version; the changer's alone
+        self._version = 0
         self._watchers: list[Callable[[Held], None]] = []
         self._thread = threading.Thread(
             target=self._run, name=f"{service.name}-changer", daemon=True
@@ -93,9 +101,13 @@ class RingKeeper:
 
     def close(self) -> None:
         """No more changes; those that wait are refused."""
-        self._queue.put(None)
         if self._thread.is_alive():
+            self._queue.put(None)
             self._thread.join()
+
+    def configure(self, service: Service) -> None:
+        """Other settings, from the next version on."""
+        self._service = service
 
     def watch(self, changed: Callable[[Held], None]) -> None:
         """Before start(): called for each version from then on; some in between may be left out."""
@@ -109,34 +121,28 @@ class RingKeeper:
             raise StateUnavailableError("there is no ring yet: no synd leads; ask again")
         return held
 
-    def change(self, change: Callable[[Builder], Result], timeout: float) -> tuple[Result, int]:
-        """Make a change; what it returned, and the version in which it is durable.
+    def change(self, change: Change) -> Future[tuple[Any, int]]:
+        """What the change returns, and the version in which it is durable.
 
-        Raises what the change raised; StateNotLeaderError where another synd leads.
+        Fails with what the change raised; with StateNotLeaderError where another synd leads.
+        Cancelling the future keeps a change from being made only if it has not begun.
         """
         future: Future[tuple[Any, int]] = Future()
         try:
             self._queue.put_nowait(_Waiting(change, future))
         except queue.Full:
             raise StateUnavailableError("too many changes wait: ask again") from None
-        try:
-            result, version = future.result(timeout)
-        except TimeoutError:
-            future.cancel()
-            raise StateUnavailableError(
-                "not done in time; it may or may not have been made: look at the ring"
-            ) from None
-        return result, version
+        return future
 
     # ---- the versions ---------------------------------------------------------
 
-    def _learn(self, snapshot: Snapshot) -> None:
+    def _learn(self, snapshot: Snapshot, ring: Ring | None = None) -> None:
         """From the state's thread, and from the changer: who made a change may ask at once."""
         with self._learning:
             held = self._held
             if snapshot.version <= (held.version if held is not None else 0):
                 return
-            ring = files.decode_ring(snapshot.ring)
+            ring = ring or files.decode_ring(snapshot.ring)
             self._held = Held(snapshot.version, snapshot.ring, ring)
             for watcher in self._watchers:
                 watcher(self._held)
@@ -145,86 +151,83 @@ class RingKeeper:
         log.info("%s: %s", self._service.name, "leading" if leading else "not leading")
         if leading and self._held is None:
             try:
-                self._queue.put_nowait(_Waiting(lambda builder: None, Future()))
-            except queue.Full:
+                self.change(Unchanged)
+            except StateUnavailableError:
                 return  # any change makes the first version
 
     # ---- the changer's thread ---------------------------------------------------
 
     def _run(self) -> None:
-        while True:
+        ended = False
+        while not ended:
             first = self._queue.get()
-            if first is None:
-                break
-            batch, ended = [first], False
-            while len(batch) < BATCH and not ended:
+            batch = [] if first is None else [first]
+            ended = first is None
+            while not ended and len(batch) < BATCH:
                 try:
                     following = self._queue.get_nowait()
                 except queue.Empty:
                     break
-                ended = following is None
-                if following is not None:
+                if following is None:
+                    ended = True
+                else:
                     batch.append(following)
             batch = [one for one in batch if one.future.set_running_or_notify_cancel()]
             if batch:
-                self._make(batch)
-            if ended:
-                break
+                _tell(self._make(batch))
         while not self._queue.empty():
             left = self._queue.get()
             if left is not None and left.future.set_running_or_notify_cancel():
-                left.future.set_exception(StateUnavailableError("synd is stopping"))
+                left.future.set_exception(StateUnavailableError("synd is stopping: ask again"))
 
-    def _make(self, batch: list[_Waiting]) -> None:
+    def _make(self, batch: list[_Waiting]) -> list[_Done]:
+        """All of them together, else each alone."""
         try:
             for _ in range(ATTEMPTS):
                 try:
-                    done = self._attempt(batch)
-                    break
+                    return self._attempt(batch)
                 except StateConflict:
-                    self._builder = None
-            else:
-                raise StateUnavailableError("other synds change the ring all the time: ask again")
-        except Exception as error:
-            self._builder = None  # what it holds is in no version
-            if not isinstance(error, OortError):
-                log.exception("%s: a change failed", self._service.name)
-            for one in batch:
-                one.future.set_exception(error)
-            return
-        for future, outcome, version in done:
-            if isinstance(outcome, Exception):
-                future.set_exception(outcome)
-            else:
-                future.set_result((outcome, version))
+                    self._draft = None
+            error: Exception = StateUnavailableError("the ring changes all the time: ask again")
+        except Exception as raised:
+            error = raised
+        self._draft = None  # what it holds is in no version
+        if len(batch) > 1 and isinstance(error, RingError):
+            return [done for one in batch for done in self._make([one])]
+        if not isinstance(error, OortError):
+            log.error("%s: a change failed", self._service.name, exc_info=error)
+            error = StateError(f"a change failed: {error!r}")
+        return [_Done(one, error) for one in batch]
 
-    def _attempt(self, batch: list[_Waiting]) -> list[tuple[Future[Any], Any, int]]:
-        """All of them on one builder, one write; what came of each."""
-        builder = self._newest_builder()
-        outcomes: list[tuple[Future[Any], Any]] = []
-        changed = builder.version == 0
+    def _attempt(self, batch: list[_Waiting]) -> list[_Done]:
+        """On one draft, with one write."""
+        draft = self._newest()
+        done = []
+        changed = draft.builder.version == 0
         for one in batch:
             try:
-                outcome = one.change(builder)
+                outcome = one.change(draft)
             except OortError as error:
                 outcome = error
+            except Exception as error:
+                log.exception("%s: a change failed", self._service.name)
+                outcome = StateError(f"a change failed: {error!r}")
             if isinstance(outcome, Unchanged):
                 outcome = outcome.result
             elif not isinstance(outcome, Exception):
                 changed = True
-            outcomes.append((one.future, outcome))
-        version = self._builder_version
-        if changed:
-            version = self._write(builder)
-        return [(future, outcome, version) for future, outcome in outcomes]
+            done.append(_Done(one, outcome))
+        version = self._write(draft) if changed else self._version
+        return [_Done(one.waiting, one.outcome, version) for one in done]
 
-    def _write(self, builder: Builder) -> int:
-        before = self._builder_version
-        self._builder = None  # until it is durable
+    def _write(self, draft: Draft) -> int:
+        before, builder = self._version, draft.builder
+        self._draft = None  # until it is durable
         report = builder.rebalance()
-        snapshot = Snapshot(builder.version, files.encode(builder), files.encode(builder.ring()))
+        ring = builder.ring()
+        snapshot = Snapshot(builder.version, files.encode(builder), files.encode(ring))
         self._state.write(before, snapshot)
-        self._builder, self._builder_version = builder, builder.version
+        self._draft, self._version = draft, builder.version
         log.info(
             "%s: version %d, %d nodes, %d replicas given a node",
             self._service.name,
@@ -232,32 +235,38 @@ class RingKeeper:
             len(builder.nodes),
             report.assigned + report.reassigned + report.moved,
         )
-        self._learn(snapshot)
+        self._learn(snapshot, ring)
         return builder.version
 
-    def _newest_builder(self) -> Builder:
+    def _newest(self) -> Draft:
         held = self._held
-        if self._builder is not None and (held is None or held.version <= self._builder_version):
-            return self._builder
-        snapshot = self._state.read()
-        if snapshot.version:
-            builder = files.decode_builder(snapshot.builder)
-        else:
-            builder = Builder(self._service.replicas, self._service.ring)
-        if builder.version != snapshot.version:
-            raise StateError(f"the builder of version {snapshot.version} says {builder.version}")
-        self._builder, self._builder_version = builder, snapshot.version
-        self._apply_settings(builder)
-        return builder
+        if self._draft is None or (held is not None and held.version > self._version):
+            snapshot = self._state.read()
+            if snapshot.version:
+                builder = files.decode_builder(snapshot.builder)
+            else:
+                builder = Builder(self._service.replicas, self._service.ring)
+            if builder.version != snapshot.version:
+                raise StateError(
+                    f"the builder of version {snapshot.version} says {builder.version}"
+                )
+            self._draft, self._version = Draft(builder), snapshot.version
+        self._apply_settings(self._draft.builder)
+        return self._draft
 
     def _apply_settings(self, builder: Builder) -> None:
         """The configuration's, from the next version on."""
         ring = self._service.ring
-        try:
-            builder.change_settings(
-                points_allowed=ring.points_allowed,
-                max_partition_bits=ring.max_partition_bits,
-                move_wait=ring.move_wait,
-            )
-        except RingError as error:
-            raise StateError(f"settings of {self._service.name}: {error}") from error
+        builder.change_settings(
+            points_allowed=ring.points_allowed,
+            max_partition_bits=ring.max_partition_bits,
+            move_wait=ring.move_wait,
+        )
+
+
+def _tell(done: list[_Done]) -> None:
+    for one in done:
+        if isinstance(one.outcome, Exception):
+            one.waiting.future.set_exception(one.outcome)
+        else:
+            one.waiting.future.set_result((one.outcome, one.version))

@@ -1,41 +1,87 @@
-"""Where a node's CmdCtrl is, and a channel to it as a syndicate."""
+"""A node's CmdCtrl: where it is, and a call to it as a syndicate, which never waits long.
+
+A node that is not there is given up after CONNECT_SECONDS, or at once if its machine refuses; only
+one that has taken the connection gets the time that its answer may need.
+"""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
+from typing import Any
 
 import grpc
+import grpc.aio
 
 from oort import tls
-from oort.errors import RingError
+from oort.cmdctrl.cmdctrl_pb2_grpc import CmdCtrlStub
+from oort.errors import CallError, OortError
 from oort.ring.ring import Node
 
+from .calls import NO_COMPRESSION
 from .tool_connection import address, parse_address
 
-MAX_MESSAGE_BYTES = 256 * 1024**2
-OPTIONS = (
-    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+CONNECT_SECONDS = 2.0
+ANSWER_BYTES = 4 * 1024**2
+_OPTIONS: tuple[tuple[str, int], ...] = (
+    ("grpc.max_receive_message_length", ANSWER_BYTES),
     ("grpc.enable_http_proxy", 0),
+    # Or a node that comes back is refused for as long as gRPC remembers that it was not there.
+    ("grpc.use_local_subchannel_pool", 1),
+    *NO_COMPRESSION,
 )
 
 
-class NodeChannels:
-    """Channels to nodes; each is the caller's to close."""
-
-    def __init__(self, identity: Callable[[], tls.Identity], port: int) -> None:
+class Nodes:
+    def __init__(self, identity: Callable[[], tls.Identity], port: Callable[[], int]) -> None:
         """identity: ours, as it is now; port: of every node's CmdCtrl."""
         self._identity = identity
         self._port = port
 
-    def target(self, node: Node) -> str:
-        """host:port; RingError for a node without an address."""
+    def target(self, node: Node, attempt: int = 0) -> str:
+        """host:port; a node's addresses in turn.  CallError for a node without any."""
         if not node.addresses:
-            raise RingError(f"node {node.id} has no address")
-        host, _ = parse_address(node.addresses[0], f"node {node.id}")
-        return address(host, self._port)
+            raise CallError(f"{called(node)} has no address")
+        text = node.addresses[attempt % len(node.addresses)]
+        try:
+            host, _ = parse_address(text, called(node))
+        except OortError as error:
+            raise CallError(str(error)) from error
+        return address(host, self._port())
 
-    def open(self, node: Node) -> grpc.Channel:
+    async def call(
+        self, node: Node, method: str, request: Any, seconds: float, attempt: int = 0
+    ) -> Any:
+        """The answer of a method of CmdCtrl.  CallError, `unreachable` where nobody was there."""
         identity = self._identity()
-        return grpc.secure_channel(
-            self.target(node), tls.channel_credentials(identity.roots, identity), OPTIONS
-        )
+        credentials = tls.channel_credentials(identity.roots, identity)
+        target = self.target(node, attempt)
+        async with grpc.aio.secure_channel(target, credentials, _OPTIONS) as channel:
+            try:
+                await asyncio.wait_for(_tried(channel), min(CONNECT_SECONDS, seconds))
+            except TimeoutError:
+                raise CallError(
+                    f"{called(node)} at {target}: cannot be reached", unreachable=True
+                ) from None
+            try:
+                return await getattr(CmdCtrlStub(channel), method)(request, timeout=seconds)
+            except grpc.aio.AioRpcError as error:
+                code = error.code()
+                details = " ".join((error.details() or "no reason was given").split())
+                raise CallError(
+                    f"{called(node)} at {target}: {code.name}: {details}",
+                    code=code.name,
+                    unreachable=code is grpc.StatusCode.UNAVAILABLE,
+                ) from error
+
+
+async def _tried(channel: grpc.aio.Channel) -> None:
+    """Until it is connected, or has failed to: then the call fails at once, and says why."""
+    state = channel.get_state(try_to_connect=True)
+    while state in (grpc.ChannelConnectivity.IDLE, grpc.ChannelConnectivity.CONNECTING):
+        await channel.wait_for_state_change(state)
+        state = channel.get_state(try_to_connect=True)
+
+
+def called(node: Node) -> str:
+    return f"node {node.id} ({node.meta or 'no name'})"

@@ -6,6 +6,7 @@ the TierFilter expressions, wholly.  Host names are compared exactly and are nev
 
 A host is known by its name together with an address in common: it gets its id back, and what has
 changed of it is changed.  Capacity, state and configuration of a known node are the operator's.
+An address that a node of another name has is refused: one of the two is wrong.
 """
 
 from __future__ import annotations
@@ -16,15 +17,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from oort.errors import RegistrationError
-from oort.ring.builder import Builder
 from oort.ring.ring import Node
 
 from .config import Network, Service
-from .keeper import Unchanged
+from .draft import Draft, Unchanged, host_of
 from .syndicate_pb2 import HardwareProfile, RegisterRequest
 
-MAX_ADDRESSES = 256  # in a request
-MAX_DISKS = 1024
+MAX_REQUEST_BYTES = 256 * 1024
+MAX_ADDRESSES = 64  # of a node
+MAX_TIERS = 64
+MAX_TIER = 255  # characters
 GIB = 1024**3
 
 # RFC 1123, and the underscore that some networks have.
@@ -77,10 +79,26 @@ def capacity_of(hardware: HardwareProfile) -> int:
 
 def check(request: RegisterRequest, service: Service) -> Host:
     """Raises RegistrationError."""
+    if request.ByteSize() > MAX_REQUEST_BYTES:
+        raise RegistrationError(f"a registration has at most {MAX_REQUEST_BYTES} bytes")
     if not _HOST_NAME.fullmatch(request.hostname):
         raise RegistrationError(f"{request.hostname[:80]!r} is not a host name")
-    if len(request.addrs) > MAX_ADDRESSES or len(request.hardware.disks) > MAX_DISKS:
-        raise RegistrationError(f"more than {MAX_ADDRESSES} addresses or {MAX_DISKS} disks")
+    addresses = _addresses(request, service)
+    if len(request.tiers) > MAX_TIERS:
+        raise RegistrationError(f"a node has at most {MAX_TIERS} tiers")
+    for tier in request.tiers:
+        if len(tier) > MAX_TIER or not any(pattern.fullmatch(tier) for pattern in service.tiers):
+            raise RegistrationError(f"tier {tier[:80]!r} does not match TierFilter", denied=True)
+    capacity = service.capacity
+    return Host(
+        name=request.hostname,
+        addresses=addresses,
+        tiers=tuple(request.tiers),
+        capacity=capacity_of(request.hardware) if capacity is None else capacity,
+    )
+
+
+def _addresses(request: RegisterRequest, service: Service) -> tuple[str, ...]:
     found: dict[str, None] = {}
     for text in request.addrs:
         try:
@@ -94,32 +112,27 @@ def check(request: RegisterRequest, service: Service) -> Host:
         if _lies_in(address, service.networks):
             found[_endpoint(address, service.ring_port)] = None
     if not found:
-        shown = ", ".join(request.addrs[:8]) or "none"
+        shown = ", ".join(text[:50] for text in request.addrs[:8]) or "none"
         raise RegistrationError(
             f"none of the addresses lies in NetFilter of {service.name}: {shown}", denied=True
         )
-    for tier in request.tiers:
-        if not any(pattern.fullmatch(tier) for pattern in service.tiers):
-            raise RegistrationError(f"tier {tier[:80]!r} does not match TierFilter", denied=True)
-    capacity = service.capacity
-    return Host(
-        name=request.hostname,
-        addresses=tuple(found),
-        tiers=tuple(request.tiers),
-        capacity=capacity_of(request.hardware) if capacity is None else capacity,
-    )
+    if len(found) > MAX_ADDRESSES:
+        raise RegistrationError(f"a node has at most {MAX_ADDRESSES} addresses in NetFilter")
+    return tuple(found)
 
 
-def known(nodes: Sequence[Node], host: Host) -> Node | None:
-    """The node that this host is; RegistrationError where its addresses are another's."""
-    addresses = set(host.addresses)
-    sharing = [node for node in nodes if not addresses.isdisjoint(node.addresses)]
+def known(sharing: Sequence[Node], host: Host) -> Node | None:
+    """Of the nodes that share an address with it, the one that this host is.
+
+    RegistrationError where its addresses are another's.
+    """
     for node in sharing:
         if node.meta == host.name:
             return node
     if sharing:
         node = sharing[0]
-        common = ", ".join(sorted(addresses.intersection(node.addresses)))
+        theirs = {host_of(address) for address in node.addresses}
+        common = ", ".join(one for one in map(host_of, host.addresses) if one in theirs)
         raise RegistrationError(
             f"{common} belongs to node {node.id} ({node.meta or 'without a name'}): remove that"
             " node if it is gone, or give the host its name back",
@@ -133,13 +146,13 @@ def same(node: Node, host: Host) -> bool:
     return node.addresses == host.addresses and (not host.tiers or node.tiers == host.tiers)
 
 
-def registering(host: Host) -> Callable[[Builder], int | Unchanged[int]]:
+def registering(host: Host) -> Callable[[Draft], int | Unchanged[int]]:
     """The change that makes a host a node; it returns the node's id."""
 
-    def change(builder: Builder) -> int | Unchanged[int]:
-        node = known(builder.nodes, host)
+    def change(draft: Draft) -> int | Unchanged[int]:
+        node = known(draft.sharing(host.addresses), host)
         if node is None:
-            return builder.add(
+            return draft.add(
                 capacity=host.capacity,
                 tiers=host.tiers,
                 addresses=host.addresses,
@@ -147,7 +160,7 @@ def registering(host: Host) -> Callable[[Builder], int | Unchanged[int]]:
             ).id
         if same(node, host):
             return Unchanged(node.id)
-        builder.change(node.id, addresses=host.addresses, tiers=host.tiers or node.tiers)
+        draft.change(node.id, addresses=host.addresses, tiers=host.tiers or node.tiers)
         return node.id
 
     return change

@@ -2,47 +2,46 @@
 
 Any synd answers questions, and registrations that change nothing; changes are the leader's, and a
 synd that does not lead hands them on to the one that does.  Who may do what: docs/security.md.
-
-Errors are gRPC's: INVALID_ARGUMENT for what is wrong in a request, NOT_FOUND, ALREADY_EXISTS,
-PERMISSION_DENIED (a role, a filter), UNAVAILABLE for what may work a moment later.
+Errors: calls.py.
 """
 
 # ruff: noqa: N802 (methods have the protocol's names)
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
+import json
 import logging
 import re
-from collections.abc import Callable, Iterator
-from typing import Any, NoReturn
-
-import grpc
+from collections.abc import Callable
+from typing import Any
 
 from oort import tls
 from oort.cmdctrl import cmdctrl_pb2 as control
-from oort.cmdctrl.cmdctrl_pb2_grpc import CmdCtrlStub
 from oort.errors import (
-    OortError,
-    RegistrationError,
+    CallError,
+    RequestError,
     RingError,
     StateNotLeaderError,
     StateUnavailableError,
 )
-from oort.ring.builder import Builder
+from oort.ring.builder import MAX_ADDRESSES, MAX_TIERS
 from oort.ring.ring import Node
 
 from . import registration
 from . import syndicate_pb2 as messages
+from .calls import Context, Deliveries, admit, seconds_left
 from .config import Service
-from .keeper import RingKeeper, Unchanged
-from .nodes import OPTIONS, NodeChannels
+from .draft import Draft, Unchanged
+from .forward import FORWARDED, Leader
+from .keeper import Held, RingKeeper
+from .nodes import Nodes
 from .state import State
 from .subscribers import Subscribers
-from .syndicate_pb2_grpc import SyndicateServicer, SyndicateStub
+from .syndicate_pb2_grpc import SyndicateServicer
 
-SECONDS = 60.0  # a call without a deadline of its own
 NODE_SECONDS = 10.0  # for a node's answer
-FORWARDED = "oort-forwarded"
 _RESTART = "restart-required"
 
 log = logging.getLogger("synd.service")
@@ -55,96 +54,59 @@ class SyndicateService(SyndicateServicer):
         state: State,
         keeper: RingKeeper,
         subscribers: Subscribers,
-        channels: NodeChannels,
-        identity: Callable[[], tls.Identity],
+        deliveries: Deliveries,
+        nodes: Nodes,
+        leader: Leader,
     ) -> None:
-        self._service = service
+        self.configuration = service
         self._state = state
         self._keeper = keeper
         self._subscribers = subscribers
-        self._channels = channels
-        self._identity = identity
-
-    # ---- who, how long, what went wrong -------------------------------------------
-
-    def _admit(self, context: grpc.ServicerContext, *roles: str) -> str:
-        caller = tls.peer_role(context)
-        if caller is None:
-            context.abort(
-                grpc.StatusCode.UNAUTHENTICATED, "the caller's certificate is not of this authority"
-            )
-        role, subject = caller
-        if role not in (*roles, "operator", "syndicate"):
-            context.abort(
-                grpc.StatusCode.PERMISSION_DENIED,
-                f"a certificate of role {role} may not: it takes an operator's",
-            )
-        return f"{role} {subject}"
-
-    def _seconds(self, context: grpc.ServicerContext) -> float:
-        left = context.time_remaining()
-        return min(SECONDS, left) if left is not None else SECONDS
-
-    def _fail(self, context: grpc.ServicerContext, error: OortError) -> NoReturn:
-        code = grpc.StatusCode.INTERNAL
-        if isinstance(error, RegistrationError):
-            code = grpc.StatusCode.INVALID_ARGUMENT
-            if error.denied:
-                code = grpc.StatusCode.PERMISSION_DENIED
-            elif error.exists:
-                code = grpc.StatusCode.ALREADY_EXISTS
-        elif isinstance(error, _UnknownNodeError):
-            code = grpc.StatusCode.NOT_FOUND
-        elif isinstance(error, RingError):
-            code = grpc.StatusCode.INVALID_ARGUMENT
-        elif isinstance(error, StateUnavailableError | StateNotLeaderError):
-            code = grpc.StatusCode.UNAVAILABLE
-        else:
-            log.error("%s: %s", self._service.name, error)
-        context.abort(code, str(error))
-        raise AssertionError("abort() does not return")
-
-    def _forward(self, context: grpc.ServicerContext, method: str, request: Any) -> Any:
-        """What the leader says."""
-        leader = self._state.leader
-        forwarded = any(key == FORWARDED for key, _ in context.invocation_metadata())
-        if leader is None or forwarded:
-            context.abort(grpc.StatusCode.UNAVAILABLE, "no synd leads just now: ask again")
-        identity = self._identity()
-        credentials = tls.channel_credentials(identity.roots, identity)
-        with grpc.secure_channel(leader, credentials, OPTIONS) as channel:
-            try:
-                return getattr(SyndicateStub(channel), method)(
-                    request, timeout=self._seconds(context), metadata=[(FORWARDED, "1")]
-                )
-            except grpc.RpcError as error:
-                if not isinstance(error, grpc.Call):
-                    raise
-                context.abort(error.code(), f"by way of {leader}: {error.details()}")
-
-    def _change(
-        self,
-        context: grpc.ServicerContext,
-        method: str,
-        request: Any,
-        change: Callable[[Builder], Any],
-    ) -> messages.RingStatus:
-        caller = self._admit(context)
-        try:
-            _, version = self._keeper.change(change, self._seconds(context))
-        except StateNotLeaderError:
-            status: messages.RingStatus = self._forward(context, method, request)
-            return status
-        except OortError as error:
-            self._fail(context, error)
-        log.info("%s: %s by %s: version %d", self._service.name, method, caller, version)
-        return messages.RingStatus(status=True, version=version)
+        self._deliveries = deliveries
+        self._nodes = nodes
+        self._leader = leader
 
     # ---- changes ----------------------------------------------------------------------
 
-    def AddNode(self, request: messages.Node, context: grpc.ServicerContext) -> messages.RingStatus:
-        def change(builder: Builder) -> None:
-            builder.add(
+    async def _change(
+        self,
+        context: Context,
+        method: str,
+        request: Any,
+        change: Callable[[Draft], Any],
+    ) -> messages.RingStatus:
+        caller = admit(context)
+        try:
+            _, version = await self._made(context, change)
+        except StateNotLeaderError:
+            status: messages.RingStatus = await self._hand_on(context, method, request)
+            return status
+        log.info("%s: %s by %s: version %d", self.configuration.name, method, caller, version)
+        return messages.RingStatus(status=True, version=version)
+
+    async def _made(self, context: Context, change: Callable[[Draft], Any]) -> tuple[Any, int]:
+        if not self._state.leading:
+            raise StateNotLeaderError("another synd leads")
+        future = self._keeper.change(change)
+        try:
+            return await asyncio.wait_for(asyncio.wrap_future(future), seconds_left(context))
+        except TimeoutError:
+            raise RequestError(
+                "not done in time; it may or may not be made: look at the ring",
+                "DEADLINE_EXCEEDED",
+            ) from None
+
+    async def _hand_on(self, context: Context, method: str, request: Any) -> Any:
+        """What the leader says."""
+        forwarded = any(key == FORWARDED for key, _ in context.invocation_metadata() or ())
+        target = self._state.leader
+        if target is None or forwarded:
+            raise RequestError("no synd leads just now: ask again", "UNAVAILABLE")
+        return await self._leader.call(target, method, request, seconds_left(context))
+
+    async def AddNode(self, request: messages.Node, context: Context) -> messages.RingStatus:
+        def change(draft: Draft) -> None:
+            draft.add(
                 node_id=request.id or None,
                 active=request.active,
                 capacity=request.capacity,
@@ -154,131 +116,115 @@ class SyndicateService(SyndicateServicer):
                 conf=request.conf,
             )
 
-        return self._change(context, "AddNode", request, change)
+        return await self._change(context, "AddNode", request, change)
 
-    def RemoveNode(
-        self, request: messages.Node, context: grpc.ServicerContext
-    ) -> messages.RingStatus:
-        return self._change(
-            context, "RemoveNode", request, lambda b: b.remove(_node(b, request.id).id)
+    async def RemoveNode(self, request: messages.Node, context: Context) -> messages.RingStatus:
+        return await self._change(
+            context, "RemoveNode", request, lambda draft: draft.remove(request.id)
         )
 
-    def _set(
-        self, context: grpc.ServicerContext, method: str, request: messages.Node, **fields: Any
+    async def _set(
+        self,
+        context: Context,
+        method: str,
+        request: messages.Node | messages.ModifyMsg,
+        fields: Callable[[Node], dict[str, Any]],
     ) -> messages.RingStatus:
-        def change(builder: Builder) -> Any:
-            before = _node(builder, request.id)
-            after = builder.change(request.id, **fields)
-            return Unchanged(None) if after == before else None
-
-        return self._change(context, method, request, change)
-
-    def SetActive(
-        self, request: messages.Node, context: grpc.ServicerContext
-    ) -> messages.RingStatus:
-        return self._set(context, "SetActive", request, active=request.active)
-
-    def SetCapacity(
-        self, request: messages.Node, context: grpc.ServicerContext
-    ) -> messages.RingStatus:
-        return self._set(context, "SetCapacity", request, capacity=request.capacity)
-
-    def ReplaceAddresses(
-        self, request: messages.Node, context: grpc.ServicerContext
-    ) -> messages.RingStatus:
-        return self._set(context, "ReplaceAddresses", request, addresses=tuple(request.addresses))
-
-    def ReplaceTiers(
-        self, request: messages.Node, context: grpc.ServicerContext
-    ) -> messages.RingStatus:
-        return self._set(context, "ReplaceTiers", request, tiers=tuple(request.tiers))
-
-    def ModNode(
-        self, request: messages.ModifyMsg, context: grpc.ServicerContext
-    ) -> messages.RingStatus:
-        def change(builder: Builder) -> Any:
-            before = _node(builder, request.id)
-            after = builder.change(request.id, **_modified(before, request.key, request.value))
-            return Unchanged(None) if after == before else None
-
-        return self._change(context, "ModNode", request, change)
-
-    def SetConf(self, request: messages.Conf, context: grpc.ServicerContext) -> messages.RingStatus:
-        def change(builder: Builder) -> None:
-            builder.conf = request.conf
-
-        status = self._change(context, "SetConf", request, change)
-        try:
-            if self._state.leading:
-                self._state.put(_RESTART, b"true" if request.restartRequired else b"false")
-        except OortError as error:
-            self._fail(context, error)
-        return status
-
-    def SetReplicas(
-        self, request: messages.RingOpts, context: grpc.ServicerContext
-    ) -> messages.RingStatus:
-        def change(builder: Builder) -> Any:
-            if builder.replica_count == request.replicas:
+        def change(draft: Draft) -> Any:
+            before = draft.node(request.id)
+            wanted = fields(before)
+            if all(getattr(before, name) == value for name, value in wanted.items()):
                 return Unchanged(None)
-            builder.set_replicas(request.replicas)
+            return draft.change(request.id, **wanted)
+
+        return await self._change(context, method, request, change)
+
+    async def SetActive(self, request: messages.Node, context: Context) -> messages.RingStatus:
+        return await self._set(context, "SetActive", request, lambda _: {"active": request.active})
+
+    async def SetCapacity(self, request: messages.Node, context: Context) -> messages.RingStatus:
+        return await self._set(
+            context, "SetCapacity", request, lambda _: {"capacity": request.capacity}
+        )
+
+    async def ReplaceAddresses(
+        self, request: messages.Node, context: Context
+    ) -> messages.RingStatus:
+        return await self._set(
+            context, "ReplaceAddresses", request, lambda _: {"addresses": tuple(request.addresses)}
+        )
+
+    async def ReplaceTiers(self, request: messages.Node, context: Context) -> messages.RingStatus:
+        return await self._set(
+            context, "ReplaceTiers", request, lambda _: {"tiers": tuple(request.tiers)}
+        )
+
+    async def ModNode(self, request: messages.ModifyMsg, context: Context) -> messages.RingStatus:
+        return await self._set(
+            context, "ModNode", request, lambda node: _modified(node, request.key, request.value)
+        )
+
+    async def SetConf(self, request: messages.Conf, context: Context) -> messages.RingStatus:
+        def change(draft: Draft) -> None:
+            # Noted down before the version is made: no kill can leave it with another's.
+            known = _restarts(self._state)
+            needed = {_digest(draft.builder.conf), self._digest_held()}
+            kept = {digest: known[digest] for digest in needed & known.keys()}
+            kept[_digest(request.conf)] = request.restartRequired
+            self._state.put(_RESTART, json.dumps(kept).encode())
+            draft.builder.conf = request.conf
+
+        return await self._change(context, "SetConf", request, change)
+
+    def _digest_held(self) -> str:
+        try:
+            return _digest(self._keeper.held.ring.conf)
+        except StateUnavailableError:  # there is none yet
+            return ""
+
+    async def SetReplicas(
+        self, request: messages.RingOpts, context: Context
+    ) -> messages.RingStatus:
+        def change(draft: Draft) -> Any:
+            if draft.builder.replica_count == request.replicas:
+                return Unchanged(None)
+            draft.builder.set_replicas(request.replicas)
             return None
 
-        return self._change(context, "SetReplicas", request, change)
+        return await self._change(context, "SetReplicas", request, change)
 
     # ---- questions ----------------------------------------------------------------------
 
-    def _status(self, context: grpc.ServicerContext) -> messages.RingStatus:
-        try:
-            return messages.RingStatus(status=True, version=self._keeper.held.version)
-        except OortError as error:
-            self._fail(context, error)
+    def _status(self, held: Held) -> messages.RingStatus:
+        return messages.RingStatus(status=True, version=held.version)
 
-    def _find(self, context: grpc.ServicerContext, node_id: int) -> Node:
-        try:
-            node = self._keeper.held.ring.node(node_id)
-            if node is None:
-                raise _UnknownNodeError(node_id)
-        except OortError as error:
-            self._fail(context, error)
-        return node
+    async def GetVersion(self, request: messages.EmptyMsg, context: Context) -> messages.RingStatus:
+        admit(context, tls.NODE)
+        return self._status(self._keeper.held)
 
-    def GetVersion(
-        self, request: messages.EmptyMsg, context: grpc.ServicerContext
-    ) -> messages.RingStatus:
-        self._admit(context, "node")
-        return self._status(context)
-
-    def GetGlobalConfig(
-        self, request: messages.EmptyMsg, context: grpc.ServicerContext
+    async def GetGlobalConfig(
+        self, request: messages.EmptyMsg, context: Context
     ) -> messages.RingConf:
-        self._admit(context, "node")
-        status = self._status(context)
-        try:
-            restart = self._state.take(_RESTART) == b"true"
-            conf = self._keeper.held.ring.conf
-        except OortError as error:
-            self._fail(context, error)
+        admit(context, tls.NODE)
+        restarts = await asyncio.to_thread(_restarts, self._state)
+        held = self._keeper.held
+        conf = held.ring.conf
         return messages.RingConf(
-            status=status, conf=messages.Conf(conf=conf, restartRequired=restart)
+            status=self._status(held),
+            conf=messages.Conf(conf=conf, restartRequired=restarts.get(_digest(conf), False)),
         )
 
-    def GetNodeConfig(
-        self, request: messages.Node, context: grpc.ServicerContext
-    ) -> messages.RingConf:
-        self._admit(context, "node")
-        node = self._find(context, request.id)
-        return messages.RingConf(status=self._status(context), conf=messages.Conf(conf=node.conf))
+    async def GetNodeConfig(self, request: messages.Node, context: Context) -> messages.RingConf:
+        admit(context, tls.NODE)
+        held = self._keeper.held
+        node = held.index.node(request.id)
+        return messages.RingConf(status=self._status(held), conf=messages.Conf(conf=node.conf))
 
-    def SearchNodes(
-        self, request: messages.Node, context: grpc.ServicerContext
-    ) -> messages.SearchResult:
+    async def SearchNodes(self, request: messages.Node, context: Context) -> messages.SearchResult:
         """Nodes that have all that the request names, exactly; an empty one finds all."""
-        self._admit(context, "node")
-        try:
-            nodes = self._keeper.held.ring.nodes
-        except OortError as error:
-            self._fail(context, error)
+        admit(context, tls.NODE)
+        await self._deliveries.place(context)
+        tiers, addresses = set(request.tiers), set(request.addresses)
         return messages.SearchResult(
             nodes=[
                 messages.Node(
@@ -290,133 +236,114 @@ class SyndicateService(SyndicateServicer):
                     meta=node.meta,
                     conf=node.conf,
                 )
-                for node in nodes
+                for node in self._keeper.held.ring.nodes
                 if request.id in (0, node.id)
                 and request.meta in ("", node.meta)
-                and set(request.tiers) <= set(node.tiers)
-                and set(request.addresses) <= set(node.addresses)
+                and tiers <= set(node.tiers)
+                and addresses <= set(node.addresses)
             ]
         )
 
-    def GetRing(self, request: messages.EmptyMsg, context: grpc.ServicerContext) -> messages.Ring:
-        self._admit(context, "node")
-        try:
-            held = self._keeper.held
-        except OortError as error:
-            self._fail(context, error)
+    async def GetRing(self, request: messages.EmptyMsg, context: Context) -> messages.Ring:
+        admit(context, tls.NODE)
+        await self._deliveries.place(context)
+        held = self._keeper.held
         return messages.Ring(version=held.version, ring=held.data)
 
-    def GetRingStream(
-        self, request: messages.SubscriberID, context: grpc.ServicerContext
-    ) -> Iterator[messages.Ring]:
-        self._admit(context, "node")
-        if not self._subscribers.admit():
-            context.abort(
-                grpc.StatusCode.RESOURCE_EXHAUSTED, "too many subscribers: ask for the ring instead"
-            )
-        for held in self._subscribers.stream(context):
-            yield messages.Ring(version=held.version, ring=held.data)
+    async def GetRingStream(self, request: messages.SubscriberID, context: Context) -> None:
+        caller = admit(context, tls.NODE)
+        log.debug("%s: %r listens, %s", self.configuration.name, request.id[:80], caller)
+        await self._subscribers.stream(context)
 
     # ---- nodes ----------------------------------------------------------------------------
 
-    def RegisterNode(
-        self, request: messages.RegisterRequest, context: grpc.ServicerContext
+    async def RegisterNode(
+        self, request: messages.RegisterRequest, context: Context
     ) -> messages.NodeConfig:
-        caller = self._admit(context, "node")
-        try:
-            host = registration.check(request, self._service)
-            held = self._keeper.held
-            node = registration.known(held.ring.nodes, host)
-            if node is None or not registration.same(node, host):
-                local_id, version = self._keeper.change(
-                    registration.registering(host), self._seconds(context)
-                )
-                held = self._keeper.held
-                log.info(
-                    "%s: %s registered by %s: node %d, version %d",
-                    self._service.name,
-                    host.name,
-                    caller,
-                    local_id,
-                    version,
-                )
-            else:
-                local_id = node.id
-        except StateNotLeaderError:
-            config: messages.NodeConfig = self._forward(context, "RegisterNode", request)
-            return config
-        except OortError as error:
-            self._fail(context, error)
-        return messages.NodeConfig(localid=int(str(local_id)), ring=held.data)
-
-    def _ask(self, context: grpc.ServicerContext, node_id: int, method: str, request: Any) -> Any:
-        node = self._find(context, node_id)
-        try:
-            channel = self._channels.open(node)
-        except OortError as error:
-            self._fail(context, error)
-        with channel:
+        caller = admit(context, tls.NODE)
+        host = registration.check(request, self.configuration)
+        held = self._keeper.held
+        node = registration.known(held.index.sharing(host.addresses), host)
+        if node is not None and registration.same(node, host):
+            local_id = node.id
+        else:
             try:
-                return getattr(CmdCtrlStub(channel), method)(
-                    request, timeout=min(NODE_SECONDS, self._seconds(context))
-                )
-            except grpc.RpcError as error:
-                if not isinstance(error, grpc.Call):
-                    raise
-                context.abort(
-                    grpc.StatusCode.UNAVAILABLE,
-                    f"node {node.id} ({node.meta}): {error.code().name}: {error.details()}",
-                )
+                local_id, version = await self._made(context, registration.registering(host))
+            except StateNotLeaderError:
+                config: messages.NodeConfig = await self._hand_on(context, "RegisterNode", request)
+                return config
+            log.info(
+                "%s: %s registered by %s: node %d, version %d",
+                self.configuration.name,
+                host.name,
+                caller,
+                local_id,
+                version,
+            )
+        await self._deliveries.place(context)
+        return messages.NodeConfig(localid=local_id, ring=self._keeper.held.data)
 
-    def GetNodeSoftwareVersion(
-        self, request: messages.Node, context: grpc.ServicerContext
+    async def _ask(self, context: Context, node_id: int, method: str, request: Any) -> Any:
+        node = self._keeper.held.index.node(node_id)
+        seconds = min(NODE_SECONDS, seconds_left(context))
+        try:
+            return await self._nodes.call(node, method, request, seconds)
+        except CallError as error:
+            raise RequestError(str(error), "UNAVAILABLE") from error
+
+    async def GetNodeSoftwareVersion(
+        self, request: messages.Node, context: Context
     ) -> messages.NodeSoftwareVersion:
-        self._admit(context)
-        reply = self._ask(context, request.id, "SoftwareVersion", control.EmptyMsg())
+        admit(context)
+        reply = await self._ask(context, request.id, "SoftwareVersion", control.EmptyMsg())
         return messages.NodeSoftwareVersion(version=reply.version)
 
-    def NodeUpgradeSoftwareVersion(
-        self, request: messages.NodeUpgrade, context: grpc.ServicerContext
+    async def NodeUpgradeSoftwareVersion(
+        self, request: messages.NodeUpgrade, context: Context
     ) -> messages.NodeUpgradeStatus:
-        self._admit(context)
+        admit(context)
         wanted = control.SelfUpgradeMsg(version=request.version)
-        reply = self._ask(context, request.id, "SelfUpgrade", wanted)
+        reply = await self._ask(context, request.id, "SelfUpgrade", wanted)
         return messages.NodeUpgradeStatus(status=reply.status, msg=reply.msg)
 
 
-class _UnknownNodeError(RingError):
-    """There is no such node."""
-
-    def __init__(self, node_id: int) -> None:
-        super().__init__(f"there is no node {node_id} in the ring")
+def _digest(conf: bytes) -> str:
+    return hashlib.sha256(conf).hexdigest()
 
 
-def _node(builder: Builder, node_id: int) -> Node:
-    for node in builder.nodes:
-        if node.id == node_id:
-            return node
-    raise _UnknownNodeError(node_id)
+def _restarts(state: State) -> dict[str, bool]:
+    """Whether a configuration takes a restart, by its digest: the newest, and the one before."""
+    kept = state.take(_RESTART)
+    found: dict[str, bool] = json.loads(kept) if kept else {}
+    return found
 
 
 def _modified(node: Node, key: str, value: str) -> dict[str, Any]:
     """Fields of a node, from the key and value of a ModifyMsg."""
     if key == "active":
         if value not in ("true", "false"):
-            raise RingError(f"active is true or false, not {value!r}")
+            raise RingError(f"active is true or false, not {value[:80]!r}")
         return {"active": value == "true"}
     if key == "capacity":
-        if not re.fullmatch(r"\d{1,10}", value):
-            raise RingError(f"a capacity is a number, not {value!r}")
+        if not re.fullmatch(r"[0-9]{1,10}", value):
+            raise RingError(f"a capacity is a number, not {value[:80]!r}")
         return {"capacity": int(value)}
-    if key in ("meta", "conf"):
-        return {key: value if key == "meta" else value.encode()}
+    if key == "meta":
+        return {"meta": value}
+    if key == "conf":
+        return {"conf": value.encode()}
     found = re.fullmatch(r"(tier|address)([0-9]{1,2})", key)
     if not found:
-        raise RingError(f"a node has no {key!r}: active, capacity, meta, conf, tierN or addressN")
-    field = "tiers" if found[1] == "tier" else "addresses"
+        raise RingError(
+            f"a node has no {key[:80]!r}: active, capacity, meta, conf, tierN or addressN"
+        )
+    field, most = ("tiers", MAX_TIERS) if found[1] == "tier" else ("addresses", MAX_ADDRESSES)
+    at = int(found[2])
+    if at >= most:
+        raise RingError(f"a node has at most {most} {field}")
     values = list(getattr(node, field))
-    values += [""] * (int(found[2]) + 1 - len(values))
-    values[int(found[2])] = value
+    values += [""] * (at + 1 - len(values))
+    values[at] = value
     while values and not values[-1]:
         values.pop()
     return {field: tuple(values)}

@@ -38,7 +38,7 @@ LEASE_SECONDS = 5
 CHUNK_BYTES = 1 << 20
 _FORMAT = 1
 _PAUSE_SECONDS = 0.5  # before a watch that has broken is begun anew
-_LOG = logging.getLogger(__name__)
+_LOG = logging.getLogger("synd.etcd")
 
 
 @dataclass(frozen=True)

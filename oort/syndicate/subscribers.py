@@ -1,62 +1,83 @@
 """Who is told of each new ring over GetRingStream.
 
-A subscriber that is slow misses versions, never the newest one.  Each has one of the server's
-threads while it listens, so that there are at most LIMIT.
+A subscriber that is slow misses versions, never the newest one; one that takes nothing for
+STALLED_SECONDS is cut off.  Streams cost memory and no threads; there are at most LIMIT.
 """
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
+import asyncio
+from collections.abc import AsyncIterator
 
-import grpc
+from oort.errors import RequestError
 
+from . import syndicate_pb2 as messages
+from .calls import Context, Deliveries
 from .keeper import Held
 
-LIMIT = 1024
-LOOK_SECONDS = 5.0  # how long one that has hung up may keep its thread
+LIMIT = 4096
+STALLED_SECONDS = 30.0
 
 
 class Subscribers:
-    def __init__(self) -> None:
-        self._condition = threading.Condition()
+    """Every method is the event loop's."""
+
+    def __init__(self, deliveries: Deliveries) -> None:
+        self._deliveries = deliveries
         self._held: Held | None = None
+        self._waiting: set[asyncio.Event] = set()
         self._count = 0
         self._closed = False
 
     def announce(self, held: Held) -> None:
-        with self._condition:
-            self._held = held
-            self._condition.notify_all()
+        self._held = held
+        self._wake()
 
     def close(self) -> None:
         """End every stream."""
-        with self._condition:
-            self._closed = True
-            self._condition.notify_all()
+        self._closed = True
+        self._wake()
 
-    def admit(self) -> bool:
-        """Take a place, which stream() gives back; False: there are too many."""
-        with self._condition:
-            if self._count >= LIMIT or self._closed:
-                return False
-            self._count += 1
-            return True
+    def _wake(self) -> None:
+        for event in self._waiting:
+            event.set()
 
-    def stream(self, context: grpc.ServicerContext) -> Iterator[Held]:
-        """The ring of now and every later one, until the caller hangs up."""
-        told = 0
+    async def stream(self, context: Context) -> None:
+        """Send the ring of now and every later one, until the caller hangs up."""
+        if self._count >= LIMIT:
+            raise RequestError(
+                f"there are {LIMIT} subscribers already: ask for the ring instead (GetRing)",
+                "RESOURCE_EXHAUSTED",
+            )
+        event = asyncio.Event()
+        self._count += 1
+        self._waiting.add(event)
         try:
-            while context.is_active():
-                with self._condition:
-                    held = self._held
-                    if self._closed:
-                        return
-                    if held is None or held.version <= told:
-                        self._condition.wait(LOOK_SECONDS)
-                        continue
+            async for held in self._versions(event):
+                await self._send(context, held)
+        finally:
+            self._waiting.discard(event)
+            self._count -= 1
+        raise RequestError("synd is stopping: ask another one, or again", "UNAVAILABLE")
+
+    async def _versions(self, event: asyncio.Event) -> AsyncIterator[Held]:
+        told = 0
+        while not self._closed:
+            held = self._held
+            if held is None or held.version <= told:
+                event.clear()
+                await event.wait()
+            else:
                 told = held.version
                 yield held
-        finally:
-            with self._condition:
-                self._count -= 1
+
+    async def _send(self, context: Context, held: Held) -> None:
+        message = messages.Ring(version=held.version, ring=held.data)
+        try:
+            async with self._deliveries:
+                await asyncio.wait_for(context.write(message), STALLED_SECONDS)
+        except TimeoutError:
+            raise RequestError(
+                f"the subscriber has taken no ring for {STALLED_SECONDS:.0f} seconds",
+                "DEADLINE_EXCEEDED",
+            ) from None

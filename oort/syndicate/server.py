@@ -1,0 +1,300 @@
+"""A running synd: its authority and its rings, from the first port to the last answer.
+
+One event loop answers every call and pushes rings.  What waits for a disk or for etcd is in threads
+of its own: one for each ring's changes, one for what the state announces, and a few for calls that
+must ask the state.  So neither callers nor nodes can hold up one another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import resource
+import signal
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import TypeVar
+
+import grpc
+import grpc.aio
+
+from oort import __version__, journal, tls
+from oort.errors import OortError, ServeError
+from oort.notify import Notifier
+from oort.tls_files import read as read_pem
+
+from . import authority as authorities
+from . import registration
+from .authority_pb2_grpc import add_AuthorityServicer_to_server
+from .calls import MOST_CALLS, OPTIONS, Calls, Deliveries
+from .config import Config, Service
+from .forward import Leader
+from .identity import OwnIdentity, hand_out
+from .keeper import Held, RingKeeper
+from .nodes import Nodes
+from .push import Pusher
+from .service import SyndicateService
+from .state import State
+from .state_directory import DirectoryState
+from .state_etcd import EtcdState
+from .subscribers import Subscribers
+from .syndicate_pb2_grpc import add_SyndicateServicer_to_server
+from .tool_connection import address
+
+T = TypeVar("T")
+
+GRACE_SECONDS = 10.0  # for calls that are under way when synd stops
+RENEWAL_SECONDS = 3600.0  # between two looks at the certificate
+DESCRIPTORS = 65536
+
+log = logging.getLogger("synd")
+
+
+def open_state(config: Config, name: str, advertise: str) -> State:
+    """Where the facts and rings of that name are kept.  Raises StateError, TLSError."""
+    if not config.etcd:
+        return DirectoryState(Path(config.state), name, advertise)
+    credentials = None
+    if config.etcd_ca_file:
+        credentials = grpc.ssl_channel_credentials(
+            read_pem(config.etcd_ca_file),
+            read_pem(config.etcd_key_file) if config.etcd_key_file else None,
+            read_pem(config.etcd_cert_file) if config.etcd_cert_file else None,
+        )
+    return EtcdState(config.etcd, name, advertise, credentials, prefix=config.etcd_prefix)
+
+
+class _Ring:
+    """One service: its port, its state, and everybody who is told of a new ring."""
+
+    def __init__(self, service: Service, identity: OwnIdentity) -> None:
+        self.service = service
+        self.leading = False
+        self.held: Held | None = None
+        self._identity = identity
+        self.server = grpc.aio.server(
+            interceptors=[Calls()], options=OPTIONS, maximum_concurrent_rpcs=MOST_CALLS
+        )
+        self.port = self._bind()
+
+    def _bind(self) -> int:
+        wanted = address(self.service.listen_address, self.service.port)
+        try:
+            port = self.server.add_secure_port(wanted, self._identity.server_credentials())
+        except RuntimeError:
+            port = 0
+        if not port:
+            raise ServeError(
+                f"[{self.service.name}] cannot listen at {wanted}: the port is in use, or the"
+                " address is not this machine's"
+            )
+        return port
+
+    def open(self, state: State, authority: authorities.AuthorityService) -> None:
+        """With the state; serves from start() on."""
+        self.state = state
+        self.keeper = RingKeeper(self.service, state)
+        self.nodes = Nodes(lambda: self._identity.current, lambda: self.service.cmdctrl_port)
+        self.pusher = Pusher(self.service.name, self.nodes)
+        deliveries = Deliveries()
+        self.subscribers = Subscribers(deliveries)
+        self.leader = Leader(lambda: self._identity.current)
+        self.servicer = SyndicateService(
+            self.service,
+            state,
+            self.keeper,
+            self.subscribers,
+            deliveries,
+            self.nodes,
+            self.leader,
+        )
+        add_SyndicateServicer_to_server(self.servicer, self.server)
+        add_AuthorityServicer_to_server(authority, self.server)
+
+    async def start(self, changed: Callable[[], None]) -> None:
+        """changed(): called on the loop when there is something else to say of it."""
+
+        def announce(held: Held) -> None:
+            self.held = held
+            self.subscribers.announce(held)
+            self.pusher.announce(held)
+            changed()
+
+        def lead(leading: bool) -> None:
+            self.leading = leading
+            self.pusher.activate(leading)
+            changed()
+
+        self.keeper.watch(_soon(announce))
+        await asyncio.to_thread(self.keeper.start)
+        self.state.on_lead(_soon(lead))
+        await self.server.start()
+
+    def configure(self, service: Service) -> None:
+        self.service = self.servicer.configuration = service
+        self.keeper.configure(service)
+
+    async def close(self) -> None:
+        self.subscribers.close()
+        await self.server.stop(GRACE_SECONDS)
+        await self.pusher.close()
+        await self.leader.close()
+        await asyncio.to_thread(self.keeper.close)
+        await asyncio.to_thread(self.state.close)
+
+    def described(self) -> str:
+        where = address(self.service.listen_address, self.port)
+        what = "leading" if self.leading else "not leading"
+        if self.held is None:
+            return f"{self.service.name} at {where}: {what}, no ring yet"
+        count = len(self.held.ring.nodes)
+        return (
+            f"{self.service.name} at {where}: {what}, version {self.held.version}, "
+            f"{count} {'node' if count == 1 else 'nodes'}"
+        )
+
+
+class Synd:
+    """run() once."""
+
+    def __init__(
+        self, config: Config, notifier: Notifier, read_configuration: Callable[[], Config]
+    ) -> None:
+        self._config = config
+        self._notifier = notifier
+        self._read = read_configuration
+        self._rings: list[_Ring] = []
+        self._stop = asyncio.Event()
+        self._ready = False
+
+    async def run(self) -> None:
+        """Until SIGTERM or SIGINT.  Raises OortError where it cannot start."""
+        _raise_descriptor_limit()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        loop.add_signal_handler(signal.SIGHUP, self._reload)
+        async with AsyncExitStack() as undo:
+            identity = await self._start(undo)
+            renewal = asyncio.create_task(_renew(identity))
+            await self._stop.wait()
+            log.info("stopping")
+            self._notifier.stopping()
+            renewal.cancel()
+        log.info("stopped")
+
+    async def _start(self, undo: AsyncExitStack) -> OwnIdentity:
+        config = self._config
+        self._notifier.status("opening the state")
+        state = open_state(config, authorities.SERVICE, config.advertise)
+        undo.push_async_callback(asyncio.to_thread, state.close)
+        made = authorities.load(state)
+        authority = tls.CertificateAuthority.load(made.certificate, made.key, ())
+        identity = OwnIdentity(authority, state, config.names)
+        hand_out(config, authority)
+        # Ports first: where one is taken, nobody hears of this synd.
+        rings = [_Ring(service, identity) for service in config.services]
+        servicer = authorities.AuthorityService(
+            authority,
+            state,
+            lambda text: any(registration.allowed(text, ring.service) for ring in rings),
+            config.reserved,
+        )
+        for ring in rings:
+            advertise = address(config.advertise, ring.port)
+            ring.open(open_state(config, ring.service.name, advertise), servicer)
+            undo.push_async_callback(ring.close)
+        for ring in rings:
+            await ring.start(self._changed)
+            log.info(
+                "%s: serving at %s", ring.service.name,
+                address(ring.service.listen_address, ring.port),
+            )  # fmt: skip
+        self._rings = rings
+        names = [ring.service.name for ring in rings]
+        log.info("certificate for %s", ", ".join(config.names))
+        log.info("certificate's fingerprint: %s", tls.fingerprint(identity.current.certificate))
+        log.info("OORT_SYNDICATE_FINGERPRINT=%s", tls.fingerprint(authority.certificate))
+        log.info(
+            "synd %s ready: %s in %s", __version__, ", ".join(names), config.state
+        )  # fmt: skip
+        self._ready = True
+        self._notifier.ready(self._described())
+        return identity
+
+    def _described(self) -> str:
+        return "; ".join(ring.described() for ring in self._rings)
+
+    def _changed(self) -> None:
+        if self._ready and not self._stop.is_set():
+            self._notifier.status(self._described())
+
+    def _reload(self) -> None:
+        """SIGHUP: filters, capacities, what rings are made by, the log level."""
+        if not self._ready or self._stop.is_set():
+            return
+        self._notifier.reloading()
+        try:
+            self._follow(self._read())
+        except OortError as error:
+            log.error("reload: nothing is changed: %s", error)
+        self._notifier.ready(self._described())
+
+    def _follow(self, config: Config) -> None:
+        fixed = ("state", "etcd_ca_file", "etcd_cert_file", "etcd_key_file", "etcd_prefix")
+        old = self._config
+        restart = [name for name in fixed if getattr(config, name) != getattr(old, name)]
+        if config.values["Names"] != old.values["Names"]:
+            restart.append("Names")
+        wanted = {service.name: service for service in config.services}
+        if wanted.keys() != {ring.service.name for ring in self._rings}:
+            restart.append("rings")
+        for ring in self._rings:
+            service = wanted.get(ring.service.name, ring.service)
+            restart += [
+                f"[{service.name}] {name}"
+                for name in ("listen_address", "port")
+                if getattr(service, name) != getattr(ring.service, name)
+            ]
+            ring.configure(service)
+        journal.set_level(config.log_level)
+        log.info("reload: done")
+        if restart:
+            log.warning("reload: these follow at the next start: %s", ", ".join(restart))
+
+
+def _soon(function: Callable[[T], None]) -> Callable[[T], None]:
+    """For a function that other threads call: it runs on this loop."""
+    loop = asyncio.get_running_loop()
+
+    def called(argument: T) -> None:
+        loop.call_soon_threadsafe(function, argument)
+
+    return called
+
+
+async def _renew(identity: OwnIdentity) -> None:
+    while True:
+        await asyncio.sleep(RENEWAL_SECONDS)
+        try:
+            await asyncio.to_thread(identity.renew)
+        except OortError as error:
+            log.warning("the certificate could not be renewed, it is tried again: %s", error)
+
+
+def _raise_descriptor_limit() -> None:
+    """Each node has a connection, or two."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(DESCRIPTORS, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def serve(config: Config, notifier: Notifier, read_configuration: Callable[[], Config]) -> None:
+    """Raises OortError where it cannot start."""
+
+    async def run() -> None:
+        await Synd(config, notifier, read_configuration).run()
+
+    asyncio.run(run())

@@ -176,10 +176,8 @@ class Deliveries:
     async def place(self, context: Context) -> None:
         """Wait for a place, which is free again when the call is over."""
         await self._places.acquire()
-        context.add_done_callback(self._free)
-
-    def _free(self, _: object) -> None:
-        self._places.release()
+        free: Any = lambda _: self._places.release()  # noqa: E731
+        context.add_done_callback(free)
 
     async def __aenter__(self) -> None:
         await self._places.acquire()

@@ -4,9 +4,9 @@ The dataclass `Settings` is the only list of settings: name, section, check, def
 documentation stand in one place.  The ConfigObj configspec, the environment names, the output of
 `oortd --print-config` and docs/configuration.md are all made from it.
 
-Layers, the later wins: defaults, configuration file, environment, flags.  Every layer is checked
-by itself, so that an error names the layer, the section and the key.  Files are ConfigObj (INI
-with sections, no interpolation); TOML-style quoting of values is read as well.
+Layers, the later wins: defaults, cached configuration, ring, node, configuration file, environment,
+flags.  Every layer is checked by itself, so that an error names the layer, the section and the key.
+How layers are read from files, rings and the environment is in config_layers.py.
 """
 
 from __future__ import annotations
@@ -14,11 +14,9 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
-from configobj import ConfigObj, ConfigObjError
 from configobj.validate import ValidateError, Validator, VdtValueError
 
 from oort.errors import ConfigError
@@ -77,9 +75,19 @@ def join_address(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def _setting(name: str, check: str, default: str, doc: str, section: str = "") -> Any:
+def _setting(
+    name: str, check: str, default: str, doc: str, section: str = "", *, own: bool = False
+) -> Any:
+    """own: the node's own, needed before it knows its ring: no ring can set it."""
     return dataclasses.field(
-        metadata={"name": name, "check": check, "default": default, "doc": doc, "section": section}
+        metadata={
+            "name": name,
+            "check": check,
+            "default": default,
+            "doc": doc,
+            "section": section,
+            "own": own,
+        }
     )
 
 
@@ -87,8 +95,8 @@ def _store_setting(name: str, check: str, default: str, doc: str) -> Any:
     return _setting(name, check, default, doc, "ValueStoreConfig")
 
 
-def _control_setting(name: str, check: str, default: str, doc: str) -> Any:
-    return _setting(name, check, default, doc, "CmdCtrlConfig")
+def _control_setting(name: str, check: str, default: str, doc: str, *, own: bool = False) -> Any:
+    return _setting(name, check, default, doc, "CmdCtrlConfig", own=own)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -187,6 +195,30 @@ class Settings:
         "info",
         "The least important messages that are logged.",
     )
+    tiers: tuple[str, ...] = _setting(
+        "Tiers",
+        "tier_list",
+        "",
+        "What the node shares with others, the closest first, separated by commas: its rack, its"
+        " site. Replicas are kept apart by them. Told to the syndicate; empty: what it has of this"
+        " node stays.",
+        own=True,
+    )
+    config_cache: str = _setting(
+        "ConfigCache",
+        "string(min=1)",
+        "/var/cache/oortd-config.cache",
+        "File of the last configuration that a syndicate gave. A link is followed.",
+        own=True,
+    )
+    join_token_file: str = _setting(
+        "JoinTokenFile",
+        "string(min=1)",
+        "/etc/oort/join.token",
+        "File with the join token, if there is one. Not read any more once the node has its"
+        " certificate.",
+        own=True,
+    )
     segment_size: int = _store_setting(
         "SegmentSize",
         "size(min=65536, max=134217728)",
@@ -242,16 +274,17 @@ class Settings:
         " served.",
     )
     cert_file: str = _control_setting(
-        "CertFile", "string(min=1)", "/etc/oort/server.crt", "The node's certificate."
+        "CertFile", "string(min=1)", "/etc/oort/server.crt", "The node's certificate.", own=True
     )
     key_file: str = _control_setting(
-        "KeyFile", "string(min=1)", "/etc/oort/server.key", "The private key of CertFile."
+        "KeyFile", "string(min=1)", "/etc/oort/server.key", "The private key of CertFile.", own=True
     )
     ca_file: str = _control_setting(
         "CAFile",
         "string(min=1)",
         "/etc/oort/ca.crt",
         "Certificates of the authority that callers, and the syndicate, are verified by.",
+        own=True,
     )
 
 
@@ -265,6 +298,7 @@ class Setting:
     check: str
     default: str
     doc: str
+    own: bool
 
     @property
     def place(self) -> str:
@@ -279,13 +313,23 @@ class Setting:
 
 
 SETTINGS: tuple[Setting, ...] = tuple(
-    Setting(field=field.name, **{k: str(v) for k, v in field.metadata.items()})
-    for field in dataclasses.fields(Settings)
+    Setting(field=field.name, **field.metadata) for field in dataclasses.fields(Settings)
 )
 _BY_FIELD = {setting.field: setting for setting in SETTINGS}
 
-# Environment variables beginning with OORT_ that are not settings.
-_OTHER_ENVIRONMENT = frozenset({"OORT_SYNDICATE_OVERRIDE", "OORT_LOCALID", "OORT_RING_FILE"})
+# What decides about the ring, before any setting counts.  None of it may be on a command line, and
+# the token must not.
+RING_ENVIRONMENT = {
+    "OORT_SYNDICATE_OVERRIDE": "HOST:PORT of the syndicate, instead of looking it up in DNS. Wins"
+    " over OORTD_SKIP_SRV.",
+    "OORT_SYNDICATE_FINGERPRINT": "SHA-256 fingerprint of the syndicate's certificate, or of its"
+    " authority's: what it is verified by while there is no CAFile.",
+    "OORT_JOIN_TOKEN": "The join token itself, instead of JoinTokenFile.",
+    "OORTD_SKIP_SRV": "true: no syndicate is looked for.",
+    "OORT_RING_FILE": "With OORTD_SKIP_SRV=true: the ring to serve in. Without it, alone.",
+    "OORT_LOCALID": "With OORTD_SKIP_SRV=true: which node of the ring this is, decimal or"
+    " hexadecimal.",
+}
 
 
 def configspec() -> list[str]:
@@ -323,6 +367,14 @@ def _check_address_list(value: object) -> tuple[str, ...]:
     return addresses
 
 
+def _check_tier_list(value: object) -> tuple[str, ...]:
+    parts = value if isinstance(value, list) else str(value).split(",")
+    tiers = tuple(str(part).strip().strip("\"'") for part in parts)
+    if not all(tier.isprintable() for tier in tiers):
+        raise VdtValueError(value)
+    return tiers if any(tiers) else ()
+
+
 def _check_address(value: object) -> str:
     addresses = _check_address_list(value)
     if len(addresses) != 1:
@@ -352,6 +404,7 @@ _VALIDATOR = Validator(
         "address": _check_address,
         "address_list": _check_address_list,
         "store_type": _check_store_type,
+        "tier_list": _check_tier_list,
         "workers": _check_workers,
     }
 )
@@ -360,6 +413,7 @@ _WANTED = {
     "address": "one address such as 0.0.0.0:4444",
     "address_list": "addresses such as 127.0.0.1:6139",
     "store_type": "valuestore or mapstore",
+    "tier_list": "names such as server1, rack2",
     "workers": "auto or a number from 0 to 64",
     "boolean": "true or false",
     "string(min=1)": "a text that is not empty",
@@ -405,77 +459,6 @@ class Layer:
     values: Mapping[str, object]
 
 
-def file_layer(path: str) -> Layer:
-    """Read a configuration file.  Unknown sections and keys are errors."""
-    try:
-        # interpolation=False: a % in a password is a %.
-        parsed = ConfigObj(
-            path,
-            file_error=True,
-            interpolation=False,
-            list_values=True,
-            encoding="utf-8",
-            configspec=configspec(),
-            _inspec=False,
-        )
-    except ConfigObjError as error:
-        raise ConfigError(f"{path}: {error}") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: is not UTF-8 text") from error
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror or error}") from error
-    by_place = {(setting.section, setting.name): setting for setting in SETTINGS}
-    values: dict[str, object] = {}
-    for section, name, value in _entries(path, parsed):
-        setting = by_place.get((section, name))
-        if setting is None:
-            place = f"[{section}] {name}" if section else name
-            raise ConfigError(f"{path}: unknown setting {place}{_similar(name)}")
-        values[setting.field] = value
-    return Layer(path, values)
-
-
-def _entries(path: str, parsed: Mapping[str, object]) -> Iterator[tuple[str, str, object]]:
-    sections = {setting.section for setting in SETTINGS if setting.section}
-    for name, value in parsed.items():
-        if not isinstance(value, dict):
-            yield "", name, value
-            continue
-        if name not in sections:
-            raise ConfigError(f"{path}: unknown section [{name}]")
-        for key, inner in value.items():
-            if isinstance(inner, dict):
-                raise ConfigError(f"{path}: unknown section [{name}] [[{key}]]")
-            yield name, key, inner
-
-
-def _similar(name: str) -> str:
-    for setting in SETTINGS:
-        if setting.name.lower() == name.lower():
-            return f": did you mean {setting.place}?"
-    return ""
-
-
-def environment_layer(environment: Mapping[str, str]) -> Layer:
-    """OORT_... variables.  One that means nothing is an error, a misspelling is not lost."""
-    by_name = {setting.environment: setting for setting in SETTINGS}
-    values: dict[str, object] = {}
-    for name, value in environment.items():
-        if not name.startswith("OORT_") or name in _OTHER_ENVIRONMENT:
-            continue
-        if name not in by_name:
-            raise ConfigError(f"environment: unknown variable {name}")
-        values[by_name[name].field] = _unquote(value)
-    return Layer("environment", values)
-
-
-def _unquote(text: str) -> str:
-    """What is left of a value written as in TOML: "oortstore" with its quotes."""
-    if len(text) >= 2 and text[0] == text[-1] and text[0] in "\"'":
-        return text[1:-1]
-    return text
-
-
 @dataclasses.dataclass(frozen=True)
 class Configuration:
     """Settings, and the layer each came from (by field)."""
@@ -504,11 +487,11 @@ def resolve(layers: list[Layer]) -> Configuration:
 def format_value(setting: Setting, value: object) -> str:
     if setting.check.startswith("size") and isinstance(value, int):
         return format_size(value)
-    if isinstance(value, tuple):
+    if isinstance(value, tuple) and value:
         return ", ".join(map(str, value))
     if isinstance(value, bool):
         return "true" if value else "false"
-    return str(value) if str(value) else '""'
+    return str(value) if value not in ("", ()) else '""'
 
 
 def print_config(configuration: Configuration) -> str:
@@ -525,42 +508,3 @@ def print_config(configuration: Configuration) -> str:
             shown = "(hidden)"
         lines.append(f"{setting.name} = {shown}  # {configuration.sources[setting.field]}")
     return "\n".join(lines) + "\n"
-
-
-def documentation() -> str:
-    """docs/configuration.md, whole."""
-    lines = [
-        "# Configuration",
-        "",
-        "Made from `oort/config.py` by `python -m oort.config`; change it there.",
-        "",
-        "A later layer wins over an earlier one: defaults, the file given with `--config`,",
-        "the environment, flags. `CONFIG SET` changes the running process only; SIGHUP reads all",
-        "layers again, and what `CONFIG SET` can change follows them.",
-        "`oortd --print-config` shows every setting and the layer it came from.",
-        "",
-        "The file is INI: `Name = value`, sections in brackets, comments with `#`. A value may be",
-        "quoted; one with a comma or a `#` in it must be. Sizes take units: `64 MiB`, `1gb`. An",
-        "unknown name, or a value out of its range, is an error.",
-        "",
-        "`OORTD_SKIP_SRV=true` in the environment means the same as `--standalone`.",
-    ]
-    section: str | None = None
-    for setting in SETTINGS:
-        if setting.section != section:
-            section = setting.section
-            lines += ["", f"## `[{section}]`" if section else "## Outside any section", ""]
-            lines += [
-                "| setting | environment | takes | default | |",
-                "| --- | --- | --- | --- | --- |",
-            ]
-        default = f"`{setting.default}`" if setting.default else "empty"
-        lines.append(
-            f"| `{setting.name}` | `{setting.environment}` | {wanted(setting)} | {default}"
-            f" | {setting.doc} |"
-        )
-    return "\n".join(lines) + "\n"
-
-
-if __name__ == "__main__":
-    Path(__file__).parent.parent.joinpath("docs", "configuration.md").write_text(documentation())

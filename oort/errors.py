@@ -131,6 +131,14 @@ class RegistrationError(OortError):
         self.exists = exists
 
 
+class CacheError(OortError):
+    """The cached configuration does not count, or cannot be written; the text says why."""
+
+
+class DiscoveryError(OortError):
+    """No syndicate was found, or none that answers; the text says where it was looked for."""
+
+
 class RequestError(OortError):
     """A caller may not do what it asks for, or asks for what cannot be; `code` is gRPC's name."""
 

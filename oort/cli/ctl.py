@@ -91,7 +91,7 @@ def _ask(options: argparse.Namespace) -> tuple[bool, str, dict[str, Any]]:
     from oort.cmdctrl import cmdctrl_pb2 as messages
     from oort.cmdctrl.cmdctrl_pb2_grpc import CmdCtrlStub
     from oort.ring import files
-    from oort.syndicate.tool_connection import address, call_error
+    from oort.syndicate.connection import address, call_error
 
     target = address(options.host, options.port)
     request: Any = messages.EmptyMsg()

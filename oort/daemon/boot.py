@@ -17,6 +17,7 @@ from oort.config import Configuration, Settings
 from oort.daemon import listeners
 from oort.daemon.daemon import Daemon, limits_of
 from oort.daemon.dataplane import DataPlane
+from oort.daemon.membership import Membership
 from oort.errors import BootError
 from oort.journal import log
 from oort.notify import Notifier
@@ -141,12 +142,14 @@ def serve(
     version: str,
     config_file: str | None,
     read_configuration: Callable[[], Configuration],
+    membership: Membership,
 ) -> int:
     """Boot, serve until told to stop, and give the exit code."""
     configuration, room = fit_clients(configuration)
     settings = configuration.settings
     notifier = Notifier(environment)
     with ExitStack() as undo:
+        undo.callback(membership.close)
         # Ports first: a second oortd must not touch the data before it finds the port taken.
         sockets: list[socket.socket] = []
         for address in settings.listen_address:
@@ -173,12 +176,15 @@ def serve(
             client_room=room,
             read_configuration=read_configuration,
             open_store=lambda settings: _open_store(settings, environment),
+            membership=membership,
         )
-        if settings.control_enabled == "true":
+        membership.attach(daemon)
+        wanted = settings.control_enabled
+        if wanted == "true" or (wanted == "auto" and membership.in_syndicate):
             # Imported late: a node that nobody controls does without gRPC.
             from oort.daemon.control import interface
 
-            daemon.control = interface(daemon, None)
+            daemon.control = interface(daemon, membership.state)
         undo.pop_all()  # from here on the daemon closes them
     return daemon.run(lambda: _ready(daemon))
 
@@ -200,3 +206,4 @@ def _ready(daemon: Daemon) -> None:
         workers,
     )
     daemon.notifier.ready(f"ready on {', '.join(daemon.addresses)}")
+    daemon.membership.begin()

@@ -33,6 +33,7 @@ from oort.daemon.dataplane import AUTHENTICATED, DataPlane, Limits, Request
 from oort.daemon.dispatch import Answer, Dispatcher, Later
 from oort.daemon.jobs import Job, Jobs, Timed
 from oort.daemon.loop import Loop
+from oort.daemon.membership import Membership
 from oort.daemon.reply import Reply, error
 from oort.errors import OortError, StoreFailedError
 from oort.journal import log, log_priority, set_level
@@ -88,6 +89,7 @@ class Daemon:
         client_room: int,
         read_configuration: Callable[[], Configuration],
         open_store: Callable[[Settings], Store],
+        membership: Membership,
     ) -> None:
         self.configuration = configuration
         self.version, self.redis_version = version, REDIS_VERSION
@@ -97,7 +99,9 @@ class Daemon:
         self.notifier = notifier
         self.client_room = client_room
         self.read_configuration = read_configuration
+        self.membership = membership
         self.control: ControlInterface | None = None
+        self.needs_restart: tuple[str, ...] = ()  # settings that are not as the layers have them
         self.serving = False
         self.started = time.time()
         self.run_id = secrets.token_hex(20)
@@ -169,6 +173,7 @@ class Daemon:
         self._end_clients()
         if self.control is not None:
             self.control.close()
+        self.membership.close()
         self._close_store()
         self.loop.close()
         log.info("stopped")
@@ -454,8 +459,10 @@ class Daemon:
         if not self.serving:
             self.notifier.status("stopped through CmdCtrl: no client is served until Start")
             return
+        trouble = self.membership.trouble
         self.notifier.status(
             f"{len(self.clients)} connections, {keys} keys, {self.rates.commands:.0f} commands/s"
+            + (f"; {trouble}" if trouble else "")
         )
 
     def _store_events(self) -> None:

@@ -71,6 +71,7 @@ def _server(daemon: Daemon) -> Fields:
         ("io_threads_active", int(daemon.settings.workers > 1)),
         ("oort_workers", daemon.settings.workers),
         ("oort_store", daemon.settings.store_type),
+        ("oort_needs_restart", " ".join(name.replace(" ", "") for name in daemon.needs_restart)),
     ]
 
 
@@ -239,6 +240,10 @@ def _cluster(daemon: Daemon) -> Fields:
     return [("cluster_enabled", 0)]
 
 
+def _ring(daemon: Daemon) -> Fields:
+    return daemon.membership.facts()
+
+
 def _keyspace(daemon: Daemon) -> Fields:
     # The store does not count how many of its keys expire: that stands in their records.  Parsers
     # want the fields all the same.
@@ -261,6 +266,7 @@ _SECTIONS: dict[str, tuple[str, Callable[[Daemon], Fields]]] = {
     "modules": ("Modules", _modules),
     "commandstats": ("Commandstats", _commandstats),
     "cluster": ("Cluster", _cluster),
+    "ring": ("Ring", _ring),
     "keyspace": ("Keyspace", _keyspace),
 }
 _DEFAULT = frozenset(_SECTIONS) - {"commandstats"}

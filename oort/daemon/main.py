@@ -14,15 +14,10 @@ from importlib.metadata import version as package_version
 from typing import NoReturn
 
 from oort import journal
-from oort.config import (
-    Configuration,
-    Layer,
-    environment_layer,
-    file_layer,
-    print_config,
-    resolve,
-)
-from oort.errors import BootError, ConfigError, OortError
+from oort.config import Configuration, Layer, Settings, print_config, resolve
+from oort.config_layers import environment_layer, file_layer
+from oort.daemon import boot_ring, discovery
+from oort.errors import ConfigError, OortError
 from oort.notify import Notifier
 
 # Flags that set a setting, by the field they set.
@@ -82,17 +77,14 @@ def layers(arguments: argparse.Namespace, environment: Mapping[str, str]) -> lis
     return [file_layer(arguments.config), *found] if arguments.config else found
 
 
-def _is_true(text: str) -> bool:
-    if text.lower() not in ("", "true", "false", "1", "0", "yes", "no"):
-        raise ConfigError(f"environment: OORTD_SKIP_SRV = {text!r}: must be true or false")
-    return text.lower() in ("true", "1", "yes")
-
-
-def _check_standalone(arguments: argparse.Namespace, environment: Mapping[str, str]) -> None:
-    if not arguments.standalone and not _is_true(environment.get("OORTD_SKIP_SRV", "")):
-        raise BootError(
-            "this oortd cannot join a ring: start it with --standalone or with OORTD_SKIP_SRV=true"
-        )
+def _show(origin: discovery.Origin, settings: Settings, own: list[Layer]) -> None:
+    """--print-config: what oortd would boot with now."""
+    ring, problem = boot_ring.configuration_of(origin, settings)
+    for ignored in ring.ignored():
+        print(f"oortd: {ignored}; it is left out", file=sys.stderr)
+    if problem:
+        print(f"oortd: {problem}", file=sys.stderr)
+    sys.stdout.write(print_config(resolve([*ring.layers(), *own])))
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -103,16 +95,21 @@ def main(argv: list[str] | None = None) -> int:
         print(f"oortd {version}")
         return 0
     journal.start(environment)
-
-    def read() -> Configuration:
-        return resolve(layers(arguments, environment))
-
     try:
-        configuration = read()
+        own = layers(arguments, environment)
+        settings = resolve(own).settings
+        origin = discovery.origin(environment, arguments.standalone)
         if arguments.print_config:
-            sys.stdout.write(print_config(configuration))
+            _show(origin, settings, own)
             return 0
-        _check_standalone(arguments, environment)
+        journal.set_level(settings.log_level)
+        Notifier(environment).status("looking for the ring")
+        membership = boot_ring.find(origin, settings)
+
+        def read() -> Configuration:
+            return resolve([*membership.layers(), *layers(arguments, environment)])
+
+        configuration = read()
         journal.set_level(configuration.settings.log_level)
         # Imported late: --version, --print-config and wrong settings need no store.
         from oort.daemon.boot import serve
@@ -123,6 +120,7 @@ def main(argv: list[str] | None = None) -> int:
             version=version,
             config_file=arguments.config,
             read_configuration=read,
+            membership=membership,
         )
     except OortError as error:
         journal.log.critical("cannot start: %s", error)

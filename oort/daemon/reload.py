@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from oort.daemon.daemon import Daemon
 
 # Settings of what is opened once for the whole process: listening sockets, the control interface.
-PROCESS = frozenset({"listen_address"})
+PROCESS = frozenset({"listen_address", "tiers", "config_cache", "join_token_file"})
 _PROCESS_SECTIONS = frozenset({"CmdCtrlConfig"})
 
 
@@ -62,7 +62,8 @@ def _read(daemon: Daemon, cause: str) -> tuple[Configuration, list[_Change]]:
     return wanted, changes
 
 
-def _told(cause: str, done: list[_Change], left: list[_Change]) -> str:
+def _told(daemon: Daemon, cause: str, done: list[_Change], left: list[_Change]) -> str:
+    daemon.needs_restart = tuple(change.setting.place for change in left)
     for change in done:
         value, was = change.shown(change.value), change.shown(change.before)
         log.info("%s: %s = %s (was %s)", cause, change.setting.place, value, was)
@@ -94,7 +95,9 @@ def reload(daemon: Daemon, cause: str) -> Outcome:
     except OortError as error:
         log.error("%s: %s; nothing was changed", cause, error)
         return Outcome(False, f"{error}; nothing was changed")
-    return Outcome(True, _told(cause, done, [change for change in changes if change not in done]))
+    return Outcome(
+        True, _told(daemon, cause, done, [change for change in changes if change not in done])
+    )
 
 
 def again(daemon: Daemon, cause: str) -> tuple[Configuration, str]:
@@ -109,7 +112,7 @@ def again(daemon: Daemon, cause: str) -> tuple[Configuration, str]:
         if change.setting.field in PROCESS or change.setting.section in _PROCESS_SECTIONS
     ]
     kept = {change.setting.field: change.before for change in left}
-    message = _told(cause, [change for change in changes if change not in left], left)
+    message = _told(daemon, cause, [change for change in changes if change not in left], left)
     sources = {**wanted.sources, **{field: daemon.configuration.sources[field] for field in kept}}
     return (
         dataclasses.replace(

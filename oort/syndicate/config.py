@@ -4,7 +4,7 @@ SHARED and RING are the only lists of settings: the ConfigObj configspec, `synd 
 the tables in docs/syndicate.md (`python -m oort.syndicate.config`) are made from them.
 
 ConfigObj without interpolation.  Every error is one line with the file, the section, the key and
-what it takes.  The section [client] is syndicate-client's (tool_connection.py) and no service.
+what it takes.  The section [client] is syndicate-client's (tool_settings.py) and no service.
 """
 
 from __future__ import annotations

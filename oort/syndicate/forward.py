@@ -11,8 +11,8 @@ from oort import tls
 from oort.errors import RequestError
 
 from .calls import MESSAGE_BYTES, NO_COMPRESSION
+from .connection import MAX_MESSAGE_BYTES
 from .syndicate_pb2_grpc import SyndicateStub
-from .tool_connection import MAX_MESSAGE_BYTES
 
 FORWARDED = "oort-forwarded"  # metadata: it has been handed on once already
 _OPTIONS: tuple[tuple[str, int], ...] = (

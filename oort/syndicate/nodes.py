@@ -19,7 +19,7 @@ from oort.errors import CallError, OortError
 from oort.ring.ring import Node
 
 from .calls import NO_COMPRESSION
-from .tool_connection import address, parse_address
+from .connection import address, parse_address
 
 CONNECT_SECONDS = 2.0
 ANSWER_BYTES = 4 * 1024**2

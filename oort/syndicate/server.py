@@ -29,6 +29,7 @@ from . import registration
 from .authority_pb2_grpc import add_AuthorityServicer_to_server
 from .calls import MOST_CALLS, OPTIONS, Calls, Deliveries
 from .config import Config, Service
+from .connection import address
 from .forward import Leader
 from .identity import OwnIdentity, hand_out
 from .keeper import Held, RingKeeper
@@ -40,7 +41,6 @@ from .state_directory import DirectoryState
 from .state_etcd import EtcdState
 from .subscribers import Subscribers
 from .syndicate_pb2_grpc import add_SyndicateServicer_to_server
-from .tool_connection import address
 
 T = TypeVar("T")
 

@@ -22,11 +22,10 @@ from oort.cli.table import plain, table
 from oort.errors import CallError, OortError, SyndicateToolError, TLSError
 from oort.ring import files
 
+from . import connection, tool_nodes, tool_settings
 from . import syndicate_pb2 as messages
-from . import tool_connection as connection
-from . import tool_nodes
 from .authority_pb2 import TokenReply, TokenRequest
-from .tool_connection import Settings, Syndicate
+from .connection import Syndicate
 
 MAX_CONF_BYTES = 16 * 1024**2
 _ATTRIBUTE = re.compile(r"(tier|address)([0-9]{1,4})")
@@ -357,7 +356,7 @@ def token(syndicate: Syndicate, options: argparse.Namespace) -> None:
         )
 
 
-def join(settings: Settings, options: argparse.Namespace) -> None:
+def join(settings: connection.Settings, options: argparse.Namespace) -> None:
     """An operator's certificate for a token; the key never leaves this machine."""
     if not settings.use_tls:
         raise SyndicateToolError("joining takes TLS")
@@ -413,7 +412,7 @@ _Verb = Callable[[Syndicate, argparse.Namespace], None]
 def build_parser() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
     common.add_argument("--config", type=Path, metavar="FILE",
-                        help=f"default: {connection.CONFIG_FILE}, section [client]")  # fmt: skip
+                        help=f"default: {tool_settings.CONFIG_FILE}, section [client]")  # fmt: skip
     common.add_argument("--server", metavar="HOST:PORT",
                         help="default: $OORT_SYNDICATE_OVERRIDE, then Server")  # fmt: skip
     common.add_argument("--ca", metavar="FILE", help="certificates to verify by")
@@ -518,7 +517,7 @@ def main(argv: list[str] | None = None) -> int:
     # An option may stand before or after the verb; a default must not overwrite it.
     options = argparse.Namespace(**{**_DEFAULTS, **vars(build_parser().parse_args(argv))})
     try:
-        settings = connection.settings_of(options)
+        settings = tool_settings.settings_of(options)
         if options.verb == "join":
             join(settings, options)
         else:

@@ -24,9 +24,9 @@ from oort.cmdctrl import cmdctrl_pb2 as commands
 from oort.cmdctrl.cmdctrl_pb2_grpc import CmdCtrlStub
 from oort.errors import CallError, SyndicateToolError, TLSError
 
+from . import connection
 from . import syndicate_pb2 as messages
-from . import tool_connection as connection
-from .tool_connection import Syndicate
+from .connection import Syndicate
 
 AT_A_TIME = 32
 

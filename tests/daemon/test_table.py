@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import oort.daemon.daemon  # noqa: F401 (registers the handlers)
-from oort import config
+from oort import config, config_page
 from oort.daemon import commands_page, introspection, table
 from oort.daemon.dispatch import HANDLERS
 
@@ -31,7 +31,7 @@ def test_the_commands_page_is_current() -> None:
 
 
 def test_the_configuration_page_is_current() -> None:
-    assert (ROOT / "docs" / "configuration.md").read_text() == config.documentation()
+    assert (ROOT / "docs" / "configuration.md").read_text() == config_page.documentation()
 
 
 def test_defaults_pass_their_own_checks() -> None:

@@ -1,26 +1,20 @@
-"""Where syndicate-client finds its syndicate, how it shows itself, and what a failed call says.
+"""A connection to a syndicate, for whoever has one: how it is opened, what a failed call says.
 
-Settings come from [client] in the configuration file, then from the environment
-(OORT_SYNDICATE_OVERRIDE, OORT_SYNDICATE_FINGERPRINT), then from options; the later wins.  Trust is
-what oort/tls.py says: the server is verified, by the authorities in a file or by a fingerprint, and
-the caller shows an operator's certificate.
+Trust is what oort/tls.py says: the server is verified, by the authorities in a file or by a
+fingerprint, and the caller shows its certificate.
 """
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import datetime
-import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import grpc
-from configobj import ConfigObj, ConfigObjError, flatten_errors
-from configobj.validate import Validator
 from google.protobuf.message import Message
 
 from oort import tls
@@ -30,38 +24,26 @@ from .authority_pb2 import SignReply, SignRequest
 from .authority_pb2_grpc import AuthorityStub
 from .syndicate_pb2_grpc import SyndicateStub
 
-CONFIG_FILE = Path("/etc/oort/syndicate.conf")
-SECTION = "client"
 DEFAULT_PORT = 8443
 MAX_MESSAGE_BYTES = 256 * 1024**2  # a ring of the most partitions
 
 # What a call may find in the way.
 UNREACHABLE = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 
-_CONFIGSPEC = f"""
-[{SECTION}]
-Server = string(default="localhost:{DEFAULT_PORT}")
-CAFile = string(default="/etc/oort/ca.crt")
-CertFile = string(default="/etc/oort/operator.crt")
-KeyFile = string(default="/etc/oort/operator.key")
-Fingerprint = string(default="")
-CmdCtrlPort = integer(min=1, max=65535, default=4444)
-UseTLS = boolean(default=True)
-Timeout = float(min=0.1, max=86400, default=10)
-"""
-
 
 @dataclass(frozen=True)
 class Settings:
+    """Where it is, what it is verified by, what we show it."""
+
     host: str
     port: int
     ca_file: Path
     cert_file: Path
     key_file: Path
     fingerprint: str  # of the server's certificate or its authority's; empty: the CA file counts
-    cmdctrl_port: int
     use_tls: bool
     timeout: float  # seconds, of a call
+    cmdctrl_port: int = 4444  # of nodes, for who commands them
 
     @property
     def server(self) -> str:
@@ -85,67 +67,6 @@ def parse_address(text: str, source: str) -> tuple[str, int]:
     if not 0 < port < 65536:
         raise ConfigError(f"{source}: {port} is not a port")
     return found["v6"] or found["host"], port
-
-
-def _read_file(path: Path, required: bool) -> dict[str, Any]:
-    """Section [client], checked, with the defaults for what it does not name."""
-    spec = ConfigObj(_CONFIGSPEC.splitlines(), _inspec=True, interpolation=False, list_values=False)
-    try:
-        parsed = ConfigObj(
-            str(path),
-            configspec=spec,
-            file_error=required,
-            interpolation=False,
-            encoding="utf-8",
-        )
-    except (ConfigObjError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: {error}") from error
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror or error}") from error
-    if not isinstance(parsed.get(SECTION, {}), dict):
-        raise ConfigError(f"{path}: {SECTION} must be a section: [{SECTION}]")
-    known = set(spec[SECTION])
-    unknown = set(parsed.get(SECTION, {})) - known
-    if unknown:
-        raise ConfigError(f"{path}: unknown setting [{SECTION}] {min(unknown)}")
-    outcome = parsed.validate(Validator(), preserve_errors=True)
-    if outcome is not True:
-        for sections, name, wrong in flatten_errors(parsed, outcome):
-            if sections == [SECTION]:
-                raise ConfigError(f"{path}: [{SECTION}] {name}: {wrong}")
-    section: dict[str, Any] = parsed[SECTION]
-    return section
-
-
-def settings_of(options: argparse.Namespace) -> Settings:
-    """All layers put together.  Raises ConfigError."""
-    file = _read_file(options.config or CONFIG_FILE, required=options.config is not None)
-    override = os.environ.get("OORT_SYNDICATE_OVERRIDE")
-    if options.server is not None:
-        server, source = options.server, "--server"
-    elif override:
-        server, source = override, "OORT_SYNDICATE_OVERRIDE"
-    else:
-        server, source = file["Server"], f"[{SECTION}] Server"
-    host, port = parse_address(server, source)
-    fingerprint = file["Fingerprint"]
-    if os.environ.get("OORT_SYNDICATE_FINGERPRINT"):
-        fingerprint = os.environ["OORT_SYNDICATE_FINGERPRINT"]
-    if options.ca is not None:
-        fingerprint = ""  # who names a file means it
-    if options.fingerprint is not None:
-        fingerprint = options.fingerprint
-    return Settings(
-        host=host,
-        port=port,
-        ca_file=Path(options.ca or file["CAFile"]),
-        cert_file=Path(options.cert or file["CertFile"]),
-        key_file=Path(options.key or file["KeyFile"]),
-        fingerprint=tls.parse_fingerprint(fingerprint) if fingerprint else "",
-        cmdctrl_port=options.cmdctrl_port or file["CmdCtrlPort"],
-        use_tls=file["UseTLS"] and not options.no_tls,
-        timeout=options.timeout or file["Timeout"],
-    )
 
 
 def roots_of(settings: Settings) -> bytes:
@@ -180,6 +101,8 @@ def channel(
     options: list[tuple[str, Any]] = [
         ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
         ("grpc.enable_http_proxy", 0),
+        # Else a new channel begins with the pause that an earlier one's failures have led to.
+        ("grpc.use_local_subchannel_pool", 1),
     ]
     if not settings.use_tls:
         return grpc.insecure_channel(target, options)
@@ -220,12 +143,18 @@ class Syndicate:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
         self._channel.close()
 
-    def call(self, method: Any, request: Message) -> Any:
-        """The reply to a method of one of the stubs.  Raises CallError."""
+    def call(self, method: Any, request: Message, timeout: float | None = None) -> Any:
+        """The reply to a method of one of the stubs.  Raises CallError.
+
+        timeout: seconds, instead of the settings'.
+        """
         try:
-            return method(request, timeout=self.settings.timeout)
+            return method(request, timeout=timeout or self.settings.timeout)
         except grpc.RpcError as error:
             raise call_error(self.settings.server, error) from error
 
@@ -237,9 +166,12 @@ class Syndicate:
             raise call_error(self.settings.server, error) from error
 
 
-def join(settings: Settings, token: tls.JoinToken, *, trust_token: bool) -> tls.Identity:
+def join(
+    settings: Settings, token: tls.JoinToken, *, trust_token: bool, names: Sequence[str] = ()
+) -> tls.Identity:
     """An identity for the holder of a join token; nothing is written.
 
+    names: host names and addresses that its certificate is to be for, if it serves.
     `trust_token`: the syndicate is verified by the fingerprint in the token, whatever the settings
     say.
     """
@@ -248,13 +180,22 @@ def join(settings: Settings, token: tls.JoinToken, *, trust_token: bool) -> tls.
     if trust_token:
         settings = dataclasses.replace(settings, fingerprint=token.authority)
     roots = roots_of(settings)
+    with channel(settings.server, settings, roots, token.identity(roots)) as opened:
+        return _signed(settings, AuthorityStub(opened), names)
+
+
+def renew(syndicate: Syndicate, names: Sequence[str]) -> tls.Identity:
+    """Another identity for the holder of one; nothing is written."""
+    return _signed(syndicate.settings, syndicate.authority, names)
+
+
+def _signed(settings: Settings, authority: AuthorityStub, names: Sequence[str]) -> tls.Identity:
     key = tls.make_key()
-    request = SignRequest(request=tls.certificate_request(key, []))
-    with channel(settings.server, settings, roots, token.identity(roots)) as connection:
-        try:
-            reply: SignReply = AuthorityStub(connection).Sign(request, timeout=settings.timeout)
-        except grpc.RpcError as error:
-            raise call_error(settings.server, error) from error
+    request = SignRequest(request=tls.certificate_request(key, names))
+    try:
+        reply: SignReply = authority.Sign(request, timeout=settings.timeout)
+    except grpc.RpcError as error:
+        raise call_error(settings.server, error) from error
     identity = tls.Identity(reply.certificate, key, reply.authority)
     identity.check()
     return identity

@@ -1,0 +1,161 @@
+"""The node's certificate: got once against a join token, renewed in time, shown from then on.
+
+A node has joined when CertFile holds a certificate of role `node` that has not expired.  Until then
+the syndicate is verified by CAFile where there is one, else by OORT_SYNDICATE_FINGERPRINT, else by
+the fingerprint in the token; from then on by CAFile.  The private key is made here and stays here.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+from pathlib import Path
+
+from oort import tls
+from oort.config import Settings
+from oort.daemon import host
+from oort.daemon.discovery import FromSyndicate
+from oort.errors import ConfigError, TLSError
+from oort.journal import log
+from oort.syndicate import connection
+from oort.syndicate.connection import Syndicate
+
+CALL_SECONDS = 20.0
+RENEW_AFTER = 2 / 3  # of a certificate's life
+
+
+class Joining:
+    def __init__(self, origin: FromSyndicate, settings: Settings) -> None:
+        """Raises ConfigError for a fingerprint that is none."""
+        self._settings = settings
+        self._token = origin.token
+        self._fingerprint = ""
+        if origin.fingerprint:
+            try:
+                self._fingerprint = tls.parse_fingerprint(origin.fingerprint)
+            except TLSError as error:
+                raise ConfigError(f"environment: OORT_SYNDICATE_FINGERPRINT: {error}") from error
+
+    @property
+    def joined(self) -> bool:
+        """Raises TLSError for files that are there and of no use."""
+        return self._lifetime() is not None
+
+    def _lifetime(self) -> tuple[datetime.datetime, datetime.datetime] | None:
+        """From when until when the certificate of the syndicate's authority is valid."""
+        settings = self._settings
+        if not (Path(settings.cert_file).exists() and Path(settings.key_file).exists()):
+            return None
+        identity = tls.load_identity(settings.cert_file, settings.key_file, None)
+        role = tls.role_of(identity.certificate)
+        if role is None:
+            return None  # one that stands for itself, such as oort-cli keys makes
+        if role[0] != tls.NODE:
+            raise TLSError(
+                f"{settings.cert_file} is of role {role[0]}: a node shows one of its own; name"
+                " other files in [CmdCtrlConfig], or move this one away"
+            )
+        ends = tls.expiry(identity.certificate)
+        if ends <= datetime.datetime.now(datetime.UTC):
+            log.warning("%s has expired at %s: a join token is needed", settings.cert_file, ends)
+            return None
+        return tls.valid_from(identity.certificate), ends
+
+    def connection(self, address: tuple[str, int]) -> connection.Settings:
+        """How to reach the syndicate's host at this address."""
+        settings = self._settings
+        ca_file = Path(settings.ca_file)
+        return connection.Settings(
+            host=address[0],
+            port=address[1],
+            ca_file=ca_file,
+            cert_file=Path(settings.cert_file),
+            key_file=Path(settings.key_file),
+            fingerprint="" if ca_file.exists() else self._fingerprint,
+            use_tls=True,
+            timeout=CALL_SECONDS,
+        )
+
+    def join(self, address: tuple[str, int]) -> None:
+        """Get a certificate from the syndicate's host at this address, unless there is one.
+
+        Raises TLSError and CallError.  Where the files could not be written nothing is asked for,
+        and no use of the token is spent.
+        """
+        if self.joined:
+            return
+        settings = self._settings
+        token = self._read_token()
+        ca_file: str | None = settings.ca_file
+        reach = self.connection(address)
+        if reach.ca_file.exists():
+            try:
+                tls.pick(reach.ca_file.read_bytes(), token.authority)
+            except TLSError as error:
+                raise TLSError(
+                    f"{ca_file} is of another authority than the join token: move it away, or get"
+                    " a token of the syndicate that it is of"
+                ) from error
+            ca_file = None  # there may be others in it
+        self._check_writable()
+        trust_token = ca_file is not None and not self._fingerprint
+        identity = connection.join(reach, token, trust_token=trust_token, names=host.names())
+        tls.save_identity(identity, settings.cert_file, settings.key_file, ca_file)
+        log.info(
+            "joined: %s is valid until %s",
+            settings.cert_file,
+            tls.expiry(identity.certificate).strftime("%Y-%m-%d"),
+        )
+
+    def _read_token(self) -> tls.JoinToken:
+        file = self._settings.join_token_file
+        text, source = self._token, "OORT_JOIN_TOKEN"
+        if not text:
+            source = file
+            try:
+                text = Path(file).read_text("ascii", "replace")
+            except FileNotFoundError:
+                raise TLSError(
+                    f"{self._settings.cert_file} is not of the syndicate, and there is no join"
+                    f" token in OORT_JOIN_TOKEN or {file}: an operator makes one with"
+                    " syndicate-client token"
+                ) from None
+            except OSError as error:
+                raise TLSError(f"cannot read {file}: {error.strerror}") from error
+        try:
+            token = tls.read_token(text)
+        except TLSError as error:
+            raise TLSError(f"{source}: {error}") from error
+        if token.role != tls.NODE:
+            raise TLSError(f"{source}: this token is for an {token.role}, not for a node")
+        return token
+
+    def _check_writable(self) -> None:
+        settings = self._settings
+        for path in (settings.cert_file, settings.key_file, settings.ca_file):
+            directory = Path(path).resolve().parent
+            if not os.access(directory, os.W_OK | os.X_OK):
+                raise TLSError(
+                    f"cannot write {path}: {directory} is missing, or not writable for uid"
+                    f" {os.geteuid()}"
+                )
+
+    def renew(self, syndicate: Syndicate) -> bool:
+        """Get another certificate when this one has lived for long; whether it did.
+
+        Raises TLSError and CallError; what there is stays as it is then.
+        """
+        lifetime = self._lifetime()
+        if lifetime is None:
+            return False
+        begins, ends = lifetime
+        if datetime.datetime.now(datetime.UTC) < begins + RENEW_AFTER * (ends - begins):
+            return False
+        identity = connection.renew(syndicate, host.names())
+        tls.save_identity(identity, self._settings.cert_file, self._settings.key_file, None)
+        log.info(
+            "certificate renewed: %s is valid until %s",
+            self._settings.cert_file,
+            tls.expiry(identity.certificate).strftime("%Y-%m-%d"),
+        )
+        return True

@@ -83,14 +83,14 @@ test-system: build
 # tests' own process and in every oortd they start.  A second tree, so that .venv stays as it is.
 # cffi and Python are not instrumented and keep what they allocate: no search for leaks.
 test-sanitized: build
-	@rm -rf $(SANITIZED)/lib
+	@rm -rf "$(SANITIZED)/lib"
 	@OORT_CFLAGS="-Werror -O1 -g -fno-wrapv -fno-omit-frame-pointer -fsanitize=address,undefined \
 	    -fno-sanitize-recover=all" OORT_LDFLAGS="-fsanitize=address,undefined" \
-	    $(BIN)/python setup.py -q build --build-base $(SANITIZED) --build-lib $(SANITIZED)/lib
+	    $(BIN)/python setup.py -q build --build-base "$(SANITIZED)" --build-lib "$(SANITIZED)/lib"
 	LD_PRELOAD="$$(gcc -print-file-name=libasan.so)" PYTHONMALLOC=malloc \
 	    ASAN_OPTIONS="detect_leaks=0:quarantine_size_mb=32" UBSAN_OPTIONS=print_stacktrace=1 \
 	    PYTHONPATH="$(SANITIZED)/lib" PYTHONSAFEPATH=1 \
-	    $(BIN)/python -m pytest -q -o pythonpath="$(SANITIZED)/lib ." \
+	    $(BIN)/python -m pytest -q -o pythonpath="build/sanitized/lib ." \
 	    -m "not system and not soak and not packages and not memory"
 
 soak: build

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "commands_hot.h"
+#include "keyspace.h"
 
 /* Redis shows at most this much of an unknown command's name, and of its arguments. */
 #define UNKNOWN_SHOWN 128
@@ -253,6 +254,13 @@ static int32_t reject_arity(struct oort_call *call, const oort_command_info *inf
     return reject(call, text);
 }
 
+/* The first words of lines in an HTTP request.  A browser can be made to send one to a port of its
+ * own machine, with commands in its body: like Redis, go no further. */
+static bool is_http(const oort_bytes *name)
+{
+    return argument_is(name, "post") || argument_is(name, "host:");
+}
+
 int32_t oort_execute(struct oort_call *call)
 {
     call->failed = false;
@@ -262,7 +270,7 @@ int32_t oort_execute(struct oort_call *call)
     if (call->command < 0 || (handlers[call->command] == NULL &&
                               strchr(infos[call->command].name, '|') != NULL)) {
         call->command = -1;
-        return reject_unknown(call);
+        return is_http(&call->argv[0]) ? OORT_CALL_FOREIGN : reject_unknown(call);
     }
     const oort_command_info *info = &infos[call->command];
     if (info->arity > 0 ? call->argc != (uint32_t)info->arity

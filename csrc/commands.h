@@ -10,6 +10,7 @@
  *    a thread that may block, then the same call again. Nothing was changed, nothing was appended.
  *  - OORT_CALL_NOT_HOT: known, its arity is right and its caller may run it, but Python executes
  *    it. Nothing was appended. Subcommands are not looked at.
+ *  - OORT_CALL_FOREIGN: a line of an HTTP request. The connection must be closed without a reply.
  *  - The output failing (memory) is sticky in call->output->failed.
  */
 #ifndef OORT_COMMANDS_H
@@ -18,7 +19,12 @@
 #include "oort.h"
 #include "resp.h"
 
-enum oort_call_result { OORT_CALL_DONE = 0, OORT_CALL_COLD = 1, OORT_CALL_NOT_HOT = 2 };
+enum oort_call_result {
+    OORT_CALL_DONE = 0,
+    OORT_CALL_COLD = 1,
+    OORT_CALL_NOT_HOT = 2,
+    OORT_CALL_FOREIGN = 3
+};
 
 /* Values above this many bytes are sent from where they lie, not copied. */
 #define OORT_PIN_BYTES 65536u

@@ -128,6 +128,9 @@ void reply_simple(struct oort_output *output, const char *text)
 void reply_error(struct oort_output *output, const char *text)
 {
     uint64_t size = strlen(text);
+    while (size > 0 && (text[size - 1] == '\r' || text[size - 1] == '\n')) {
+        size--;
+    }
     uint8_t *at = output_reserve(output, size + 3);
     if (at == NULL) {
         return;

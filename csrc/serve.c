@@ -139,6 +139,10 @@ static enum turn_end execute(struct turn *turn, struct resp_parser *parser)
     int32_t result = oort_execute(call);
     if (result == OORT_CALL_COLD)
         return wait_for_fetch(turn, parser);
+    if (result == OORT_CALL_FOREIGN) {
+        shown_add(&turn->worker->stats.protocol_errors, 1);
+        return TURN_BROKEN;
+    }
     conn->fetches = 0;
     conn->fetch_status = 0;
     conn->has_request = false;

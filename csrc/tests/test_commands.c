@@ -345,7 +345,7 @@ static const struct step {
     {"EXPIRE e 1 NX XX",
      "-ERR NX and XX, GT or LT options at the same time are not compatible\r\n"},
     {"EXPIRE e 1 GT LT", "-ERR GT and LT options at the same time are not compatible\r\n"},
-    {"EXPIRE e 1 \"q\\n\"", "-ERR Unsupported option q \r\n"}, {"EXPIRE e x", NOT_INTEGER},
+    {"EXPIRE e 1 \"q\\n\"", "-ERR Unsupported option q\r\n"}, {"EXPIRE e x", NOT_INTEGER},
     {"EXPIRE e 9223372036854776", BAD_TIME("expire")},
     {"EXPIRE e -9223372036854776", BAD_TIME("expire")},
     {"PEXPIRE e 9223372036854775807", BAD_TIME("pexpire")}, {"EXPIRE n 1", ":0\r\n"},

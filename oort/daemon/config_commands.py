@@ -119,7 +119,7 @@ _CLASSES = {"normal": 0, "slave": 1, "replica": 1, "pubsub": 2}
 def _output_limit(text: bytes) -> int | None:
     """The hard limit of class normal; None: the text sets the other classes only."""
     words = text.decode("utf-8", "replace").split()
-    if not words or len(words) % 4:
+    if len(words) % 4:
         raise _RefusedError("Wrong number of arguments in buffer limit configuration.")
     found = None
     for name, hard, soft, seconds in zip(*(words[i::4] for i in range(4)), strict=True):

@@ -69,9 +69,10 @@ _NO_PASSWORD_SET = (
 )
 _HELLO_UNAUTHENTICATED = (
     b"-NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO"
-    b" <proto> AUTH <user> <pass> option can be used to authenticate the client and select the"
+    b" AUTH <user> <pass> option can be used to authenticate the client and select the"
     b" RESP protocol version at the same time\r\n"
 )
+_NOT_AN_INT = b"-ERR value is out of range, value must between -2147483648 and 2147483647\r\n"
 _BAD_NAME = b"-ERR Client names cannot contain spaces, newlines or special characters.\r\n"
 _CLIENT_TYPES = {
     b"normal": True,
@@ -149,8 +150,10 @@ def auth(daemon: Daemon, request: Request) -> Reply:
 @handles("select")
 def select(daemon: Daemon, request: Request) -> Reply:
     index = reply.parse_integer(request.argv[1])
-    if index is None or not -(2**31) <= index < 2**31:
+    if index is None:
         return Reply(reply.NOT_AN_INTEGER)
+    if not -(2**31) <= index < 2**31:
+        return Reply(_NOT_AN_INT)
     if not 0 <= index < DATABASES:
         return Reply(b"-ERR DB index is out of range\r\n")
     return Reply(OK, database=index)

@@ -84,7 +84,10 @@ def scan(daemon: Daemon, request: Request) -> Job[bytes]:
 
 
 def _cursor(text: bytes) -> int | None:
-    """As Redis takes it (strtoul): a sign is allowed, white space and anything after it are not."""
+    """As Redis takes it (strtoul): a sign is allowed, white space and anything after it are not; an
+    empty text is 0."""
+    if not text:
+        return 0
     digits = text[1:] if text[:1] in (b"-", b"+") else text
     # Leading zeros count for nothing; what is still longer than 20 digits is over 2**64.
     if not digits.isdigit() or len(digits.lstrip(b"0")) > 20 or int(digits[-20:]) >= 2**64:

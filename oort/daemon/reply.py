@@ -1,8 +1,8 @@
 """RESP replies as bytes, for commands that Python executes.
 
 Every function returns one complete RESP value; what differs between RESP2 and RESP3 takes the
-connection's protocol.  Simple strings and errors are one line: CR and LF in them become spaces,
-as in Redis.
+connection's protocol.  Simple strings and errors are one line: CR and LF in them become spaces, and
+those at the end of an error go, as in Redis.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def simple(text: str) -> bytes:
 def error(text: bytes | str) -> bytes:
     """An error; the text begins with its code, such as ERR."""
     raw = text.encode() if isinstance(text, str) else text
-    return b"-" + raw.translate(_ONE_LINE) + b"\r\n"
+    return b"-" + raw.rstrip(b"\r\n").translate(_ONE_LINE) + b"\r\n"
 
 
 def integer(value: int) -> bytes:

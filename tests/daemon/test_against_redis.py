@@ -40,6 +40,10 @@ select -1
 select abc
 select 1 2
 select 999999999999999999999
+select 2147483648
+select -2147483649
+select -2147483648
+client "\r\nfoo\r\n"
 select 3
 reset
 reset x
@@ -201,6 +205,7 @@ config set dir /nonexistent
 config set client-output-buffer-limit "foo 1 2 3"
 config set client-output-buffer-limit "normal 1 2"
 config set client-output-buffer-limit "normal a 0 0"
+config set client-output-buffer-limit ""
 config set requirepass ""
 config resetstat
 config resetstat x
@@ -247,6 +252,7 @@ randomkey
 randomkey x
 scan
 scan abc
+scan ""
 scan 0
 scan -1
 scan +5
@@ -302,6 +308,54 @@ def without_ids(words: list[str], raw: bytes) -> bytes:
     if words[0] == "hello":
         return re.sub(rb"(?<=\$2\r\nid\r\n):\d+", b":#", raw)
     return b":#\r\n" if words == ["client", "id"] else raw
+
+
+# Before AUTH, with a password; each on a connection of its own.
+LOCKED = r"""
+ping
+get
+get a
+nosuch
+hello
+hello 3
+hello 4
+hello abc
+hello 3 foo
+hello 3 setname x
+hello 3 auth default wrong
+hello 2 auth default sesame setname x
+auth
+auth wrong
+auth nobody sesame
+auth default sesame
+auth default sesame more
+client
+client id
+config get *
+reset
+quit
+select 1
+command count
+debug
+"""
+
+
+def test_same_bytes_before_auth(shared_oortd: Oortd, redis_server: tuple[str, int]) -> None:
+    def locked(address: tuple[str, int], line: str) -> bytes:
+        words = shlex.split(line)
+        with RawClient(address) as raw:
+            return without_ids(words, raw.call(*words))
+
+    servers = (shared_oortd.address, redis_server)
+    with RawClient(servers[0]) as ours, RawClient(servers[1]) as theirs:
+        try:
+            for raw in (ours, theirs):
+                assert raw.call("CONFIG", "SET", "requirepass", "sesame") == b"+OK\r\n"
+            for line in LOCKED.strip().splitlines():
+                assert locked(servers[0], line) == locked(servers[1], line), line
+        finally:
+            for raw in (ours, theirs):
+                raw.call("CONFIG", "SET", "requirepass", "")
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,10 @@ from .ring import UNASSIGNED, Node
 from .shares import ROOT, TierTree, fresh_rows
 
 _Urgency = Callable[[int], float]
+#: Who gives; which of its slots; and what becomes of the move that its partition has seen already:
+#: _NONE yet, _BACK (its node is the taker), or the slot in another partition that moves instead.
+_Step = tuple[int, int, int]
+_NONE, _BACK = -1, -2
 
 LONG_AGO = 65535  # minutes: a last move that far back, or further, or none
 _CHAIN_CHECKS = 400_000  # work spent on chains, at most: about a second
@@ -330,6 +334,8 @@ class Rebalancer:
         report.waiting = sum(self._locked)
         #: ... but one that is being placed anyway may go to any node: slot numbers, see _slot.
         self._placing: set[int] = set()
+        #: Of partitions in which one that need not move was moved: its slot.
+        self._moved: dict[int, int] = {}
         self._place_missing()
         self._separate(report)
         self._slots = self._slots_by_node()
@@ -364,9 +370,17 @@ class Rebalancer:
             self._held[old] -= 1
         if node >= 0:
             self._held[node] += 1
-        if self._wait:
-            self._locked[partition] = 1
-            self._placing.add(slot)
+        if not self._wait:
+            return
+        if self._moved.get(partition) == slot and node == self._before[replica][partition]:
+            del self._moved[partition]  # as if it had not been moved
+            self._locked[partition] = 0
+            self._placing.discard(slot)
+            return
+        if not self._locked[partition] and node >= 0:
+            self._moved[partition] = slot
+        self._locked[partition] = 1
+        self._placing.add(slot)
 
     def _missing(self) -> Iterator[int]:
         """Slots without an active node, or with one that has the partition already."""
@@ -488,17 +502,19 @@ class Rebalancer:
                 slot += 1
         return slots
 
-    def _free_slots(self, node: int) -> Iterator[int]:
-        """Those of its replicas that may move, from a random one on."""
+    def _slots_from(self, node: int) -> Iterator[int]:
+        """Its replicas, from a random one on."""
         slots = self._slots[node]
         start = self._random.randrange(len(slots)) if slots else 0
         partitions = self._partitions
         for at in range(len(slots)):
             slot = slots[(start + at) % len(slots)]
             replica, partition = divmod(slot, partitions)
-            free = not self._locked[partition] or slot in self._placing
-            if free and self._rows[replica][partition] == node:  # given away ones stay listed
+            if self._rows[replica][partition] == node:  # given away ones stay listed
                 yield slot
+
+    def _may_move(self, slot: int) -> bool:
+        return not self._locked[slot % self._partitions] or slot in self._placing
 
     def _shed(self) -> None:
         """Nodes that hold too much give to those with room, the emptiest first."""
@@ -537,7 +553,9 @@ class Rebalancer:
         if count <= 0 or self._need.highest() <= 0:
             return False
         given = 0
-        for slot in self._free_slots(donor):
+        for slot in self._slots_from(donor):
+            if not self._may_move(slot):
+                continue
             partition = slot % self._partitions
             others = [node for node in self._members(partition) if node != donor]
             found = self._need.best(others, above=0.0)
@@ -576,41 +594,112 @@ class Rebalancer:
 
     def _extend(self, starts: list[int], ends: set[int]) -> bool:
         """Make the moves of a shortest chain; False when there is none."""
-        tree = self._tree
-        came: dict[int, tuple[int, int]] = {}
-        unseen = {n for n, usable in enumerate(tree.usable) if usable} - set(starts)
+        unseen = {n for n, usable in enumerate(self._tree.usable) if usable} - set(starts)
+        came: dict[int, _Step] = {}
+        self._elsewhere: dict[tuple[int, int], int] = {}
         queue = deque(starts)
         while queue and unseen:
             giver = queue.popleft()
-            for slot in self._free_slots(giver):
-                members = self._members(slot % self._partitions)
-                others = [node for node in members if node != giver]
-                cost = tree.marginal(giver, others)
-                self._checks -= len(unseen)
-                if self._checks <= 0:
-                    return False
-                fits: dict[int, bool] = {}  # nodes side by side in one tier cost the same
-                for taker in [n for n in unseen if n not in others]:
-                    tier = tree.parent[tree.path[taker][-1]]
-                    if tier not in fits:
-                        fits[tier] = tree.marginal(taker, others) <= cost
-                    if not fits[tier]:
-                        continue
-                    came[taker] = (giver, slot)
-                    unseen.discard(taker)
-                    if taker in ends and self._follow(taker, came):
-                        return True
-                    queue.append(taker)
+            for taker, step in self._steps(giver, unseen):
+                came[taker] = step
+                unseen.discard(taker)
+                if taker in ends and self._follow(taker, came):
+                    return True
+                queue.append(taker)
+            if self._checks <= 0:
+                return False
         return False
 
-    def _follow(self, taker: int, came: dict[int, tuple[int, int]]) -> bool:
-        moves = []
+    def _steps(self, giver: int, unseen: set[int]) -> Iterator[tuple[int, _Step]]:
+        """Nodes that can have one more replica when the giver has one less, and how.
+
+        What has moved in a partition is not settled before the rebalance is over.
+        """
+        usable = self._tree.usable
+        for slot in self._slots_from(giver):
+            if not unseen or self._checks <= 0:
+                return
+            members = self._members(slot % self._partitions)
+            others = [node for node in members if node != giver]
+            if self._may_move(slot):
+                for taker in self._fitting(giver, others, unseen):
+                    yield taker, (giver, slot, _NONE)
+                continue
+            moved = self._moved.get(slot % self._partitions)
+            if moved is None:
+                continue
+            self._checks -= 1
+            origin, newcomer = self._origin(moved), self._node_at(moved)
+            if not usable[origin]:
+                continue
+            if origin in unseen and self._no_worse([*others, origin], members):
+                yield origin, (giver, slot, _BACK)
+                continue
+            before = [origin if node == newcomer else node for node in members]
+            if self._no_worse(before, members):
+                other_slot = self._find_elsewhere(origin, newcomer)
+                if other_slot >= 0:
+                    others = [node for node in before if node != giver]
+                    for taker in self._fitting(giver, others, unseen):
+                        yield taker, (giver, slot, other_slot)
+
+    def _fitting(self, giver: int, others: list[int], unseen: set[int]) -> Iterator[int]:
+        """Nodes that cost no more beside the others than the giver does."""
+        tree = self._tree
+        cost = tree.marginal(giver, others)
+        self._checks -= len(unseen)
+        fits: dict[int, bool] = {}  # nodes side by side in one tier cost the same
+        for taker in [node for node in unseen if node not in others]:
+            tier = tree.parent[tree.path[taker][-1]]
+            if tier not in fits:
+                fits[tier] = tree.marginal(taker, others) <= cost
+            if fits[tier]:
+                yield taker
+
+    def _no_worse(self, members: list[int], than: list[int]) -> bool:
+        return self._tree.cost(members) <= self._tree.cost(than)
+
+    def _node_at(self, slot: int) -> int:
+        return self._rows[slot // self._partitions][slot % self._partitions]
+
+    def _origin(self, slot: int) -> int:
+        return self._before[slot // self._partitions][slot % self._partitions]
+
+    def _find_elsewhere(self, giver: int, taker: int) -> int:
+        """A slot that could move so in a partition where nothing has moved; or -1."""
+        if (giver, taker) in self._elsewhere:
+            return self._elsewhere[giver, taker]
+        found = -1
+        for slot in self._slots_from(giver):
+            self._checks -= 1
+            if self._locked[slot % self._partitions]:
+                continue
+            others = [n for n in self._members(slot % self._partitions) if n != giver]
+            if taker not in others and self._no_worse([*others, taker], [*others, giver]):
+                found = slot
+                break
+        self._elsewhere[giver, taker] = found
+        return found
+
+    def _follow(self, taker: int, came: dict[int, _Step]) -> bool:
+        steps = []
         while taker in came:
-            giver, slot = came[taker]
-            moves.append((slot, taker))
-            taker = giver
-        if len({slot % self._partitions for slot, _ in moves}) < len(moves):
-            return False  # two moves in one partition: each was checked without the other
-        for slot, node in moves:
-            self._move(slot, node)
+            step = came[taker]
+            steps.append((taker, *step))
+            taker = step[0]
+        slots = [slot for _, _, *both in steps for slot in both if slot >= 0]
+        if len({slot % self._partitions for slot in slots}) < len(slots):
+            return False  # two in one partition: each was checked without the other
+        for node, _, slot, instead in steps:
+            if instead == _NONE:
+                self._move(slot, node)
+                continue
+            moved = self._moved[slot % self._partitions]
+            newcomer = self._node_at(moved)
+            self._move(moved, self._origin(moved))
+            if instead == _BACK:
+                self._move(slot, newcomer)
+            else:
+                self._move(instead, newcomer)
+                self._move(slot, node)
         return True

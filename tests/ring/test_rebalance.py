@@ -277,6 +277,20 @@ def test_no_more_moves_than_needed(before: list[int], after: list[int], replicas
     assert report.moved >= max(above, below) or report.outside
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_the_one_move_of_a_partition_is_made_where_it_counts(seed: int) -> None:
+    """Balance can be reached with every partition's one move, and only if none is wasted."""
+    builder = Builder(4, Settings(points_allowed=0, max_partition_bits=8))
+    for capacity in (2, 1, 1, 1, 8):
+        builder.add(capacity=capacity)
+    builder.rebalance(START + seed)
+    for number in (1, 2):
+        builder.add(capacity=8)
+        report = builder.rebalance(START + seed + number * 61 * MINUTE)
+        assert not report.outside
+        assert report.moved <= 256
+
+
 def cluster(nodes: int, zones: int, replicas: int = 3, **changes: int) -> Builder:
     builder = Builder(replicas, Settings(**changes))
     for number in range(nodes):

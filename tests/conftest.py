@@ -48,6 +48,7 @@ class Oortd:
         self.runtime_dir = Path(tempfile.mkdtemp(prefix="oortd-test-", dir="/dev/shm"))
         self.log_path = directory / "log"
         self.flags = list(flags)
+        self.standalone = True
         self.env = env or {}
         self.host = "127.0.0.1"
         self.port = 0
@@ -69,7 +70,7 @@ class Oortd:
             flags += ["--listen", f"{self.host}:{self.port}"]
         return [
             *oortd_command(),
-            "--standalone",
+            *(["--standalone"] if self.standalone else []),
             "--data-dir",
             str(self.data_dir),
             *flags,

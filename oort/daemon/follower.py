@@ -118,6 +118,7 @@ class Follower:
         listener.start()
         begun = time.monotonic()
         try:
+            self._renew(link)
             while not self._stop.is_set() and not ended.is_set():
                 # In steps, so that a stop is seen soon.
                 if ended.wait(0.25) or time.monotonic() - begun < PULSE_SECONDS:

@@ -74,7 +74,7 @@ enum oort_fsync { OORT_FSYNC_NO = 0, OORT_FSYNC_EVERYSEC = 1, OORT_FSYNC_ALWAYS 
 typedef struct oort_store_config {
     const char *directory;         /* must exist; locked while open */
     const char *runtime_directory; /* on tmpfs, for the fast restart; NULL: none */
-    uint64_t segment_bytes;        /* 0: default (64 MiB); 64 KiB .. 128 MiB */
+    uint64_t segment_bytes;        /* 0: default (64 MiB, less on a small disk); 64 KiB .. 128 MiB */
     uint64_t value_cap;            /* 0: OORT_VALUE_CAP */
     uint64_t free_bytes_low;       /* read-only below this much free disk; 0: default */
     uint64_t compaction_bytes_per_second; /* 0: default */

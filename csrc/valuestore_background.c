@@ -318,16 +318,18 @@ void valuestore_check_disk(struct valuestore *store)
     uint64_t unit = status.f_frsize ? status.f_frsize : status.f_bsize;
     uint64_t bytes = (uint64_t)status.f_bavail * unit;
     atomic_store(&store->free_bytes, bytes);
-    bool low = bytes < store->free_bytes_low;
+    /* Several threads look; the one that changes it tells. */
     bool was = atomic_load(&store->read_only);
-    if (low && !was) {
-        atomic_store(&store->read_only, true);
+    if (bytes < store->free_bytes_low) {
+        if (was || atomic_exchange(&store->read_only, true))
+            return;
         events_post(&store->events, EVENT_ERROR,
                     "%s has %" PRIu64 " bytes free, below the watermark of %" PRIu64
                     ": writes are refused until space is freed",
                     store->log.directory, bytes, store->free_bytes_low);
     } else if (was && bytes > store->free_bytes_low + store->free_bytes_low / 10) {
-        atomic_store(&store->read_only, false);
+        if (!atomic_exchange(&store->read_only, false))
+            return;
         events_post(&store->events, EVENT_NOTICE, "%s has %" PRIu64
                     " bytes free again: writes are accepted", store->log.directory, bytes);
     }
@@ -426,6 +428,7 @@ int32_t valuestore_start(struct valuestore *store, oort_error *error)
     store->compaction_session = valuestore_session(store, error);
     if (store->compaction_session == NULL)
         return error->code;
+    ((struct value_session *)(void *)store->compaction_session)->writer.compacts = true;
     if (!store->background)
         return OORT_OK;
     atomic_store(&store->log.tick, (uint32_t)(monotonic_ms() / 1000 / RESIDENCY_SECONDS) + 1);

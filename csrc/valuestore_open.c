@@ -25,6 +25,7 @@
 #define TMPFS_MAGIC_NUMBER 0x01021994
 #define SEGMENT_BYTES_DEFAULT (UINT64_C(64) * 1024 * 1024)
 #define SEGMENT_BYTES_MIN (UINT64_C(64) * 1024)
+#define SEGMENTS_ON_DISK 32u /* a smaller disk has smaller segments, so that these fit */
 #define COMPACTION_RATE_DEFAULT (UINT64_C(64) * 1024 * 1024)
 
 _Static_assert(sizeof(struct checkpoint) <= INDEX_OWNER_BYTES, "the checkpoint has its place");
@@ -261,6 +262,11 @@ static bool init_threads(struct valuestore *store)
     return true;
 }
 
+static void segment_made(void *context)
+{
+    valuestore_check_disk(context);
+}
+
 static void set_defaults(struct valuestore *store, const oort_store_config *config)
 {
     struct statfs status;
@@ -286,10 +292,23 @@ static void set_defaults(struct valuestore *store, const oort_store_config *conf
     }
 }
 
+/* On a small disk four segments, the watermark, must not be all there is. */
+static uint64_t default_segment_bytes(const char *directory)
+{
+    struct statfs status;
+    if (directory == NULL || statfs(directory, &status) != 0)
+        return SEGMENT_BYTES_DEFAULT; /* opening the directory says what is wrong */
+    uint64_t part = (uint64_t)status.f_blocks * (uint64_t)status.f_bsize / SEGMENTS_ON_DISK;
+    if (part == 0 || part >= SEGMENT_BYTES_DEFAULT)
+        return SEGMENT_BYTES_DEFAULT; /* a file system that tells no size has 0 */
+    return part < SEGMENT_BYTES_MIN ? SEGMENT_BYTES_MIN : part - part % SEGMENT_BYTES_MIN;
+}
+
 oort_store *oort_valuestore_open(const oort_store_config *config, oort_error *error)
 {
     uint64_t segment_bytes =
-        config->segment_bytes != 0 ? config->segment_bytes : SEGMENT_BYTES_DEFAULT;
+        config->segment_bytes != 0 ? config->segment_bytes
+                                   : default_segment_bytes(config->directory);
     if (config->directory == NULL || segment_bytes < SEGMENT_BYTES_MIN ||
         segment_bytes > SEGMENT_BYTES_MAX || segment_bytes % 4096 != 0) {
         (void)oort_fail(error, OORT_ERR_ARGUMENT, 0,
@@ -322,6 +341,9 @@ oort_store *oort_valuestore_open(const oort_store_config *config, oort_error *er
     if (result == OORT_OK) {
         (void)snprintf(path, size, "%s/index", config->directory);
         set_defaults(store, config);
+        store->log.low_bytes = store->free_bytes_low;
+        store->log.segment_made = segment_made;
+        store->log.context = store;
         (void)valuestore_set_fsync(&store->base, config->fsync);
         store->log.nonce_path = nonce_path(store, config->runtime_directory);
         valuestore_check_disk(store);

@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -273,6 +274,20 @@ static int32_t claim_slot(struct vlog *log, uint32_t *slot, uint64_t *sequence, 
                      SEGMENT_SLOTS - 1);
 }
 
+/* Whether the disk has room for a segment that is not compaction's, and for one of compaction's after
+ * it: otherwise nothing could ever give space back. */
+static bool has_room(const struct vlog *log, uint64_t capacity)
+{
+    struct statvfs status;
+    if (fstatvfs(log->directory_fd, &status) != 0)
+        return true; /* then preallocating says what is wrong */
+    uint64_t left = capacity > log->segment_bytes ? log->low_bytes : 0;
+    if (left < log->segment_bytes)
+        left = log->segment_bytes;
+    uint64_t unit = status.f_frsize ? status.f_frsize : status.f_bsize;
+    return (uint64_t)status.f_bavail * unit >= capacity + left;
+}
+
 /* A new segment.  The slot is held by nobody while the file is made, so making one is done under the
  * mutex; preparing ahead (vlog_prepare) keeps that off the data path. */
 static struct segment *make_segment(struct vlog *log, uint64_t capacity, bool zeroed,
@@ -297,21 +312,31 @@ static void enlist(struct vlog *log, struct segment *segment)
     atomic_store(&log->bases[segment->slot], segment->map);
 }
 
-static struct segment *take_segment(struct vlog *log, uint64_t capacity, oort_error *error)
+static struct segment *take_segment(struct log_writer *writer, uint64_t capacity,
+                                    oort_error *error)
 {
+    struct vlog *log = writer->log;
     struct segment *segment = NULL;
+    bool made = false;
     (void)pthread_mutex_lock(&log->mutex);
     if (log->open_count == sizeof log->open_segments / sizeof *log->open_segments) {
         (void)oort_fail(error, OORT_ERR_FULL, 0, "too many unsealed segments");
     } else if (log->standby != NULL && log->standby->capacity == capacity) {
         segment = log->standby;
         log->standby = NULL;
+    } else if (!writer->compacts && !has_room(log, capacity)) {
+        (void)oort_fail(error, OORT_ERR_FULL, ENOSPC,
+                        "%s has no room for a segment of %" PRIu64 " bytes; free disk space",
+                        log->directory, capacity);
     } else {
         segment = make_segment(log, capacity, false, error);
+        made = true;
     }
     if (segment != NULL)
         enlist(log, segment);
     (void)pthread_mutex_unlock(&log->mutex);
+    if (made && log->segment_made != NULL)
+        log->segment_made(log->context);
     return segment;
 }
 
@@ -328,7 +353,7 @@ int32_t vlog_prepare(struct vlog *log, oort_error *error)
     if (needed)
         result = claim_slot(log, &slot, &sequence, error);
     (void)pthread_mutex_unlock(&log->mutex);
-    if (!needed || result != OORT_OK)
+    if (!needed || result != OORT_OK || !has_room(log, log->segment_bytes))
         return result;
     /* Only this thread prepares; a writer that claims the same slot meanwhile is seen below. */
     struct segment *made = segment_create(log->directory_fd, sequence, slot, log->segment_bytes,
@@ -344,13 +369,15 @@ int32_t vlog_prepare(struct vlog *log, oort_error *error)
         (void)segment_unlink(log->directory_fd, made->sequence);
         segment_free(made);
     }
+    if (log->segment_made != NULL)
+        log->segment_made(log->context);
     return OORT_OK;
 }
 
 static int32_t roll(struct log_writer *writer, oort_error *error)
 {
     struct vlog *log = writer->log;
-    struct segment *next = take_segment(log, log->segment_bytes, error);
+    struct segment *next = take_segment(writer, log->segment_bytes, error);
     if (next == NULL)
         return error->code;
     if (writer->active != NULL)
@@ -375,7 +402,7 @@ int32_t vlog_reserve(struct log_writer *writer, uint64_t size, bool contiguous,
             return oort_fail(error, OORT_ERR_TOO_BIG, 0,
                              "a batch of %" PRIu64 " bytes is larger than a segment (%" PRIu64
                              " bytes)", size, log->segment_bytes - SEGMENT_HEADER_BYTES);
-        *segment = take_segment(log, SEGMENT_HEADER_BYTES + size, error);
+        *segment = take_segment(writer, SEGMENT_HEADER_BYTES + size, error);
         *offset = SEGMENT_HEADER_BYTES;
         return *segment == NULL ? error->code : OORT_OK;
     }

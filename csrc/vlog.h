@@ -55,6 +55,10 @@ struct vlog {
     struct checkpoint *checkpoint;
     struct events *events;
     char *nonce_path; /* removed at the first I/O error */
+    uint64_t low_bytes; /* the disk's watermark: a large value may not take what is below it */
+    /* Called after a segment was made, which is when the disk gets fuller; no mutex is held. */
+    void (*segment_made)(void *context);
+    void *context;
 
     pthread_mutex_t sync_mutex; /* a file's sync and what follows from its success or failure */
     pthread_mutex_t mutex; /* what follows, up to the next blank line */
@@ -83,6 +87,7 @@ struct log_writer {
     struct vlog *log;
     struct segment *active;
     struct log_mark *mark;
+    bool compacts; /* may take the last of the disk, as it gives back more */
 };
 
 /* Open the directory; load nothing yet. */

@@ -221,9 +221,10 @@ class Settings:
     )
     segment_size: int = _store_setting(
         "SegmentSize",
-        "size(min=65536, max=134217728)",
-        "64 MiB",
-        "Size of a segment, the files the value log is made of.",
+        "size(max=134217728)",
+        "0",
+        "Size of a segment, the files the value log is made of, 64 KiB or more. 0: 64 MiB, or less"
+        " on a disk under 2 GiB: a 32nd of it.",
     )
     compaction_threshold: int = _store_setting(
         "CompactionThreshold",

@@ -1,0 +1,70 @@
+"""A small disk that fills up, with every setting at its default: writes are refused before it is
+full, everything else goes on, and deleting keys is enough to get writes back."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from tests.conftest import Oortd, until
+
+pytestmark = pytest.mark.system
+
+VALUE = b"x" * 50_000
+KEPT = 10  # one key in so many survives the deleting
+
+
+@pytest.fixture(params=["48m", "300m"])
+def small_disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
+    place = tmp_path / "disk"
+    place.mkdir()
+    options = f"size={request.param}"
+    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "none", place], check=True)
+    yield place
+    subprocess.run(["umount", "--lazy", place], check=True)
+
+
+def fill(client: redis.Redis) -> int:
+    """Write until it is refused; how many keys there are then."""
+    count = 0
+    with pytest.raises(redis.ResponseError, match=r"^MISCONF oort is read-only: "):
+        while True:
+            client.set(f"key{count}", VALUE)
+            count += 1
+    return count
+
+
+def is_writable(client: redis.Redis) -> bool:
+    try:
+        return bool(client.set("again", "1"))
+    except redis.ResponseError:
+        return False
+
+
+def test_a_small_disk_fills_up_and_comes_back(small_disk: Path) -> None:
+    daemon = Oortd(small_disk).start()
+    try:
+        client = daemon.client()
+        disk = os.statvfs(small_disk)
+        count = fill(client)
+        assert count * len(VALUE) > disk.f_blocks * disk.f_frsize // 2
+        assert os.statvfs(small_disk).f_bavail > 0
+        assert client.info("persistence")["aof_last_write_status"] == "ok"
+        daemon.kill()
+        client = daemon.start().client()
+        assert not is_writable(client)
+        assert all(client.get(f"key{number}") == VALUE for number in range(count))
+        gone = [number for number in range(count) if number % KEPT]
+        for number in gone:
+            assert client.delete(f"key{number}") == 1
+        until(lambda: is_writable(client))
+        client.delete("again")
+        assert client.dbsize() == count - len(gone)
+        assert all(client.get(f"key{number}") == VALUE for number in range(0, count, KEPT))
+    finally:
+        daemon.end()

@@ -18,7 +18,7 @@ from typing import Any
 from oort.errors import RingError
 
 from .rebalance import LONG_AGO, Rebalancer, Report, double, drop_replicas
-from .ring import MAX_PARTITION_BITS, MAX_REPLICAS, UNASSIGNED, Node, Ring, name_tiers
+from .ring import MAX_NODES, MAX_PARTITION_BITS, MAX_REPLICAS, UNASSIGNED, Node, Ring, name_tiers
 from .shares import TierTree
 
 NANOSECONDS_PER_MINUTE = 60_000_000_000
@@ -35,14 +35,14 @@ MAX_TABLE_BYTES = 192 << 20
 @dataclass(slots=True)
 class Settings:
     points_allowed: int = 1  # percent around its reachable share that a node may hold
-    max_partition_bits: int = 23
+    max_partition_bits: int = 23  # more than a table can have is as good as MAX_PARTITION_BITS
     move_wait: int = 60  # minutes
     id_bits: int = 64  # of node ids that are made up
 
     def check(self) -> None:
         for name, value, least, most in (
             ("points-allowed", self.points_allowed, 0, 255),
-            ("max-partition-bits", self.max_partition_bits, 1, MAX_PARTITION_BITS),
+            ("max-partition-bits", self.max_partition_bits, 1, 64),
             ("move-wait", self.move_wait, 0, LONG_AGO),
             ("id-bits", self.id_bits, 1, 64),
         ):
@@ -180,6 +180,8 @@ class Builder:
         conf: bytes = b"",
     ) -> Node:
         """A node with this id, or with a random one."""
+        if len(self._nodes) >= MAX_NODES:
+            raise RingError(f"a builder has at most {MAX_NODES} nodes")
         taken = {node.id for node in self._nodes}
         if node_id is None:
             node_id = self._random_id(taken)
@@ -271,7 +273,7 @@ class Builder:
         return report
 
     def _bits_wanted(self) -> int:
-        most = self._settings.max_partition_bits
+        most = min(self._settings.max_partition_bits, MAX_PARTITION_BITS)
         while most > 1 and (6 * len(self._rows)) << most > MAX_TABLE_BYTES:
             most -= 1
         tree = TierTree(self._nodes, len(self._rows))

@@ -13,7 +13,8 @@
 
 What is read and written again is the same, byte for byte, before compression.  Texts need not be
 UTF-8.  Everything is checked: bad input of any kind ends in a RingFormatError, a count is never
-believed before its bytes are there, and no more than `limit` bytes are decompressed.
+believed before its bytes are there, and no more than `limit` bytes are decompressed, nor more than
+what has been read so far calls for: what follows the last value is refused before it is looked at.
 """
 
 from __future__ import annotations
@@ -25,33 +26,71 @@ import sys
 import tempfile
 import zlib
 from array import array
+from collections.abc import Callable
 from pathlib import Path
 
 from oort.errors import RingError, RingFormatError
 
 from .builder import Builder, Settings
-from .ring import MAX_PARTITION_BITS, MAX_REPLICAS, UNASSIGNED, Node, Ring
+from .ring import MAX_NODES, MAX_PARTITION_BITS, MAX_REPLICAS, UNASSIGNED, Node, Ring
 
 RING_MAGIC = b"RINGv00000000001"
 BUILDER_MAGIC = b"RINGBUILDERv0001"
 DEFAULT_LIMIT = 256 << 20
-_CHUNK = 1 << 20
+_LEAST, _CHUNK = 1 << 16, 1 << 20  # decompressed at once
 _GZIP = 16 + zlib.MAX_WBITS
 _NODE_BYTES = 8 + 1 + 4 + 4 + 4 + 4 + 4  # of a node that is empty
+# What a few compressed bytes could say in millions, and take far more memory for than in the file.
+_MAX_LEVELS = 1024
+_MAX_TIERS = 1 << 20  # of a level
 
 
 class _Reader:
-    """Takes values off the front, and says where bytes are missing or wrong."""
+    """Decompresses and takes values off the front, and says where bytes are missing or wrong."""
 
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-        self._at = 0
+    def __init__(self, data: bytes, limit: int) -> None:
+        self._stream = zlib.decompressobj(_GZIP)
+        self._compressed = data
+        self._fed = 0  # of them, to the stream
+        self._limit = limit
+        self._data = b""  # decompressed, ...
+        self._at = 0  # ... taken off it up to here, ...
+        self._taken = 0  # ... after so many bytes that are not kept
 
     def fail(self, what: str) -> RingFormatError:
-        return RingFormatError(f"damaged ring data: {what}, near byte {self._at}")
+        return RingFormatError(f"damaged ring data: {what}, near byte {self._taken + self._at}")
+
+    def _has(self, size: int) -> bool:
+        """Make so many bytes ready, if there are as many."""
+        parts = [self._data[self._at :]]
+        ready = len(parts[0])
+        self._taken += self._at
+        self._at = 0
+        stream = self._stream
+        while ready < size and not stream.eof:
+            fed = stream.unconsumed_tail or self._feed()
+            if not fed:
+                break  # cut off
+            try:
+                parts.append(stream.decompress(fed, min(_CHUNK, max(_LEAST, size - ready))))
+            except zlib.error as error:
+                raise RingFormatError(f"ring data is not gzip, or is damaged: {error}") from error
+            ready += len(parts[-1])
+            if self._taken + ready > self._limit:
+                raise RingFormatError(f"ring data of more than {self._limit} bytes")
+        self._data = b"".join(parts)
+        return ready >= size
+
+    def _feed(self) -> bytes:
+        """The next of the compressed bytes."""
+        fed = self._compressed[self._fed : self._fed + _LEAST]
+        self._fed += len(fed)
+        return fed
 
     def take(self, size: int, what: str) -> bytes:
-        if size < 0 or size > len(self._data) - self._at:
+        if size < 0 or size > self._limit - self._taken - self._at:
+            raise self.fail(f"{what}: the length {size} is wrong")
+        if size > len(self._data) - self._at and not self._has(size):
             raise self.fail(f"{what} is cut off, or its length {size} is wrong")
         self._at += size
         return self._data[self._at - size : self._at]
@@ -61,10 +100,10 @@ class _Reader:
         (value,) = struct.unpack(">" + code, self.take(struct.calcsize(">" + code), what))
         return value
 
-    def count(self, what: str, each: int) -> int:
+    def count(self, what: str, each: int, most: int = 1 << 31) -> int:
         """How many follow, of at least `each` bytes."""
         value = self.number("i", f"the number of {what}")
-        if value < 0 or value * each > len(self._data) - self._at:
+        if not 0 <= value <= most or value * each > self._limit - self._taken - self._at:
             raise self.fail(f"{value} {what} cannot be there")
         return value
 
@@ -75,13 +114,18 @@ class _Reader:
         return self.blob(what).decode("utf-8", "surrogateescape")
 
     def end(self) -> None:
-        if self._at != len(self._data):
-            raise self.fail(f"{len(self._data) - self._at} bytes too many")
+        """Nothing more in the stream, whose checksum is right, nor after it."""
+        if self._has(1):
+            raise self.fail("there is more than there should be")
+        if not self._stream.eof:
+            raise RingFormatError("ring data is cut off")
+        if self._stream.unused_data or self._fed < len(self._compressed):
+            raise RingFormatError("there is something behind the ring data")
 
 
 def decode(data: bytes, limit: int = DEFAULT_LIMIT) -> Ring | Builder:
     """The ring or the builder that a file's bytes stand for."""
-    reader = _Reader(_decompress(data, limit))
+    reader = _Reader(data, limit)
     magic = reader.take(len(RING_MAGIC), "the header")
     if magic == RING_MAGIC:
         return _ring(reader)
@@ -102,27 +146,6 @@ def decode_builder(data: bytes, limit: int = DEFAULT_LIMIT) -> Builder:
     if not isinstance(found, Builder):
         raise RingFormatError("this is a ring, not a builder")
     return found
-
-
-def _decompress(data: bytes, limit: int) -> bytes:
-    stream = zlib.decompressobj(_GZIP)
-    parts: list[bytes] = []
-    size = 0
-    try:
-        while not stream.eof:
-            part = stream.decompress(data, min(_CHUNK, limit - size + 1))
-            size += len(part)
-            if size > limit:
-                raise RingFormatError(f"ring data of more than {limit} bytes")
-            if not part and not stream.eof:
-                raise RingFormatError("ring data is cut off")
-            parts.append(part)
-            data = stream.unconsumed_tail
-    except zlib.error as error:
-        raise RingFormatError(f"ring data is not gzip, or is damaged: {error}") from error
-    if stream.unused_data:
-        raise RingFormatError("there is something behind the ring data")
-    return b"".join(parts)
 
 
 def _ring(reader: _Reader) -> Ring:
@@ -198,18 +221,21 @@ def _bits(reader: _Reader) -> int:
 
 def _tiers(reader: _Reader) -> tuple[tuple[str, ...], ...]:
     levels = []
-    for level in range(reader.count("tier levels", 4)):
-        names = tuple(reader.text("a tier") for _ in range(reader.count("tiers", 4)))
-        if names and (names[0] != "" or len(set(names)) != len(names)):
-            raise reader.fail(f"tier names of level {level} do not begin with '' or come twice")
-        levels.append(names)
+    for level in range(reader.count("tier levels", 4, _MAX_LEVELS)):
+        names: dict[str, None] = {}
+        for _ in range(reader.count("tiers", 4, _MAX_TIERS)):
+            name = reader.text("a tier")
+            if name in names or (not names and name):
+                raise reader.fail(f"tier names of level {level} do not begin with '' or come twice")
+            names[name] = None
+        levels.append(tuple(names))
     return tuple(levels)
 
 
 def _nodes(reader: _Reader, tier_names: tuple[tuple[str, ...], ...]) -> list[Node]:
     nodes = []
     ids = set()
-    for _ in range(reader.count("nodes", _NODE_BYTES)):
+    for _ in range(reader.count("nodes", _NODE_BYTES, MAX_NODES)):
         node_id = reader.number("Q", "a node's id")
         if node_id == 0 or node_id in ids:
             raise reader.fail(f"node id {node_id} is 0 or comes twice")
@@ -236,7 +262,9 @@ def _nodes(reader: _Reader, tier_names: tuple[tuple[str, ...], ...]) -> list[Nod
     return nodes
 
 
-def _table(reader: _Reader, code: str, bits: int) -> list[array[int]]:
+def _table(
+    reader: _Reader, code: str, bits: int, check: Callable[[array[int]], None] = lambda row: None
+) -> list[array[int]]:
     rows = []
     replicas = reader.count("replicas", 4)
     if not 1 <= replicas <= MAX_REPLICAS:
@@ -249,16 +277,19 @@ def _table(reader: _Reader, code: str, bits: int) -> list[array[int]]:
         row.frombytes(reader.take(count * row.itemsize, "a table"))
         if sys.byteorder == "little":
             row.byteswap()
+        check(row)
         rows.append(row)
     return rows
 
 
 def _assignment(reader: _Reader, bits: int, nodes: int) -> list[array[int]]:
-    rows = _table(reader, "i", bits)
-    for row in rows:
+    def check(row: array[int]) -> None:
         if min(row) < UNASSIGNED or max(row) >= nodes:
             raise reader.fail(f"a partition on node {min(row)} or {max(row)} of {nodes} nodes")
-    return rows
+
+    return _table(reader, "i", bits, check)
+
+
 
 
 class _Writer:

@@ -16,6 +16,7 @@ from oort.errors import RingError
 HASH_BITS = 64
 UNASSIGNED = -1
 MAX_REPLICAS = 127
+MAX_NODES = 1 << 16
 MAX_PARTITION_BITS = 30  # a row's partition count is a signed 32-bit number in the files
 
 

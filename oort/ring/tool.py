@@ -40,17 +40,21 @@ oort-ring FILE [VERB] [NAME=VALUE ...]
   FILE.builder pretend-elapsed MINUTES    let the replicas have moved that much earlier
   FILE info [--json]                      settings, nodes, share wanted and held
   FILE node [FILTER ...]                  the nodes that match
+  FILE fullnode [FILTER ...]              all about them, their configurations too
+  FILE tier                               the tiers, by level
   FILE partition NUMBER                   the nodes of a partition
   FILE config                             print the configuration of the ring
+  FILE.builder config VALUE               set it, as `set config=VALUE`
   FILE copy OUT                           read, and write anew
 
 SETTING    replicas (3), points-allowed (1: percent around its share that a node may hold),
            max-partition-bits (23), move-wait (60 minutes), id-bits (64), config
-ATTRIBUTE  active (true), capacity, tier0 (the server) and up, address0 and up, meta, config
+ATTRIBUTE  active (true), capacity (1), tier0 (the server) and up, address0 and up, meta, config
 FILTER     id, active, capacity, tier, tierN, address, addressN, meta: NAME=VALUE, or NAME~=REGEX
 
-config=FILE, or config=@FILE, is what the file holds; config=TEXT is the text itself if it has an
-equals sign, a bracket or a line end in it.  Ids are decimal, or hexadecimal (16 digits, or 0x).
+config=FILE, config=@FILE or config-file=FILE is what the file holds; config=TEXT is the text itself
+if it has an equals sign, a bracket or a line end in it.  Ids are decimal, or hexadecimal (16 digits,
+or 0x).
 """
 
 _SETTING_NAMES = {
@@ -324,7 +328,7 @@ def _create(path: Path, arguments: Sequence[str]) -> None:
 def _add(builder: Builder, arguments: Sequence[str]) -> None:
     pairs = _pairs(arguments)
     node_id = _node_id(pairs.pop("id")) if "id" in pairs else None
-    node = builder.add(node_id=node_id, **_node_changes(pairs, Node(1)))
+    node = builder.add(node_id=node_id, **({"capacity": 1} | _node_changes(pairs, Node(1))))
     print(node.id)
 
 
@@ -373,8 +377,8 @@ def _remove(builder: Builder, arguments: Sequence[str]) -> None:
 
 def _ring(builder: Builder, path: Path) -> None:
     """A ring that is as it was keeps its version, so that waiting replicas go on aging."""
-    target = path.with_suffix(".ring")
-    if target == path:
+    target = path.with_name(path.name.removesuffix(".builder") + ".ring")
+    if path.suffix == ".ring":
         raise RingError(f"{path} would be overwritten by the ring: name the builder X.builder")
     before = _unchanged_since(target, builder)
     was = builder.ring()
@@ -430,6 +434,33 @@ def _node(what: Ring | Builder, path: Path, arguments: Sequence[str]) -> None:
             print(line)
 
 
+def _full_nodes(nodes: Sequence[Node]) -> str:
+    """A paragraph for each; what spans lines is indented."""
+    paragraphs = []
+    for node in nodes:
+        conf = node.conf.decode("utf-8", "surrogateescape")
+        lines = [
+            f"id             {node.id}",
+            f"active         {'yes' if node.active else 'no'}",
+            f"capacity       {node.capacity}",
+            *(f"{f'tier{n}':<15}{plain(tier)}" for n, tier in enumerate(node.tiers)),
+            *(f"{f'address{n}':<15}{plain(address)}" for n, address in enumerate(node.addresses)),
+            f"meta           {plain(node.meta)}",
+            f"configuration  {len(node.conf)} bytes",
+            *(f"    {plain(line)}" for line in conf.splitlines()),
+        ]
+        paragraphs.append("\n".join(lines))
+    return "\n\n".join(paragraphs)
+
+
+def _tiers(what: Ring | Builder) -> str:
+    lines = [
+        (str(level), " ".join(plain(name) for name in sorted(names) if name))
+        for level, names in enumerate(what.tier_names)
+    ]
+    return table(("level", "tiers"), lines, ("level",))
+
+
 def _builder(what: Ring | Builder, path: Path) -> Builder:
     if isinstance(what, Builder):
         return what
@@ -452,7 +483,7 @@ def _alone(directory: Path) -> Iterator[None]:
 
 def run(options: argparse.Namespace) -> None:
     path, verb, arguments = Path(options.file), options.verb, list(options.arguments)
-    reads = verb in ("info", "partition", "part", "copy")
+    reads = verb in ("info", "partition", "part", "copy", "fullnode", "fullnodes", "tier", "tiers")
     with contextlib.nullcontext() if reads else _alone(path.parent):
         _run(path, verb, arguments)
 
@@ -472,9 +503,14 @@ def _run(path: Path, verb: str, arguments: list[str]) -> None:
         files.write(arguments[0], what)
     elif verb in ("node", "nodes"):
         _node(what, path, arguments)
+    elif verb in ("fullnode", "fullnodes"):
+        print(_full_nodes(_select(what.nodes, arguments)))
+    elif verb in ("tier", "tiers"):
+        _nothing_but(arguments)
+        print(_tiers(what))
     elif verb in ("partition", "part"):
         _partition(what, arguments)
-    elif verb in ("config", "conf") and not arguments:
+    elif _is_configuration(verb) and not arguments:
         sys.stdout.buffer.write(what.conf)
     elif verb in _CHANGES:
         builder = _builder(what, path)
@@ -499,10 +535,13 @@ def _pretend_elapsed(builder: Builder, arguments: Sequence[str]) -> None:
     builder.pretend_elapsed(_whole("minutes", arguments[0]))
 
 
-def _configure(builder: Builder, arguments: Sequence[str]) -> None:
-    if len(arguments) != 1:
-        raise RingError("give one configuration")
-    builder.conf = _configuration("config", arguments[0])
+def _configure(name: str) -> Callable[[Builder, Sequence[str]], None]:
+    def configure(builder: Builder, arguments: Sequence[str]) -> None:
+        if len(arguments) != 1:
+            raise RingError("give one configuration")
+        builder.conf = _configuration(name, arguments[0])
+
+    return configure
 
 
 _CHANGES: dict[str, Callable[[Builder, Sequence[str]], None]] = {
@@ -510,8 +549,8 @@ _CHANGES: dict[str, Callable[[Builder, Sequence[str]], None]] = {
     "set": _set,
     "remove": _remove,
     "pretend-elapsed": _pretend_elapsed,
-    "config": _configure,
-    "conf": _configure,
+    **dict.fromkeys(("config", "conf"), _configure("config")),
+    **dict.fromkeys(("config-file", "conf-file"), _configure("config-file")),
 }
 
 
@@ -527,11 +566,12 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    if not (sys.argv[1:] if argv is None else argv):
-        print(HELP, end="", file=sys.stderr)
-        return 2
+    given = sys.argv[1:] if argv is None else argv
+    if given in ([], ["help"]):
+        print(HELP, end="", file=sys.stdout if given else sys.stderr)
+        return 0 if given else 2
     try:
-        run(build_parser().parse_args(argv))
+        run(build_parser().parse_args(given))
         sys.stdout.flush()
     except OortError as error:
         print(f"oort-ring: {error}", file=sys.stderr)

@@ -120,6 +120,29 @@ def test_changes_of_nodes_and_settings(run: Run, tmp_path: Path) -> None:
     assert gzip.decompress(copied) == gzip.decompress((tmp_path / "a.ring").read_bytes())
 
 
+def test_what_users_of_the_original_type(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_bytes(b"plain")
+    run("oort.builder", "create", "replicas=2", "config-file=a.toml")
+    run("oort.builder", "add", "tier0=s1", "tier1=z1", "address0=10.0.0.1:1", "config-file=a.toml")
+    run("oort.builder", "add", "tier0=s2", "tier1=z2", "meta=(two)", "config=a = 1\nb = 2")
+    assert run("oort.builder", "config-file") == "plain"
+    assert run("oort.builder", "tier").splitlines()[1:] == ["    0  s1 s2", "    1  z1 z2"]
+    run("oort.builder", "ring")
+    assert [node["capacity"] for node in info(run)["nodes"]] == [1, 1]
+    assert [len(set(row)) for row in info(run)["table"]] == [2, 2]
+    full = run("oort.ring", "fullnode", "meta~=(?i)TWO")
+    assert "tier1          z2\n" in full
+    assert full.endswith("configuration  11 bytes\n    a = 1\n    b = 2\n")
+    run("oort.builder", "config", "c = 3")
+    assert run("oort.builder", "config") == "c = 3"
+    run("oort.builder", "config-file", "a.toml")
+    assert run("oort.builder", "config") == "plain"
+    run("v.2", "create")
+    run("v.2", "ring")
+    assert (tmp_path / "v.2.ring").exists()
+    assert "FILTER" in run("help")
+
+
 def test_a_meta_cannot_disturb_the_table(run: Run) -> None:
     run("a.builder", "create")
     run("a.builder", "add", "meta=a\nb\x1b[31m", "capacity=1")
@@ -159,6 +182,10 @@ def test_a_meta_cannot_disturb_the_table(run: Run) -> None:
         ("a.builder", "fly"),
         ("a.ring", "add"),
         ("a.ring", "ring"),
+        ("a.ring", "config", "a = 1"),
+        ("a.builder", "config-file", "none"),
+        ("a.builder", "fullnode", "id=6"),
+        ("a.builder", "tier", "1"),
         ("a.ring", "partition", "99"),
         ("bad.ring", "info"),
     ],

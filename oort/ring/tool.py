@@ -52,9 +52,9 @@ SETTING    replicas (3), points-allowed (1: percent around its share that a node
 ATTRIBUTE  active (true), capacity (1), tier0 (the server) and up, address0 and up, meta, config
 FILTER     id, active, capacity, tier, tierN, address, addressN, meta: NAME=VALUE, or NAME~=REGEX
 
-config=FILE, config=@FILE or config-file=FILE is what the file holds; config=TEXT is the text itself
-if it has an equals sign, a bracket or a line end in it.  Ids are decimal, or hexadecimal (16 digits,
-or 0x).
+config=FILE, config=@FILE or config-file=FILE is what the file holds; config=TEXT is the text
+itself if it has an equals sign, a bracket or a line end in it.  Ids are decimal, or hexadecimal
+(16 digits, or 0x).
 """
 
 _SETTING_NAMES = {

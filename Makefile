@@ -7,7 +7,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 APT_LINE := apt install git make gcc libc6-dev python3-venv python3-dev
-SYSTEM_PACKAGES := redis-server redis-tools clang libclang-rt-14-dev faketime e2fsprogs iproute2 etcd-server
+SYSTEM_PACKAGES := redis-server redis-tools clang libclang-rt-14-dev faketime e2fsprogs iproute2 etcd-server \
+    dnsmasq-base
 SANITIZED := $(CURDIR)/build/sanitized
 DESTDIR ?=
 PREFIX ?= /usr

@@ -16,6 +16,7 @@ from oort.daemon import discovery, host
 from oort.daemon.discovery import FromSyndicate
 from oort.daemon.joining import Joining
 from oort.errors import CallError, DiscoveryError, OortError, TLSError
+from oort.journal import log
 from oort.ring import files
 from oort.ring.ring import Ring
 from oort.syndicate import syndicate_pb2 as messages
@@ -123,11 +124,15 @@ class Seeker:
             if time.monotonic() > until:
                 break
             try:
-                return self._open(address, may_join, act)
+                link = self._open(address, may_join, act)
             except CallError as error:
                 reasons[str(error)] = None
             except OortError as error:
                 reasons[f"{address[0]}:{address[1]}: {error}"] = None
+            else:
+                for reason in reasons:
+                    log.warning("%s; %s answers", reason, link.server)
+                return link
         raise DiscoveryError("; ".join(reasons))
 
     def _open(

@@ -19,6 +19,9 @@ START_SECONDS = 60.0
 class Synd:
     """One synd on one directory; it can be stopped, killed and started again on its port."""
 
+    listen_address = "127.0.0.1"
+    names = "localhost"
+
     def __init__(self, directory: Path, net_filter: str = "0.0.0.0/0, 127.0.0.0/8") -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.directory = directory
@@ -31,6 +34,10 @@ class Synd:
     def server(self) -> str:
         return f"localhost:{self.port}"
 
+    def words(self, *command: str) -> list[str]:
+        """The command as it is run where synd is."""
+        return list(command)
+
     @property
     def config(self) -> Path:
         return self.directory / "syndicate.conf"
@@ -38,15 +45,15 @@ class Synd:
     def start(self) -> Synd:
         own = self.directory
         self.config.write_text(
-            f"State = {own}/state\nNames = localhost\nCAFile = {own}/ca.crt\n"
+            f"State = {own}/state\nNames = {self.names}\nCAFile = {own}/ca.crt\n"
             f"OperatorCertFile = {own}/operator.crt\nOperatorKeyFile = {own}/operator.key\n"
-            f"[oort]\nListenAddress = 127.0.0.1\nPort = {self.port}\n"
+            f"[oort]\nListenAddress = {self.listen_address}\nPort = {self.port}\n"
             f"NetFilter = {self.net_filter}\nMoveWait = 0\nCapacity = 100\n"
         )
         offset = self.log_path.stat().st_size if self.log_path.exists() else 0
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
-                [BIN / "synd", "--config", self.config],
+                self.words(str(BIN / "synd"), "--config", str(self.config)),
                 stdout=log,
                 stderr=log,
                 env=clean_environment(),
@@ -54,7 +61,7 @@ class Synd:
         deadline = time.monotonic() + START_SECONDS
         while True:
             text = self.log_path.read_bytes()[offset:].decode()
-            found = re.search(r"oort: serving at 127\.0\.0\.1:(\d+)", text)
+            found = re.search(r"oort: serving at [\d.]+:(\d+)", text)
             if found and " ready: " in text:
                 self.port = int(found[1])
                 return self
@@ -90,7 +97,9 @@ class Synd:
         own = self.directory
         files = [f"--cert={own}/operator.crt", f"--key={own}/operator.key", f"--ca={own}/ca.crt"]
         return subprocess.run(
-            [BIN / "syndicate-client", f"--server={self.server}", *files, *arguments],
+            self.words(
+                str(BIN / "syndicate-client"), f"--server={self.server}", *files, *arguments
+            ),
             check=True,
             capture_output=True,
             text=True,

@@ -290,8 +290,6 @@ def _assignment(reader: _Reader, bits: int, nodes: int) -> list[array[int]]:
     return _table(reader, "i", bits, check)
 
 
-
-
 class _Writer:
     def __init__(self) -> None:
         self._stream = zlib.compressobj(6, zlib.DEFLATED, _GZIP)

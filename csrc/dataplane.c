@@ -13,10 +13,12 @@
 #include "dataplane.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/syscall.h>
 #include <sys/timerfd.h>
 #include <unistd.h>
 
@@ -349,6 +351,7 @@ static int32_t worker_round(struct worker *worker, int timeout_ms, oort_error *e
     int count = epoll_wait(worker->epoll_fd, events, ROUND_EVENTS, timeout_ms);
     if (count < 0 && errno != EINTR)
         return oort_fail(error, OORT_ERR_IO, errno, "epoll_wait: %s", strerror(errno));
+    (void)atomic_fetch_add_explicit(&worker->rounds, 1, memory_order_relaxed);
     oort_session_set_clock(worker->session, 0);
     worker->now_ms = (uint64_t)oort_session_now_ms(worker->session);
     worker->behind = oort_store_behind(worker->store) != 0;
@@ -399,6 +402,10 @@ int32_t oort_worker_run(oort_dataplane *plane, uint32_t worker, oort_error *erro
     if (worker >= plane->worker_count)
         return oort_fail(error, OORT_ERR_ARGUMENT, 0, "no worker %u", worker);
     int32_t status = OORT_OK;
+    char name[16]; /* as `top -H` shows it */
+    (void)snprintf(name, sizeof name, "worker-%u", worker % 1000u);
+    (void)pthread_setname_np(pthread_self(), name);
+    atomic_store(&plane->workers[worker].thread, (int32_t)syscall(SYS_gettid));
     while (status == OORT_OK && !atomic_load_explicit(&plane->stopping, memory_order_relaxed))
         status = worker_round(&plane->workers[worker], -1, error);
     return status == OORT_OK ? drain(&plane->workers[worker], error) : status;
@@ -421,6 +428,24 @@ int32_t oort_worker_poll(oort_dataplane *plane, uint32_t worker, int32_t timeout
 int oort_worker_fd(oort_dataplane *plane, uint32_t worker)
 {
     return worker < plane->worker_count ? plane->workers[worker].epoll_fd : -1;
+}
+
+void oort_worker_nudge(oort_dataplane *plane, uint32_t worker)
+{
+    if (worker < plane->worker_count)
+        (void)eventfd_write(plane->workers[worker].wake_fd, 1);
+}
+
+uint64_t oort_worker_rounds(oort_dataplane *plane, uint32_t worker)
+{
+    return worker < plane->worker_count
+               ? atomic_load_explicit(&plane->workers[worker].rounds, memory_order_relaxed)
+               : 0;
+}
+
+int32_t oort_worker_thread(oort_dataplane *plane, uint32_t worker)
+{
+    return worker < plane->worker_count ? atomic_load(&plane->workers[worker].thread) : 0;
 }
 
 void oort_workers_stop(oort_dataplane *plane)

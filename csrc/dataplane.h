@@ -69,6 +69,8 @@ struct worker {
     struct oort_output output;
     uint8_t *buffer;            /* WORKER_READ_BYTES */
 
+    _Atomic uint64_t rounds;    /* begun */
+    _Atomic int32_t thread;     /* who is in oort_worker_run */
     struct worker_stats stats;
     struct worker_command_stats *commands; /* by position in the table */
 

@@ -28,7 +28,8 @@ void events_close(struct events *events)
     (void)pthread_mutex_destroy(&events->mutex);
 }
 
-void events_post(struct events *events, int32_t level, const char *format, ...)
+void events_post(struct events *events, int32_t level, int32_t kind, uint64_t segment,
+                 const char *format, ...)
 {
     (void)pthread_mutex_lock(&events->mutex);
     if (events->count == EVENT_QUEUE) {
@@ -37,6 +38,8 @@ void events_post(struct events *events, int32_t level, const char *format, ...)
         oort_event *event = &events->queue[(events->first + events->count++) % EVENT_QUEUE];
         va_list arguments;
         event->level = level;
+        event->kind = kind;
+        event->segment = segment;
         va_start(arguments, format);
         int used = vsnprintf(event->text, sizeof event->text, format, arguments);
         va_end(arguments);

@@ -24,8 +24,9 @@ struct events {
 
 int32_t events_open(struct events *events, oort_error *error);
 void events_close(struct events *events);
-void events_post(struct events *events, int32_t level, const char *format, ...)
-    __attribute__((format(printf, 3, 4)));
+/* kind: an oort_event_kind; segment: the sequence number of the segment it is about, 0: of none. */
+void events_post(struct events *events, int32_t level, int32_t kind, uint64_t segment,
+                 const char *format, ...) __attribute__((format(printf, 5, 6)));
 /* 1: out is filled, 0: none waits. */
 int32_t events_next(struct events *events, oort_event *out);
 

@@ -71,6 +71,17 @@ uint32_t oort_crc32c(uint32_t seed, const void *data, size_t size);
 
 enum oort_fsync { OORT_FSYNC_NO = 0, OORT_FSYNC_EVERYSEC = 1, OORT_FSYNC_ALWAYS = 2 };
 
+/* How far an open has come.  Written by the thread that opens; any other may look meanwhile. */
+enum oort_open_stage {
+    OORT_OPEN_FILES = 0, OORT_OPEN_REPLAY = 1, OORT_OPEN_REBUILD = 2, OORT_OPEN_COUNT = 3
+};
+typedef struct oort_open_progress {
+    uint64_t stage;    /* an oort_open_stage */
+    uint64_t segments; /* to be looked through in all; while counting: parts of the index */
+    uint64_t done;     /* of those */
+    uint64_t records;  /* seen so far */
+} oort_open_progress;
+
 typedef struct oort_store_config {
     const char *directory;         /* must exist; locked while open */
     const char *runtime_directory; /* on tmpfs, for the fast restart; NULL: none */
@@ -82,6 +93,7 @@ typedef struct oort_store_config {
     uint32_t tombstone_age_seconds;       /* no tombstone is dropped before it */
     int32_t fsync;                 /* an oort_fsync */
     int32_t background;            /* 0: no threads at all (tests); 1: sync, compaction, expiry */
+    oort_open_progress *progress;  /* NULL: nobody looks; else used until the open returns */
 } oort_store_config;
 
 typedef struct oort_store oort_store;
@@ -157,8 +169,18 @@ int32_t oort_store_compact(oort_store *store, uint32_t dead_percent, oort_error 
 
 /* Messages for the operator: 1 and the message, or 0 when there is none.
  * level is a syslog priority.  The descriptor is readable while one waits. */
+enum oort_event_kind {
+    OORT_EVENT_OTHER = 0,
+    OORT_EVENT_DAMAGE = 1,    /* bytes that are not what was written */
+    OORT_EVENT_FULL = 2,      /* writes are refused for want of disk space */
+    OORT_EVENT_ROOM = 3,      /* and accepted again */
+    OORT_EVENT_FAILED = 4,    /* an I/O error was final: nothing more is acknowledged */
+    OORT_EVENT_RECOVERY = 5   /* what the last open had to make good */
+};
 typedef struct oort_event {
     int32_t level;
+    int32_t kind;             /* an oort_event_kind */
+    uint64_t segment;         /* sequence number of the segment it is about, 0: of none */
     char text[500];
 } oort_event;
 int32_t oort_store_next_event(oort_store *store, oort_event *out);
@@ -384,6 +406,13 @@ int32_t oort_worker_run(oort_dataplane *plane, uint32_t worker, oort_error *erro
  * (timeout_ms 0). */
 int32_t oort_worker_poll(oort_dataplane *plane, uint32_t worker, int32_t timeout_ms, oort_error *error);
 int oort_worker_fd(oort_dataplane *plane, uint32_t worker);
+/* A worker that runs begins a round within moments of this, however idle it was; one that is in
+ * the middle of a round when it ends.  Thread safe. */
+void oort_worker_nudge(oort_dataplane *plane, uint32_t worker);
+/* Rounds begun since the start.  Thread safe. */
+uint64_t oort_worker_rounds(oort_dataplane *plane, uint32_t worker);
+/* The kernel's id of the thread in oort_worker_run, 0: none has been. Thread safe. */
+int32_t oort_worker_thread(oort_dataplane *plane, uint32_t worker);
 /* Thread safe: every worker returns from oort_worker_run after flushing what it can. */
 void oort_workers_stop(oort_dataplane *plane);
 

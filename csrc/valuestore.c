@@ -78,7 +78,7 @@ void valuestore_damaged(struct valuestore *store, const struct segment *segment,
         return;
     (void)atomic_fetch_add(&store->damaged_records, 1);
     (void)atomic_fetch_add(&store->damaged_bytes, size);
-    events_post(&store->events, EVENT_ERROR,
+    events_post(&store->events, EVENT_ERROR, OORT_EVENT_DAMAGE, segment->sequence,
                 "segment %016" PRIx64 ".log: the record at offset %" PRIu64
                 " is damaged; its key answers an error until it is written again or restored",
                 segment->sequence, offset);
@@ -246,7 +246,7 @@ static int32_t fetch(oort_store *base, oort_cold cold)
                      whole != 0 ? VERDICT_WHOLE : VERDICT_DAMAGED);
     }
     if (result == OORT_ERR_IO)
-        events_post(&store->events, EVENT_ERROR,
+        events_post(&store->events, EVENT_ERROR, OORT_EVENT_DAMAGE, segment->sequence,
                     "segment %016" PRIx64 ".log: cannot read %" PRIu64 " bytes at offset %" PRIu64
                     "; check the disk", segment->sequence, cold.size, offset);
     (void)atomic_fetch_sub(&segment->pins, 1);

@@ -177,7 +177,8 @@ int32_t valuestore_stash(struct value_session *session, const oort_key *key,
 
 /* valuestore_recovery.c */
 /* alive: the index is as a killed process left it; otherwise it is empty. */
-int32_t valuestore_recover(struct valuestore *store, bool alive, oort_error *error);
+int32_t valuestore_recover(struct valuestore *store, bool alive, oort_open_progress *progress,
+                           oort_error *error);
 
 /* valuestore_open.c */
 int32_t valuestore_close(oort_store *store, oort_error *error);

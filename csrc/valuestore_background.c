@@ -323,14 +323,15 @@ void valuestore_check_disk(struct valuestore *store)
     if (bytes < store->free_bytes_low) {
         if (was || atomic_exchange(&store->read_only, true))
             return;
-        events_post(&store->events, EVENT_ERROR,
+        events_post(&store->events, EVENT_ERROR, OORT_EVENT_FULL, 0,
                     "%s has %" PRIu64 " bytes free, below the watermark of %" PRIu64
                     ": writes are refused until space is freed",
                     store->log.directory, bytes, store->free_bytes_low);
     } else if (was && bytes > store->free_bytes_low + store->free_bytes_low / 10) {
         if (!atomic_exchange(&store->read_only, false))
             return;
-        events_post(&store->events, EVENT_NOTICE, "%s has %" PRIu64
+        events_post(&store->events, EVENT_NOTICE, OORT_EVENT_ROOM, 0,
+                    "%s has %" PRIu64
                     " bytes free again: writes are accepted", store->log.directory, bytes);
     }
 }
@@ -340,7 +341,8 @@ static void report(struct valuestore *store, const oort_error *error, bool *repo
     if (error->code == OORT_ERR_IO) {
         vlog_fail(&store->log, error);
     } else if (!*reported) {
-        events_post(&store->events, EVENT_WARNING, "%s", error->text);
+        events_post(&store->events, EVENT_WARNING, OORT_EVENT_OTHER, 0,
+                    "%s", error->text);
         *reported = true;
     }
 }

@@ -361,7 +361,7 @@ static int32_t renew_toc(struct valuestore *store, struct segment *source, oort_
     result = segment_seal(store->log.directory_fd, source, error);
     (void)close(source->fd);
     source->fd = -1;
-    events_post(&store->events, EVENT_WARNING,
+    events_post(&store->events, EVENT_WARNING, OORT_EVENT_DAMAGE, source->sequence,
                 "segment %016" PRIx64 ".toc was damaged; %s", source->sequence,
                 result == OORT_OK ? "it has been made anew from the segment" : error->text);
     return result;
@@ -406,7 +406,7 @@ int32_t valuestore_compact_one(struct valuestore *store, uint32_t dead_percent, 
         (void)munmap((void *)(uintptr_t)toc, mapped);
     if (result == OORT_OK && work.damaged) {
         source->quarantined = true;
-        events_post(&store->events, EVENT_ERROR,
+        events_post(&store->events, EVENT_ERROR, OORT_EVENT_DAMAGE, source->sequence,
                     "segment %016" PRIx64 ".log holds damage and will not be compacted: keep it "
                     "until its keys are restored", source->sequence);
         result = 1;

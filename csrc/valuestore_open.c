@@ -130,7 +130,7 @@ static int32_t mark_open(struct valuestore *store, oort_error *error)
     if (fd >= 0)
         (void)close(fd);
     if (!written) {
-        events_post(&store->events, EVENT_WARNING,
+        events_post(&store->events, EVENT_WARNING, OORT_EVENT_OTHER, 0,
                     "cannot write %s (%s): after a crash the index will be rebuilt",
                     store->log.nonce_path, strerror(errno));
         (void)unlink(store->log.nonce_path);
@@ -172,7 +172,8 @@ static int32_t fresh_index(struct valuestore *store, const char *path, oort_erro
     return OORT_OK;
 }
 
-static int32_t recover(struct valuestore *store, const char *path, oort_error *error)
+static int32_t recover(struct valuestore *store, const char *path, oort_open_progress *progress,
+                       oort_error *error)
 {
     oort_error reason = {0};
     bool clean = false, alive = false;
@@ -203,7 +204,7 @@ static int32_t recover(struct valuestore *store, const char *path, oort_error *e
     static const uint8_t no_id[16] = {0};
     if (!clean && !alive) {
         if (!new_store)
-            events_post(&store->events, EVENT_NOTICE,
+            events_post(&store->events, EVENT_NOTICE, OORT_EVENT_RECOVERY, 0,
                         "%s was not closed in order: rebuilding the index from %" PRIu32
                         " segments", store->log.directory, store->log.segment_count);
         result = fresh_index(store, path, error);
@@ -216,7 +217,7 @@ static int32_t recover(struct valuestore *store, const char *path, oort_error *e
     }
     store->recovery = clean || new_store ? 0 : alive ? 1 : 2;
     if (!clean)
-        result = valuestore_recover(store, alive, error);
+        result = valuestore_recover(store, alive, progress, error);
     return result;
 }
 
@@ -347,7 +348,7 @@ oort_store *oort_valuestore_open(const oort_store_config *config, oort_error *er
         (void)valuestore_set_fsync(&store->base, config->fsync);
         store->log.nonce_path = nonce_path(store, config->runtime_directory);
         valuestore_check_disk(store);
-        result = recover(store, path, error);
+        result = recover(store, path, config->progress, error);
     }
     if (result == OORT_OK)
         result = mark_open(store, error);

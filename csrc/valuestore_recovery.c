@@ -17,9 +17,39 @@ struct recovery {
     uint64_t flush_stamp[OORT_DATABASES];
     uint64_t highest_stamp;
     uint64_t records;
+    oort_open_progress *progress; /* NULL: nobody looks */
     int32_t result;
     oort_error *error;
 };
+
+/* ---- telling how far it is -------------------------------------------------------------- */
+
+static void tell(uint64_t *figure, uint64_t value)
+{
+    __atomic_store_n(figure, value, __ATOMIC_RELAXED);
+}
+
+static void tell_stage(struct recovery *work, enum oort_open_stage stage, uint64_t segments)
+{
+    if (work->progress == NULL)
+        return;
+    tell(&work->progress->done, 0);
+    tell(&work->progress->segments, segments);
+    tell(&work->progress->stage, (uint64_t)stage);
+}
+
+static void tell_done(struct recovery *work)
+{
+    if (work->progress != NULL)
+        tell(&work->progress->done, work->progress->done + 1);
+}
+
+static void count_record(struct recovery *work)
+{
+    work->records++;
+    if (work->progress != NULL)
+        tell(&work->progress->records, work->records);
+}
 
 /* ---- applying records ----------------------------------------------------------------- */
 
@@ -90,7 +120,7 @@ static int32_t apply(struct recovery *work, uint64_t hash, uint8_t database, uin
     struct valuestore *store = work->store;
     index_cursor cursor;
     index_entry entry;
-    work->records++;
+    count_record(work);
     if (stamp > work->highest_stamp)
         work->highest_stamp = stamp;
     index_seek(store->index, hash, database, &cursor);
@@ -128,7 +158,7 @@ static int32_t apply(struct recovery *work, uint64_t hash, uint8_t database, uin
 
 static void apply_flush(struct recovery *work, bool all, uint8_t database, uint64_t stamp)
 {
-    work->records++;
+    count_record(work);
     if (stamp > work->highest_stamp)
         work->highest_stamp = stamp;
     for (int i = 0; i < OORT_DATABASES; i++)
@@ -179,7 +209,7 @@ static void report_scan(struct valuestore *store, const struct segment *segment,
     if (damage->damaged_runs != 0) {
         (void)atomic_fetch_add(&store->damaged_records, damage->damaged_runs);
         (void)atomic_fetch_add(&store->damaged_bytes, damage->damaged_bytes);
-        events_post(&store->events, EVENT_ERROR,
+        events_post(&store->events, EVENT_ERROR, OORT_EVENT_DAMAGE, segment->sequence,
                     "segment %016" PRIx64 ".log: %" PRIu64 " damaged bytes in %" PRIu64
                     " places, the first at offset %" PRIu64
                     "; the records there are lost here: restore them from a copy",
@@ -188,13 +218,13 @@ static void report_scan(struct valuestore *store, const struct segment *segment,
     }
     if (damage->cut_bytes != 0) {
         store->cut_bytes += damage->cut_bytes;
-        events_post(&store->events, EVENT_NOTICE,
+        events_post(&store->events, EVENT_NOTICE, OORT_EVENT_RECOVERY, segment->sequence,
                     "segment %016" PRIx64 ".log: cut %" PRIu64
                     " bytes of an unfinished write at offset %" PRIu64 " (never synced)",
                     segment->sequence, damage->cut_bytes, damage->tail);
     }
     if (damage->dropped != 0)
-        events_post(&store->events, EVENT_NOTICE,
+        events_post(&store->events, EVENT_NOTICE, OORT_EVENT_RECOVERY, segment->sequence,
                     "segment %016" PRIx64 ".log: dropped %" PRIu64
                     " records of a batch that was never finished",
                     segment->sequence, damage->dropped);
@@ -235,6 +265,16 @@ static void open_tails(struct valuestore *store)
     }
 }
 
+static uint64_t unsealed_segments(struct valuestore *store)
+{
+    uint64_t count = 0;
+    for (uint32_t slot = 0; slot < SEGMENT_SLOTS; slot++) {
+        struct segment *segment = atomic_load(&store->log.table[slot]);
+        count += segment != NULL && atomic_load(&segment->state) != SEGMENT_SEALED;
+    }
+    return count;
+}
+
 static int32_t replay(struct recovery *work)
 {
     struct valuestore *store = work->store;
@@ -255,6 +295,7 @@ static int32_t replay(struct recovery *work)
         result = settle(store, segment, damage.tail, work->error);
         if (result != OORT_OK)
             return result;
+        tell_done(work);
     }
     return OORT_OK;
 }
@@ -337,6 +378,7 @@ static int32_t rebuild(struct recovery *work)
         }
         if (atomic_load(&store->log.table[slot]) == segment)
             (void)madvise(segment->map, segment->capacity, MADV_RANDOM);
+        tell_done(work);
     }
     return result;
 }
@@ -366,8 +408,11 @@ static void settle_index(struct recovery *work)
             atomic_store(&checkpoint->flush_stamp[i], work->flush_stamp[i]);
         atomic_store(&checkpoint->keys[i], 0);
     }
-    for (uint32_t slot = 0; slot < INDEX_SLOTS; slot++)
+    tell_stage(work, OORT_OPEN_COUNT, INDEX_SLOTS);
+    for (uint32_t slot = 0; slot < INDEX_SLOTS; slot++) {
         index_visit_slot(work->store->index, slot, settle_entry, work);
+        tell_done(work);
+    }
     if (work->highest_stamp > atomic_load(&checkpoint->highest_stamp))
         atomic_store(&checkpoint->highest_stamp, work->highest_stamp);
     for (uint32_t i = 0; i < LOG_WRITERS; i++) {
@@ -376,15 +421,18 @@ static void settle_index(struct recovery *work)
     }
 }
 
-int32_t valuestore_recover(struct valuestore *store, bool alive, oort_error *error)
+int32_t valuestore_recover(struct valuestore *store, bool alive, oort_open_progress *progress,
+                           oort_error *error)
 {
-    struct recovery work = {.store = store, .error = error};
+    struct recovery work = {.store = store, .progress = progress, .error = error};
     oort_session *session = valuestore_session(store, error);
     if (session == NULL)
         return error->code;
     work.session = (struct value_session *)(void *)session;
     open_tails(store);
     work.highest_stamp = atomic_load(&store->checkpoint->highest_stamp);
+    tell_stage(&work, alive ? OORT_OPEN_REPLAY : OORT_OPEN_REBUILD,
+               alive ? unsealed_segments(store) : store->log.segment_count);
     int32_t result = alive ? replay(&work) : rebuild(&work);
     if (result == OORT_OK)
         settle_index(&work);

@@ -140,7 +140,7 @@ int32_t vlog_load(struct vlog *log, bool adopt, oort_error *error)
             } else if (never_written(log, sequences[i])) {
                 result = segment_unlink(log->directory_fd, sequences[i]);
             } else {
-                events_post(log->events, EVENT_ERROR,
+                events_post(log->events, EVENT_ERROR, OORT_EVENT_DAMAGE, 0,
                             "%s; it is left alone and none of its records are served",
                             error->text);
             }
@@ -448,7 +448,7 @@ void vlog_fail(struct vlog *log, const oort_error *error)
     /* The mapping and the disk may now differ: no fast restart may trust the index. */
     if (log->nonce_path != NULL)
         (void)unlink(log->nonce_path);
-    events_post(log->events, EVENT_ERROR,
+    events_post(log->events, EVENT_ERROR, OORT_EVENT_FAILED, 0,
                 "%s; nothing more is acknowledged: repair the disk and restart oortd",
                 error->text);
 }
@@ -539,7 +539,7 @@ static int32_t seal(struct vlog *log, struct segment *segment, oort_error *error
     if (result == OORT_OK)
         result = segment_seal(log->directory_fd, segment, error);
     if (result == OORT_OK && segment->quarantined)
-        events_post(log->events, EVENT_ERROR,
+        events_post(log->events, EVENT_ERROR, OORT_EVENT_DAMAGE, segment->sequence,
                     "segment %016" PRIx64 ".log was damaged before it was sealed; it will not be "
                     "compacted: keep it until its keys are restored", segment->sequence);
     return result;

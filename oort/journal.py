@@ -1,16 +1,26 @@
-"""Log lines for the operator, on stderr: plain for a terminal, with priorities for journald.
+"""Log lines for the operator: on stderr, or structured in systemd's journal.
 
-Under systemd every line begins with its syslog priority (`<6>`) and nothing else: the journal
-adds the time.  Otherwise a line has the time and the level in words.  A message is one line: line
-ends within it become spaces.
+Where stderr is the journal, entries go to its native socket (systemd.io/JOURNAL_NATIVE_PROTOCOL):
+the message first, its priority, and with `entry` a MESSAGE_ID, by which `journalctl -x` explains
+it (packaging/root/usr/lib/systemd/catalog), and fields whose names begin with OORT_.  Where that
+socket is not there, every line on stderr begins with its syslog priority (`<6>`).  On any other
+stderr a line has the time and the level in words.  A message is one line: line ends within it
+become spaces.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import socket
+import stat
 import sys
 from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from oort.store import Event
 
 NOTICE = 25
 _PRIORITIES = {
@@ -29,8 +39,70 @@ LEVELS = {
     "error": logging.ERROR,
 }
 
+# What tells entries of one kind from all others, for good: MESSAGE_ID=.
+STARTED = "eb7a08a7718843efae3a75d7958493f6"
+STOPPING = "71f9a8963c2d464ab1b8f6b37d9fa24a"
+STOPPED = "624515c514084bf484ba6912dd8577c1"
+CANNOT_START = "b1d88f9dbd9240d1bf6867e71ffa0855"
+STALLED = "927d4f7be6b94584958fef9cb44a4815"
+RING_CHANGED = "c9c22be1d6f84ba49398d93d948ec012"
+DAMAGED = "4b7a41a6bdf54614a9d6c6e739f5955c"
+DISK_FULL = "9ad99c8497324ddcacece6a0911b83be"
+DISK_ROOM = "5a7bf5bb957744959a58c28e26993583"
+STORE_FAILED = "744c1c4623ae473aa92ee28fe8496e58"
+
+_NATIVE_SOCKET = Path("/run/systemd/journal/socket")
+
 log = logging.getLogger("oortd")
 _loggers = [log]
+
+
+def entry(message_id: str, **fields: object) -> dict[str, object]:
+    """The `extra` of a log call: what the journal keeps besides the message.  `segment` is the
+    field OORT_SEGMENT."""
+    return {"message_id": message_id, "fields": fields}
+
+
+class JournalHandler(logging.Handler):
+    """Entries for the journal's native socket; `otherwise` gets what it does not take."""
+
+    def __init__(self, path: Path, otherwise: logging.Handler) -> None:
+        super().__init__()
+        self._path = str(path)
+        self._otherwise = otherwise
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+        self.setFormatter(_OneLine())
+
+    def emit(self, record: logging.LogRecord) -> None:
+        fields: dict[str, object] = {
+            "MESSAGE": self.format(record),
+            "PRIORITY": _PRIORITIES.get(record.levelno, 6),
+            "SYSLOG_IDENTIFIER": record.name,
+        }
+        message_id = getattr(record, "message_id", "")
+        if message_id:
+            fields["MESSAGE_ID"] = message_id
+        for name, value in getattr(record, "fields", {}).items():
+            fields[f"OORT_{name.upper()}"] = value
+        # A message is one line, and so must every other value be in this form of the protocol.
+        lines = [f"{name}={_one_line(str(value))}\n" for name, value in fields.items()]
+        try:
+            self._socket.sendto("".join(lines).encode("utf-8", "replace"), self._path)
+        except OSError:  # the journal is being restarted, or this is too long for it
+            self._otherwise.handle(record)
+
+    def close(self) -> None:
+        self._socket.close()
+        super().close()
+
+
+def _one_line(text: str) -> str:
+    return text.replace("\r", " ").replace("\n", " ")
+
+
+class _OneLine(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return _one_line(super().format(record))
 
 
 class _Formatter(logging.Formatter):
@@ -39,7 +111,7 @@ class _Formatter(logging.Formatter):
         self.priorities = priorities
 
     def format(self, record: logging.LogRecord) -> str:
-        text = super().format(record).replace("\r", " ").replace("\n", " ")
+        text = _one_line(super().format(record))
         return f"<{_PRIORITIES.get(record.levelno, 6)}>{text}" if self.priorities else text
 
 
@@ -58,8 +130,12 @@ def under_systemd(environment: Mapping[str, str]) -> bool:
 def start(environment: Mapping[str, str], *names: str) -> None:
     """Send the log to stderr: that of the loggers `names`, oortd's by default."""
     logging.addLevelName(NOTICE, "NOTICE")
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Formatter(under_systemd(environment)))
+    journal = under_systemd(environment)
+    handler: logging.Handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Formatter(journal))
+    # A stderr that is no socket is not the journal's, whatever the environment says.
+    if journal and stat.S_ISSOCK(os.fstat(sys.stderr.fileno()).st_mode) and _NATIVE_SOCKET.exists():
+        handler = JournalHandler(_NATIVE_SOCKET, handler)
     _loggers[:] = [logging.getLogger(name) for name in names] or [log]
     for one in _loggers:
         one.handlers[:] = [handler]
@@ -72,10 +148,21 @@ def set_level(name: str) -> None:
         one.setLevel(LEVELS[name])
 
 
-def log_priority(priority: int, text: str) -> None:
-    """Log a message whose importance is a syslog priority (the store's events)."""
-    for level, value in sorted(_PRIORITIES.items()):
-        if value <= priority:
-            log.log(level, "%s", text)
-            return
-    log.critical("%s", text)
+_STORE_EVENTS = {
+    "damage": DAMAGED,
+    "full": DISK_FULL,
+    "room": DISK_ROOM,
+    "failed": STORE_FAILED,
+}
+
+
+def log_store_event(event: Event) -> None:
+    """Log what the store has to say, with the segment that it is about."""
+    fields: dict[str, object] = {"kind": event.kind}
+    if event.segment:
+        fields["segment"] = f"{event.segment:016x}"
+    level = next(
+        (level for level, value in sorted(_PRIORITIES.items()) if value <= event.level),
+        logging.CRITICAL,
+    )
+    log.log(level, "%s", event.text, extra=entry(_STORE_EVENTS.get(event.kind, ""), **fields))

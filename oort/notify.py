@@ -1,44 +1,133 @@
-"""sd_notify: tell systemd when a daemon is ready, what it does, and that it is alive.
+"""systemd's side of a service: sd_notify, the descriptor store, what is handed over at a start.
 
-Without $NOTIFY_SOCKET every call does nothing.
+Without $NOTIFY_SOCKET every message goes nowhere.  Sending never waits and never fails the caller:
+a supervisor that does not listen must not stop the store.
+
+The descriptor store (FileDescriptorStoreMax=) keeps listening sockets open while oortd is away:
+who connects meanwhile waits in their backlog.  sd_notify(3) has the words, sd_listen_fds(3) the
+way back.
 """
 
 from __future__ import annotations
 
+import os
+import select
+import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
+from dataclasses import dataclass
 
-import sdnotify
+FIRST_PASSED = 3  # SD_LISTEN_FDS_START
+
+
+@dataclass(frozen=True)
+class Passed:
+    """A descriptor that systemd has handed over, and the name under which it is stored."""
+
+    fd: int
+    name: str
+
+
+def passed_descriptors(environment: MutableMapping[str, str]) -> list[Passed]:
+    """What was handed to this very process.  The variables are taken out of the environment, so
+    that no child believes that they are meant for it."""
+    pid = environment.pop("LISTEN_PID", "")
+    count = environment.pop("LISTEN_FDS", "")
+    names = environment.pop("LISTEN_FDNAMES", "").split(":")
+    if pid != str(os.getpid()) or not count.isdigit():
+        return []
+    found = []
+    for number in range(int(count)):
+        fd = FIRST_PASSED + number
+        os.set_inheritable(fd, False)
+        found.append(Passed(fd, names[number] if number < len(names) else ""))
+    return found
 
 
 class Notifier:
+    """Thread safe."""
+
     def __init__(self, environment: Mapping[str, str]) -> None:
-        self.active = bool(environment.get("NOTIFY_SOCKET"))
-        self._notifier = sdnotify.SystemdNotifier() if self.active else None
+        path = environment.get("NOTIFY_SOCKET", "")
+        # An @ stands for the NUL byte of an abstract address.
+        self._path = f"\0{path[1:]}" if path.startswith("@") else path
+        self.active = bool(path)
+        self._status = ""
+        self._running = False
         microseconds = environment.get("WATCHDOG_USEC", "")
+        pid = environment.get("WATCHDOG_PID", "")
         # Twice as often as systemd asks for, as its manual recommends; None: it does not ask.
         self.watchdog_seconds: float | None = (
             int(microseconds) / 2e6
-            if self.active and microseconds.isdigit() and int(microseconds)
+            if self.active
+            and microseconds.isdigit()
+            and int(microseconds)
+            and pid in ("", str(os.getpid()))
             else None
         )
 
-    def ready(self, status: str) -> None:
-        self._send(f"READY=1\nSTATUS={status}")
+    def ready(self, status: str = "") -> None:
+        """Without a status the one that was shown stays."""
+        self._running = True
+        self._status = status or self._status
+        self._send(f"READY=1\nSTATUS={self._status}")
 
     def status(self, status: str) -> None:
-        self._send(f"STATUS={status}")
+        """One line for `systemctl status`; the same again is not sent."""
+        if status != self._status:
+            self._status = status
+            self._send(f"STATUS={status}")
 
     def reloading(self) -> None:
-        """Until the next `ready`."""
-        self._send(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        """Until the next ready()."""
+        now = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+        self._send(f"RELOADING=1\nMONOTONIC_USEC={now}")
 
     def stopping(self) -> None:
+        self._running = False
+        self._status = "stopping"
         self._send("STOPPING=1\nSTATUS=stopping")
 
     def alive(self) -> None:
-        self._send("WATCHDOG=1")
+        """For the watchdog, which watches from ready() to stopping()."""
+        if self._running:
+            self._send("WATCHDOG=1")
 
-    def _send(self, text: str) -> None:
-        if self._notifier is not None:
-            self._notifier.notify(text)
+    def extend(self, seconds: float) -> None:
+        """The start, or the stop, may take so long from now on."""
+        self._send(f"EXTEND_TIMEOUT_USEC={int(seconds * 1e6)}")
+
+    def store(self, name: str, fd: int) -> None:
+        """Keep a descriptor for the next start; one that is kept already is not kept twice."""
+        self._send(f"FDSTORE=1\nFDNAME={name}", fd)
+
+    def forget(self, name: str) -> None:
+        """Keep the descriptors of this name no longer."""
+        self._send(f"FDSTOREREMOVE=1\nFDNAME={name}")
+
+    def wait_until_done(self, seconds: float = 5.0) -> None:
+        """Until systemd has acted on everything sent before, at most so long."""
+        if not self.active:
+            return
+        read, write = os.pipe2(os.O_CLOEXEC)
+        try:
+            self._send("BARRIER=1", write)
+            os.close(write)
+            write = -1
+            # It closes its end when it comes to it.
+            select.select([read], [], [], seconds)
+        finally:
+            os.close(read)
+            if write >= 0:
+                os.close(write)
+
+    def _send(self, text: str, *descriptors: int) -> None:
+        if not self.active:
+            return
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as peer:
+                peer.connect(self._path)
+                socket.send_fds(peer, [text.encode()], descriptors)
+        except OSError:
+            # Nobody listens; there is nobody to tell either, and systemd acts on silence itself.
+            return

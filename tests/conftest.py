@@ -53,6 +53,8 @@ class Oortd:
         self.host = "127.0.0.1"
         self.port = 0
         self.process: subprocess.Popen[bytes] | None = None
+        # Descriptors that the process gets as they are.
+        self.inherit: list[int] = []
         self._clients: list[redis.Redis | RawClient] = []
 
     @property
@@ -82,7 +84,11 @@ class Oortd:
         offset = self.log_path.stat().st_size if self.log_path.exists() else 0
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
-                self.command(), stderr=log, stdout=log, env=clean_environment(self.env)
+                self.command(),
+                stderr=log,
+                stdout=log,
+                env=clean_environment(self.env),
+                pass_fds=self.inherit,
             )
         deadline = time.monotonic() + START_SECONDS
         while True:

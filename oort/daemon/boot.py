@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import os
 import resource
-import socket
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -18,10 +17,11 @@ from oort.daemon import listeners
 from oort.daemon.daemon import Daemon, limits_of
 from oort.daemon.dataplane import DataPlane
 from oort.daemon.membership import Membership
+from oort.daemon.patience import Patience
 from oort.errors import BootError
-from oort.journal import log
-from oort.notify import Notifier
-from oort.store import Store, StoreConfig, on_tmpfs, open_store
+from oort.journal import STARTED, entry, log
+from oort.notify import Notifier, Passed
+from oort.store import Opening, Store, StoreConfig, on_tmpfs, open_store
 
 # Descriptors that are not clients': segments, index, pollers, log.
 DESCRIPTOR_RESERVE = 1024
@@ -118,21 +118,21 @@ def fit_clients(configuration: Configuration) -> tuple[Configuration, int]:
     return configuration.with_setting("max_clients", room, "limit on open files"), room
 
 
-def _open_store(settings: Settings, environment: Mapping[str, str]) -> Store:
+def _open_store(settings: Settings, environment: Mapping[str, str], notifier: Notifier) -> Store:
     runtime = runtime_dir(settings, environment) if settings.store_type == "valuestore" else None
-    return open_store(
-        settings.store_type,
-        StoreConfig(
-            directory=settings.data_dir,
-            runtime_directory=runtime,
-            segment_bytes=settings.segment_size,
-            free_bytes_low=settings.free_disk_low,
-            compaction_bytes_per_second=settings.compaction_rate,
-            compaction_dead_percent=settings.compaction_threshold,
-            tombstone_age_seconds=settings.tombstone_age,
-            fsync=settings.fsync,
-        ),
+    config = StoreConfig(
+        directory=settings.data_dir,
+        runtime_directory=runtime,
+        segment_bytes=settings.segment_size,
+        free_bytes_low=settings.free_disk_low,
+        compaction_bytes_per_second=settings.compaction_rate,
+        compaction_dead_percent=settings.compaction_threshold,
+        tombstone_age_seconds=settings.tombstone_age,
+        fsync=settings.fsync,
     )
+    opening = Opening()
+    with Patience(notifier, opening.progress):
+        return open_store(settings.store_type, config, opening)
 
 
 def serve(
@@ -143,25 +143,28 @@ def serve(
     config_file: str | None,
     read_configuration: Callable[[], Configuration],
     membership: Membership,
+    passed: Sequence[Passed] = (),
 ) -> int:
-    """Boot, serve until told to stop, and give the exit code."""
+    """Boot, serve until told to stop, and give the exit code; passed: descriptors from systemd."""
     configuration, room = fit_clients(configuration)
     settings = configuration.settings
     notifier = Notifier(environment)
     with ExitStack() as undo:
         undo.callback(membership.close)
         # Ports first: a second oortd must not touch the data before it finds the port taken.
-        sockets: list[socket.socket] = []
-        for address in settings.listen_address:
-            sockets.extend(undo.enter_context(one) for one in listeners.bind(address))
+        kept = listeners.Kept(notifier, passed)
+        sockets = listeners.bind(settings.listen_address, kept)
+        for listener in sockets:
+            undo.enter_context(listener)
         prepare_data_dir(settings.data_dir)
         notifier.status("opening the store")
-        store = _open_store(settings, environment)
+        store = _open_store(settings, environment, notifier)
         undo.callback(store.close)
         session = store.session()
         undo.callback(session.close)
         for listener in sockets:
             listeners.start_listening(listener)
+            kept.keep(listener)
         plane = DataPlane(store.handle, settings.workers, limits_of(settings))
         undo.callback(plane.close)
         daemon = Daemon(
@@ -175,8 +178,9 @@ def serve(
             notifier=notifier,
             client_room=room,
             read_configuration=read_configuration,
-            open_store=lambda settings: _open_store(settings, environment),
+            open_store=lambda settings: _open_store(settings, environment, notifier),
             membership=membership,
+            kept=kept,
         )
         membership.attach(daemon)
         wanted = settings.control_enabled
@@ -204,6 +208,7 @@ def _ready(daemon: Daemon) -> None:
         where,
         fsync,
         workers,
+        extra=entry(STARTED, version=daemon.version, recovery=daemon.store.stats().recovery),
     )
-    daemon.notifier.ready(f"ready on {', '.join(daemon.addresses)}")
+    daemon.notifier.ready(daemon.status())
     daemon.membership.begin()

@@ -34,16 +34,18 @@ from oort.daemon.dispatch import Answer, Dispatcher, Later
 from oort.daemon.jobs import Job, Jobs, Timed
 from oort.daemon.loop import Loop
 from oort.daemon.membership import Membership
+from oort.daemon.patience import Patience
 from oort.daemon.reply import Reply, error
+from oort.daemon.watchdog import Workers
 from oort.errors import OortError, StoreFailedError
-from oort.journal import log, log_priority, set_level
+from oort.journal import STALLED, STOPPED, STOPPING, entry, log, log_store_event, set_level
 from oort.notify import Notifier
 from oort.store import Session, Store
 
 REDIS_VERSION = "7.0.15"  # whose commands and texts these are; clients choose features by it
 REQUEST_BATCH = 256  # cold commands executed before the loop looks at anything else
 SAMPLE_SECONDS = 1.0
-STATUS_SECONDS = 10.0
+STATUS_SECONDS = 2.0
 NO_DESCRIPTORS_PAUSE = 0.1
 
 
@@ -90,6 +92,7 @@ class Daemon:
         read_configuration: Callable[[], Configuration],
         open_store: Callable[[Settings], Store],
         membership: Membership,
+        kept: listeners.Kept,
     ) -> None:
         self.configuration = configuration
         self.version, self.redis_version = version, REDIS_VERSION
@@ -118,6 +121,9 @@ class Daemon:
         self._sockets = sockets
         self._watched: set[socket.socket] = set()
         self._open_store = open_store
+        self._kept = kept
+        self._workers = Workers(plane)
+        self._stalled: list[int] = []
         self._stopping = False
         self._peak_memory = 0
         self._last_sample = time.monotonic()
@@ -143,7 +149,8 @@ class Daemon:
         if self.notifier.active:
             loop.every(STATUS_SECONDS, self._status)
         if self.notifier.watchdog_seconds is not None:
-            loop.every(self.notifier.watchdog_seconds, self.notifier.alive)
+            # A stall is noticed by the third look: well before systemd's patience ends.
+            loop.every(self.notifier.watchdog_seconds / 2, self._alive)
         self.jobs.start()
         self._serve()
         self._store_events()
@@ -157,12 +164,29 @@ class Daemon:
         return self.exit_code
 
     def _hang_up(self) -> None:
+        self.notifier.reloading()
         reload.reload(self, "SIGHUP")
+        self.notifier.ready()
+
+    def _alive(self) -> None:
+        """The main loop runs; tell the watchdog so if the data plane does too."""
+        stalled = self._workers.check() if self.serving else []
+        if not stalled:
+            self.notifier.alive()
+        elif stalled != self._stalled:
+            names = ", ".join(map(str, stalled))
+            log.critical(
+                "data-plane worker %s has stopped moving: the watchdog will end this process",
+                names,
+                extra=entry(STALLED, worker=names),
+            )
+            self.notifier.status(f"data-plane worker {names} has stopped moving")
+        self._stalled = stalled
 
     def stop(self, reason: str) -> None:
         if not self._stopping:
             self._stopping = True
-            log.info("%s: stopping", reason)
+            log.info("%s: stopping", reason, extra=entry(STOPPING))
             self.notifier.stopping()
             self.loop.stop()
 
@@ -176,7 +200,7 @@ class Daemon:
         self.membership.close()
         self._close_store()
         self.loop.close()
-        log.info("stopped")
+        log.info("stopped", extra=entry(STOPPED))
 
     # ---- serving clients, or not --------------------------------------------
 
@@ -184,10 +208,14 @@ class Daemon:
         """Let clients in; False: they are already."""
         if self.serving:
             return False
-        for listener in self._sockets:
-            listeners.start_listening(listener)
+        self._listen_again()
         self._serve()
         return True
+
+    def _listen_again(self) -> None:
+        for listener in self._sockets:
+            listeners.start_listening(listener)
+            self._kept.keep(listener)  # systemd let go of it when it stopped listening
 
     def stop_serving(self) -> bool:
         """Turn clients away, and end those that are there once they have their replies; False: that
@@ -199,7 +227,8 @@ class Daemon:
             listeners.stop_listening(listener)
         self._end_clients()
         self._new_plane()
-        self.store.sync()
+        with Patience(self.notifier):
+            self.store.sync()
         return True
 
     def restart_serving(self, configuration: Configuration) -> None:
@@ -230,8 +259,7 @@ class Daemon:
         self._new_plane()
         set_level(configuration.settings.log_level)
         if not was_serving:
-            for listener in self._sockets:
-                listeners.start_listening(listener)
+            self._listen_again()
         self._serve()
         self._store_events()
 
@@ -258,6 +286,7 @@ class Daemon:
         settings = self.settings
         self.plane = DataPlane(self.store.handle, settings.workers, limits_of(settings))
         self._last_stats = self.plane.stats()
+        self._workers = Workers(self.plane)
 
     def _close_store(self) -> None:
         self.jobs.stop()
@@ -265,7 +294,8 @@ class Daemon:
             return
         self._store_events()
         try:
-            self.store.close()
+            with Patience(self.notifier):
+                self.store.close()
         except OortError as failure:
             log.error("closing the store: %s", failure)
             self.exit_code = 1
@@ -454,20 +484,31 @@ class Daemon:
         self._last_sample, self._last_stats = now, stats
         self.sample_memory()
 
-    def _status(self) -> None:
-        keys = sum(self.store.stats().keys)
+    def status(self) -> str:
+        """What it does, at a glance."""
         if not self.serving:
-            self.notifier.status("stopped through CmdCtrl: no client is served until Start")
-            return
-        trouble = self.membership.trouble
-        self.notifier.status(
-            f"{len(self.clients)} connections, {keys} keys, {self.rates.commands:.0f} commands/s"
-            + (f"; {trouble}" if trouble else "")
+            return "stopped through CmdCtrl: no client is served until Start"
+        stats = self.store.stats()
+        trouble = (
+            "the store has failed, writes are refused; "
+            if stats.failed
+            else "the disk is full, writes are refused; "
+            if stats.read_only
+            else ""
         )
+        apart = f"; {self.membership.trouble}" if self.membership.trouble else ""
+        return (
+            f"{trouble}serving on {', '.join(self.addresses)}: {len(self.clients)} connections,"
+            f" {sum(stats.keys)} keys, {self.rates.commands:.0f} ops/s{apart}"
+        )
+
+    def _status(self) -> None:
+        if not self._stalled:
+            self.notifier.status(self.status())
 
     def _store_events(self) -> None:
         while (event := self.store.next_event()) is not None:
-            log_priority(*event)
+            log_store_event(event)
 
 
 def _failure(failure: OortError) -> bytes:

@@ -124,6 +124,18 @@ class DataPlane:
         if lib.oort_worker_run(self._plane, worker, error) < 0:
             failed(ffi.string(error.text).decode("utf-8", "replace"))
 
+    def rounds(self, worker: int) -> int:
+        """How many rounds it has begun."""
+        return int(lib.oort_worker_rounds(self._plane, worker))
+
+    def thread(self, worker: int) -> int:
+        """The kernel's id of its thread; 0: it has not begun."""
+        return int(lib.oort_worker_thread(self._plane, worker))
+
+    def nudge(self, worker: int) -> None:
+        """Make it begin a round, even if it has nothing to do."""
+        lib.oort_worker_nudge(self._plane, worker)
+
     def poll_fd(self) -> int:
         """Readable when poll() has something to do (threads = 0)."""
         return int(lib.oort_worker_fd(self._plane, 0))

@@ -1,5 +1,8 @@
 """Listening sockets, and what happens to a connection before the data plane gets it.
 
+The addresses are oortd's own settings.  What systemd has kept of them over a restart is taken up
+again, with whoever waits in its backlog; what no setting names any more is closed.
+
 Accepting is done in batches; a peer over the limit, or not allowed by protected mode, gets Redis's
 error text and is closed without the data plane ever knowing.
 """
@@ -8,10 +11,13 @@ from __future__ import annotations
 
 import errno
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
 
 from oort.config import join_address, split_address
 from oort.errors import BootError
+from oort.notify import Notifier, Passed
 
 BACKLOG = 4096  # the kernel caps it at net.core.somaxconn
 BATCH = 256  # connections accepted before the loop looks at anything else
@@ -34,26 +40,100 @@ PROTECTED = (
 )
 
 
-def bind(address: str) -> list[socket.socket]:
-    """Bind every address the name stands for.  Nobody can connect before start_listening."""
-    host, port = split_address(address)
+@dataclass(frozen=True)
+class Place:
+    """One address of one family: what a setting's address stands for."""
+
+    family: int
+    host: str
+    port: int
+    # What bind() takes: more than host and port for IPv6.
+    where: tuple[Any, ...] = field(compare=False)
+
+
+class Kept:
+    """Listening sockets that outlive this process in systemd's descriptor store, by address."""
+
+    def __init__(self, notifier: Notifier, passed: Iterable[Passed] = ()) -> None:
+        self._notifier = notifier
+        self._found: dict[Place, tuple[socket.socket, str]] = {}
+        self._strange: list[tuple[socket.socket, str]] = []
+        for one in passed:
+            taken = socket.socket(fileno=one.fd)
+            taken.setblocking(False)
+            internet = taken.family in (socket.AF_INET, socket.AF_INET6)
+            if internet and taken.type == socket.SOCK_STREAM:
+                self._found[_place(taken.family, taken.getsockname())] = (taken, one.name)
+            else:
+                self._strange.append((taken, one.name))
+
+    def close_others(self, wanted: Iterable[Place]) -> None:
+        """Keep these addresses only.  When this returns the others are free."""
+        others = [self._found.pop(place) for place in set(self._found) - set(wanted)]
+        others += self._strange
+        self._strange = []
+        for other, name in others:
+            other.close()
+            self._notifier.forget(name)
+        if others:
+            self._notifier.wait_until_done()
+
+    def take(self, place: Place) -> socket.socket | None:
+        """The socket of this address, if one was kept; it is the caller's."""
+        taken, _ = self._found.pop(place, (None, ""))
+        return taken
+
+    def keep(self, listener: socket.socket) -> None:
+        """A socket that listens: for the next start."""
+        host, port = listener.getsockname()[:2]
+        # A name in the store has no colons.
+        self._notifier.store(f"{host}_{port}".replace(":", "."), listener.fileno())
+
+
+def _place(family: int, where: tuple[Any, ...]) -> Place:
+    return Place(int(family), str(where[0]), int(where[1]), where)
+
+
+def bind(addresses: Iterable[str], kept: Kept) -> list[socket.socket]:
+    """Bind every address that these names stand for.  Nobody new can connect before
+    start_listening; who has connected to a socket that was kept waits in its backlog."""
+    places = {address: _resolve(address) for address in addresses}
+    kept.close_others(place for found in places.values() for place in found)
     sockets: list[socket.socket] = []
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        for family, kind, protocol, _, where in dict.fromkeys(found):
-            listener = socket.socket(family, kind | socket.SOCK_NONBLOCK, protocol)
-            sockets.append(listener)
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            # Accepted sockets inherit it.
-            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            listener.bind(where)
-    except OSError as error:
+        for address, found in places.items():
+            sockets.extend(kept.take(place) or _bind(address, place) for place in found)
+    except BootError:
         for listener in sockets:
             listener.close()
-        raise _cannot_listen(address, error) from error
+        raise
     return sockets
+
+
+def _resolve(address: str) -> list[Place]:
+    host, port = split_address(address)
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except OSError as error:
+        raise _cannot_listen(address, error) from error
+    return list(dict.fromkeys(_place(family, where) for family, _, _, _, where in found))
+
+
+def _bind(address: str, place: Place) -> socket.socket:
+    listener: socket.socket | None = None
+    try:
+        listener = socket.socket(place.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if place.family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        # Accepted sockets inherit it.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        listener.bind(place.where)
+    except OSError as error:
+        if listener is not None:
+            listener.close()
+        raise _cannot_listen(address, error) from error
+    return listener
 
 
 def start_listening(listener: socket.socket) -> None:

@@ -18,7 +18,7 @@ from oort.config import Configuration, Layer, Settings, print_config, resolve
 from oort.config_layers import environment_layer, file_layer
 from oort.daemon import boot_ring, discovery
 from oort.errors import ConfigError, OortError
-from oort.notify import Notifier
+from oort.notify import Notifier, passed_descriptors
 
 # Flags that set a setting, by the field they set.
 _FLAGS = {
@@ -95,6 +95,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"oortd {version}")
         return 0
     journal.start(environment)
+    passed = passed_descriptors(os.environ)
     try:
         own = layers(arguments, environment)
         settings = resolve(own).settings
@@ -121,9 +122,10 @@ def main(argv: list[str] | None = None) -> int:
             config_file=arguments.config,
             read_configuration=read,
             membership=membership,
+            passed=passed,
         )
     except OortError as error:
-        journal.log.critical("cannot start: %s", error)
+        journal.log.critical("cannot start: %s", error, extra=journal.entry(journal.CANNOT_START))
         # While systemd waits before the next attempt, `systemctl status` has no log lines but this.
         Notifier(environment).status(f"cannot start: {error}")
         return os.EX_CONFIG if isinstance(error, ConfigError) else 1

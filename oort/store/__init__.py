@@ -7,12 +7,22 @@ with open_store("valuestore", StoreConfig(directory="/var/lib/oort")) as store:
 
 from oort.store.config import STORE_TYPES, StoreConfig
 from oort.store.session import Entry, Session
-from oort.store.store import Event, Store, StoreStats, on_tmpfs, open_store
+from oort.store.store import (
+    Event,
+    Opening,
+    Progress,
+    Store,
+    StoreStats,
+    on_tmpfs,
+    open_store,
+)
 
 __all__ = [
     "STORE_TYPES",
     "Entry",
     "Event",
+    "Opening",
+    "Progress",
     "Session",
     "Store",
     "StoreConfig",

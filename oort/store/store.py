@@ -39,11 +39,41 @@ class StoreStats:
     compacting: int
 
 
+# By their oort_event_kind number in csrc/oort.h.
+EVENT_KINDS = ("other", "damage", "full", "room", "failed", "recovery")
+# By their oort_open_stage number.
+OPEN_STAGES = ("files", "replay", "rebuild", "count")
+
+
 class Event(NamedTuple):
-    """Something for the operator to know; `level` is a syslog priority."""
+    """Something for the operator to know; `level` is a syslog priority, `kind` one of EVENT_KINDS,
+    `segment` the sequence number of the segment it is about, 0: it is about none."""
 
     level: int
     text: str
+    kind: str
+    segment: int
+
+
+class Progress(NamedTuple):
+    """How far an open has come; `stage` is one of OPEN_STAGES, `segments` how many it looks
+    through in all (while it counts: parts of the index)."""
+
+    stage: str
+    segments: int
+    done: int
+    records: int
+
+
+class Opening:
+    """Give it to open_store, and ask it from another thread meanwhile."""
+
+    def __init__(self) -> None:
+        self.native: Any = ffi.new("oort_open_progress *")
+
+    def progress(self) -> Progress:
+        native = self.native
+        return Progress(OPEN_STAGES[native.stage], native.segments, native.done, native.records)
 
 
 _STATS_FIELDS = tuple(StoreStats.__dataclass_fields__)
@@ -63,8 +93,8 @@ def on_tmpfs(directory: str) -> bool:
     return bool(lib.oort_is_tmpfs(directory.encode()))
 
 
-def open_store(store_type: str, config: StoreConfig) -> Store:
-    """Open a store of one of STORE_TYPES."""
+def open_store(store_type: str, config: StoreConfig, opening: Opening | None = None) -> Store:
+    """Open a store of one of STORE_TYPES; opening: shows meanwhile how far it is."""
     if store_type not in STORE_TYPES:
         raise StoreArgumentError(
             f"store type is {store_type!r}, not one of {', '.join(STORE_TYPES)}"
@@ -89,6 +119,7 @@ def open_store(store_type: str, config: StoreConfig) -> Store:
             "tombstone_age_seconds": config.tombstone_age_seconds,
             "fsync": _fsync_number(config.fsync),
             "background": config.background,
+            "progress": ffi.NULL if opening is None else opening.native,
         },
     )
     error = ffi.new("oort_error *")
@@ -173,4 +204,5 @@ class Store:
         native = ffi.new("oort_event *")
         if lib.oort_store_next_event(self.handle, native) == 0:
             return None
-        return Event(native.level, ffi.string(native.text).decode("utf-8", "replace"))
+        text = ffi.string(native.text).decode("utf-8", "replace")
+        return Event(native.level, text, EVENT_KINDS[native.kind], native.segment)

@@ -1,0 +1,294 @@
+"""oortd as a service: what it tells its supervisor, and what outlives a restart.
+
+The supervisor here is a stand-in that speaks the same protocol; tests/packaging has the real one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import logging
+import logging.handlers
+import os
+import re
+import select
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import oort.journal
+from oort.daemon.patience import describe
+from oort.daemon.watchdog import Workers
+from oort.journal import DAMAGED, JournalHandler, log_store_event
+from oort.store import Event, Opening, Progress, StoreConfig, open_store
+from tests.conftest import Oortd, RawClient, until
+from tests.daemon.supervisor import Supervisor
+
+PTRACE_SEIZE, PTRACE_INTERRUPT, PTRACE_DETACH = 0x4206, 0x4207, 17
+WAIT_ALL = 0x40000000  # __WALL: threads too
+
+
+@pytest.fixture
+def supervisor(tmp_path: Path) -> Iterator[Supervisor]:
+    with Supervisor(tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[Oortd]:
+    daemon = Oortd(tmp_path)
+    yield daemon
+    daemon.end()
+
+
+def _descriptors(pid: int) -> set[str]:
+    return {str(path.readlink()) for path in Path(f"/proc/{pid}/fd").iterdir()}
+
+
+def test_a_life_as_systemd_sees_it(supervisor: Supervisor, service: Oortd) -> None:
+    supervisor.start(service, watchdog_seconds=0.4)
+    assert supervisor.said("READY=1")
+    client = service.client()
+    client.set("a", "b")
+    until(lambda: f"serving on 127.0.0.1:{service.port}: 1 connections, 1 keys" in (
+        supervisor.status()
+    ))  # fmt: skip
+    assert supervisor.status().endswith("ops/s")
+    until(lambda: supervisor.said("WATCHDOG=1"))
+    before = len(supervisor.messages)
+    os.kill(service.pid, signal.SIGHUP)
+    until(lambda: any("READY=1" in message for message in supervisor.messages[before:]))
+    words = [line for message in supervisor.messages[before:] for line in message.splitlines()]
+    assert words.index("RELOADING=1") < words.index("READY=1")
+    assert any(word.startswith("MONOTONIC_USEC=") for word in words)
+    assert service.stop() == 0
+    until(lambda: supervisor.said("STOPPING=1"))
+    # The watchdog is not kept waiting by a store that takes its time to close.
+    after = supervisor.messages[supervisor.messages.index("STOPPING=1\nSTATUS=stopping") :]
+    assert not any("WATCHDOG=1" in message for message in after)
+
+
+def test_a_restart_refuses_nobody(supervisor: Supervisor, service: Oortd) -> None:
+    """Clients that connect anew for every command, all through two restarts and a kill."""
+    supervisor.start(service)
+    over = threading.Event()
+    refused: list[str] = []
+    served = [0, 0]
+
+    def connect_again_and_again(number: int) -> None:
+        while not over.is_set():
+            try:
+                with RawClient(service.address) as client:
+                    client.call("PING")
+                    served[number] += 1
+            except ConnectionRefusedError as error:
+                refused.append(str(error))
+            except (EOFError, OSError):
+                continue  # served by the one that ended
+
+    threads = [
+        threading.Thread(target=connect_again_and_again, args=(number,)) for number in range(2)
+    ]
+    for thread in threads:
+        thread.start()
+    for end in (service.stop, service.kill, service.stop):
+        until(lambda: min(served) > 20)
+        end()
+        # Nobody serves, and whoever comes waits.
+        waiting = RawClient(service.address)
+        waiting.send("SET", "while", "away")
+        served[:] = [0, 0]
+        supervisor.start(service)
+        assert waiting.reply() == b"+OK\r\n"
+        waiting.close()
+        until(lambda: min(served) > 20)
+    over.set()
+    for thread in threads:
+        thread.join()
+    assert refused == []
+    assert len(supervisor.stored) == 1
+
+
+def test_addresses_are_oortds_own_to_configure(supervisor: Supervisor, service: Oortd) -> None:
+    """From every address to one of its own, with the same port: the old socket must go first."""
+    service.flags = ["--listen", "0.0.0.0:0", "--listen", "[::1]:0"]
+    supervisor.start(service)
+    assert len(supervisor.stored) == 2
+    (name,) = (name for name in supervisor.stored if name.startswith("0.0.0.0_"))
+    port = int(name.rpartition("_")[2])
+    kept = f"socket:[{os.fstat(supervisor.stored[name]).st_ino}]"
+    service.flags = ["--listen", f"0.0.0.0:{port}"]
+    service.stop()
+    supervisor.start(service)
+    assert list(supervisor.stored) == [name]
+    assert kept in _descriptors(service.pid)
+    service.flags = ["--listen", f"127.0.0.1:{port}"]
+    service.stop()
+    supervisor.start(service)
+    assert list(supervisor.stored) == [f"127.0.0.1_{port}"]
+    assert kept not in _descriptors(service.pid)
+    assert service.client().ping()
+
+
+def test_descriptors_that_are_meant_for_another_process_are_left_alone(
+    service: Oortd,
+) -> None:
+    """Another process's LISTEN_PID: descriptor 3 is not what it would be then."""
+    with socket.socket() as other:
+        service.env = {"LISTEN_FDS": "1", "LISTEN_PID": "1", "LISTEN_FDNAMES": "x"}
+        service.inherit = [other.fileno()]
+        service.start()
+        assert service.client().ping()
+
+
+def _thread(pid: int, name: str) -> int:
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        if (task / "comm").read_text().strip() == name:
+            return int(task.name)
+    raise AssertionError(f"no thread {name}")
+
+
+def _ptrace(request: int, thread: int) -> None:
+    library = ctypes.CDLL(None, use_errno=True)
+    library.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
+    assert library.ptrace(request, thread, None, None) == 0, os.strerror(ctypes.get_errno())
+
+
+@contextlib.contextmanager
+def _stopped(thread: int) -> Iterator[None]:
+    _ptrace(PTRACE_SEIZE, thread)
+    try:
+        _ptrace(PTRACE_INTERRUPT, thread)
+        os.waitpid(thread, WAIT_ALL)
+        yield
+    finally:
+        _ptrace(PTRACE_DETACH, thread)
+
+
+def _alive_again(supervisor: Supervisor) -> None:
+    before = len(supervisor.messages)
+    until(lambda: any("WATCHDOG=1" in message for message in supervisor.messages[before:]))
+
+
+def test_a_stalled_worker_is_noticed_and_nothing_else(
+    supervisor: Supervisor, service: Oortd
+) -> None:
+    """One data-plane thread of two is stopped, as a debugger stops it, while it is idle."""
+    service.flags = ["--workers", "2"]
+    supervisor.start(service, watchdog_seconds=0.4)
+    sleeping = service.connect()
+    sleeping.send("DEBUG", "SLEEP", "2")
+    for _ in range(8):  # two seconds, in which a client waits for a sleep
+        _alive_again(supervisor)
+    assert sleeping.reply() == b"+OK\r\n"
+    with _stopped(_thread(service.pid, "worker-1")):
+        until(lambda: supervisor.status() == "data-plane worker 1 has stopped moving")
+        assert service.log().count("worker 1 has stopped moving") == 1
+        told = sum("WATCHDOG=1" in message for message in supervisor.messages)
+        # The main loop runs all the while, and the other worker: one of these is answered.
+        clients = [service.connect().socket for _ in range(2)]
+        for client in clients:
+            client.sendall(b"TIME\r\n")
+        assert select.select(clients, [], [], 60)[0]
+        assert sum("WATCHDOG=1" in message for message in supervisor.messages) == told
+    _alive_again(supervisor)
+    until(lambda: supervisor.status().startswith("serving on"))
+
+
+class _Plane:
+    """A data plane whose worker never moves; `state` is its thread."""
+
+    threads = 1
+
+    def __init__(self, thread: int) -> None:
+        self._thread = thread
+
+    def rounds(self, worker: int) -> int:
+        return 1
+
+    def thread(self, worker: int) -> int:
+        return self._thread
+
+    def nudge(self, worker: int) -> None:
+        pass
+
+
+def test_who_waits_for_the_disk_is_not_stalled(monkeypatch: pytest.MonkeyPatch) -> None:
+    states = {1: "D", 2: "S", 3: "R"}
+    monkeypatch.setattr("oort.daemon.watchdog.thread_state", states.__getitem__)
+
+    def stalled(thread: int, disk: bool) -> bool:
+        monkeypatch.setattr("oort.daemon.watchdog.disk_is_waited_for", lambda: disk)
+        workers = Workers(_Plane(thread))
+        assert workers.check() == []
+        assert workers.check() == []
+        return workers.check() == [0]
+
+    assert not stalled(1, True)  # itself
+    assert not stalled(2, True)  # it waits for a lock that the disk holds up
+    assert stalled(2, False)
+    assert stalled(3, True)  # it spins
+
+
+def test_a_rebuild_shows_its_progress(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    config = StoreConfig(str(tmp_path / "data"), segment_bytes=65536, background=False)
+    with open_store("valuestore", config) as store, store.session() as session:
+        for number in range(1000):
+            session.set(0, b"key:%d" % number, b"x" * 500)
+    (tmp_path / "data" / "index").unlink()
+    opening = Opening()
+    assert describe(opening.progress()) == "opening the store"
+    with open_store("valuestore", config, opening) as store:
+        segments = store.stats().segments
+        progress = opening.progress()
+    assert progress == Progress("count", 16384, 16384, 1000)
+    assert describe(progress) == "opening the store: counting keys: 100%"
+    assert segments > 5
+    assert describe(Progress("rebuild", 20, 8, 51234)) == (
+        "rebuilding the index: 40% (8 of 20 segments), 51234 records"
+    )
+
+
+def test_entries_for_the_journal_have_fields(tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    log = logging.getLogger("oortd")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journal:
+        journal.bind(str(path))
+        journal.settimeout(60)
+        instead = logging.handlers.MemoryHandler(10)
+        handler = JournalHandler(path, instead)
+        log.addHandler(handler)
+        try:
+            log_store_event(Event(3, "bad\nplace", "damage", 0x2A))
+            entry = journal.recv(65536).decode()
+            log.error("%s", "x" * 500_000)
+        finally:
+            log.removeHandler(handler)
+            handler.close()
+    assert entry.splitlines() == [
+        "MESSAGE=bad place",
+        "PRIORITY=3",
+        "SYSLOG_IDENTIFIER=oortd",
+        f"MESSAGE_ID={DAMAGED}",
+        "OORT_KIND=damage",
+        "OORT_SEGMENT=000000000000002a",
+    ]
+    # Too long for the journal: it is not lost.
+    assert len(instead.buffer) == 1
+
+
+def test_every_message_id_is_explained() -> None:
+    """journalctl -x finds a text for each, and the catalog has no others."""
+    catalog = Path(__file__).parents[2] / "packaging/root/usr/lib/systemd/catalog/oortd.catalog"
+    explained = set(re.findall(r"^-- (\w+)$", catalog.read_text(), re.MULTILINE))
+    ids = {
+        value
+        for name, value in vars(oort.journal).items()
+        if name.isupper() and re.fullmatch(r"[0-9a-f]{32}", str(value))
+    }
+    assert ids == explained

@@ -19,6 +19,7 @@ from pathlib import Path
 from statistics import median
 
 import chart
+import rings
 from footprint import footprint
 from measure import Line, benchmark, benchmark_program, compare, preload
 from servers import ALL, AbsentError, BrokenError, Fleet, Server
@@ -145,14 +146,16 @@ def run_fleet(options: argparse.Namespace) -> dict[str, object]:
         for name in options.servers:
             if name not in absent and options.keys:
                 sizes[name] = footprint(fleet, name, options.keys, say)
+    rebalances = rings.rings(say)
     clear()
     print("\n".join(table(results)))
     if sizes:
         print(f"\n{options.keys:,} keys of 100 bytes:")
         print("\n".join(footprint_lines(sizes)))
+    print("\n" + "\n".join(rings.lines(rebalances)))
     for name, reason in absent.items():
         print(f"absent: {name}: {reason}")
-    document.update(results=results, footprint=sizes, absent=absent)
+    document.update(results=results, footprint=sizes, rings=rebalances, absent=absent)
     return document
 
 

@@ -202,8 +202,11 @@ def test_restart_takes_the_configuration_as_it_is_then(
         assert client.get("key") == b"value"
 
 
+BATCH = 20
+
+
 class Hammer(threading.Thread):
-    """Writes numbers under keys of its own; knows which were acknowledged."""
+    """Writes numbers under keys of its own, BATCH at once; knows which were acknowledged."""
 
     def __init__(self, node: Node, name: str) -> None:
         super().__init__(name=name)
@@ -218,12 +221,15 @@ class Hammer(threading.Thread):
         try:
             while not self.over:
                 try:
-                    client.set(f"{self.name}:{self.acknowledged}", self.acknowledged)
+                    batch = client.pipeline(transaction=False)
+                    for number in range(self.acknowledged, self.acknowledged + BATCH):
+                        batch.set(f"{self.name}:{number}", number)
+                    batch.execute()
                 except (redis.ConnectionError, ConnectionError):
                     self.ends += 1
                     time.sleep(0.001)
                 else:
-                    self.acknowledged += 1
+                    self.acknowledged += BATCH
         except Exception as error:
             self.failure = repr(error)
         finally:
@@ -240,18 +246,29 @@ def test_any_number_of_times_under_load(start_node: Callable[..., Node], workers
         process = Path(f"/proc/{node.daemon.pid}")
         return len(list((process / "fd").iterdir())), len(list((process / "task").iterdir()))
 
-    def control(names: tuple[str, ...], errors: list[str]) -> None:
+    def written() -> list[int]:
+        return [hammer.acknowledged for hammer in hammers]
+
+    def until_all_write() -> None:
+        before = written()
+        until(lambda: all(now > then for now, then in zip(written(), before, strict=True)))
+
+    def control(names: tuple[str, ...], errors: list[str], *, patient: bool = False) -> None:
+        """patient: every client writes between one stop and the next."""
         with node.calls() as calls:
             for number in range(rounds):
-                answer = getattr(calls, names[number % len(names)])()
+                name = names[number % len(names)]
+                answer = getattr(calls, name)()
                 if not answer.status:
                     errors.append(answer.msg)
+                if patient and name != "Stop":
+                    until_all_write()
 
     errors: list[str] = []
     for hammer in hammers:
         hammer.start()
     try:
-        control(("Stop", "Start", "Restart"), errors)
+        control(("Stop", "Start", "Restart"), errors, patient=True)
         warm = held()
         others = [
             threading.Thread(target=control, args=(names, errors))
@@ -263,8 +280,7 @@ def test_any_number_of_times_under_load(start_node: Callable[..., Node], workers
             other.join()
         with node.calls() as calls:
             assert calls.Start().status
-        before = [hammer.acknowledged for hammer in hammers]
-        until(lambda: all(h.acknowledged > b for h, b in zip(hammers, before, strict=True)))
+        until_all_write()
     finally:
         for hammer in hammers:
             hammer.over = True

@@ -48,7 +48,7 @@ class Oortd:
         self.runtime_dir = Path(tempfile.mkdtemp(prefix="oortd-test-", dir="/dev/shm"))
         self.log_path = directory / "log"
         self.flags = list(flags)
-        self.standalone = True
+        self.standalone = "OORT_RING_FILE" not in (env or {})
         self.env = env or {}
         self.host = "127.0.0.1"
         self.port = 0

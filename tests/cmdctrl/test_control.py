@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import re
@@ -349,6 +350,67 @@ def test_a_node_on_its_own_takes_no_ring(node: Node) -> None:
     with node.calls() as calls, pytest.raises(grpc.RpcError) as raised:
         calls.RingUpdate(messages.Ring(version=1, ring=b"ring"))
     assert raised.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+
+
+def ring_of(builder: Builder, now: int) -> messages.Ring:
+    builder.rebalance(now)
+    return messages.Ring(version=builder.version, ring=files.encode(builder.ring()))
+
+
+def test_rings(start_node: Callable[..., Node], tmp_path: Path) -> None:
+    """A newer one is taken and kept; anything else changes nothing, and the answer says so."""
+    builder = Builder(replicas=2)
+    builder.add(node_id=1, capacity=1, addresses=["127.0.0.1:8001"])
+    older = ring_of(builder, 1_000)
+    first = ring_of(builder, 2_000)
+    path = tmp_path / "first.ring"
+    path.write_bytes(first.ring)
+    node = start_node(OORTD_SKIP_SRV="true", OORT_RING_FILE=str(path), OORT_LOCALID="1")
+    client = node.daemon.client()
+    builder.add(node_id=2, capacity=1, addresses=["127.0.0.1:8002"], conf=b"MaxClients = 77\n")
+    builder.conf = b"MaxClients = 55\n"
+    second = ring_of(builder, 3_000)
+    third = ring_of(builder, 4_000)
+
+    def held() -> tuple[object, ...]:
+        kept = sorted((file.name, file.read_bytes()) for file in tmp_path.rglob("*-oort.ring"))
+        facts = client.info("ring")
+        return facts["oort_ring_version"], facts["oort_ring_nodes"], kept
+
+    with node.calls() as calls:
+        assert calls.RingUpdate(second).newversion == 3_000
+        until(lambda: client.config_get("maxclients") == {"maxclients": "55"})
+        before = held()
+        assert before[:2] == (3_000, 2)
+        assert ("3000-oort.ring", second.ring) in before[2]
+        for wrong in (
+            older,
+            first,
+            second,
+            messages.Ring(version=3_000, ring=third.ring),
+            messages.Ring(version=5_000, ring=third.ring),
+            messages.Ring(version=-1, ring=third.ring),
+            messages.Ring(version=0, ring=third.ring),
+            messages.Ring(version=4_000, ring=b""),
+            messages.Ring(version=4_000, ring=third.ring[:-1]),
+            messages.Ring(version=4_000, ring=third.ring + b"x"),
+            messages.Ring(version=4_000, ring=b"\x1f\x8b" + os.urandom(1000)),
+            messages.Ring(version=4_000, ring=gzip.compress(bytes(32 << 20))),
+            messages.Ring(version=4_000, ring=files.encode(builder)),
+            messages.Ring(version=3_500, ring=third.ring),
+            messages.Ring(),
+        ):
+            assert calls.RingUpdate(wrong).newversion == 3_000
+            assert held() == before
+        assert calls.RingUpdate(third).newversion == 4_000
+        assert held()[:2] == (4_000, 2)
+        # A ring without the node counts too: it may have been taken out.
+        builder.remove(1)
+        assert calls.RingUpdate(ring_of(builder, 5_000)).newversion == 5_000
+        assert calls.HealthCheck().status
+    assert client.set("key", "value")
+    facts = client.info("ring")
+    assert (facts["oort_ring_nodes"], facts["oort_ring_member"]) == (1, 0)
 
 
 # ---- from the command line ---------------------------------------------------

@@ -188,6 +188,10 @@ def _commands(
 def _environment() -> Iterator[str]:
     """oortd's settings, from the one list of them."""
     config = importlib.import_module("oort.config")
+    for name, about in config.RING_ENVIRONMENT.items():
+        yield ".TP"
+        yield f"\\fB{_escape(name)}\\fR"
+        yield _escape(about)
     for setting in config.SETTINGS:
         default = setting.default or "empty"
         text = f"{setting.doc} Takes {config.wanted(setting)}. Default: {default}."
@@ -200,7 +204,8 @@ _FILES = {
     "oortd": {
         "/etc/default/oortd": "Environment of the service: every setting below may stand there.",
         "/etc/oort": "Configuration, keys and certificates of this node.",
-        "/var/lib/oort": "The data.",
+        "/etc/oort/join.token": "The join token, until the node has its certificate.",
+        "/var/lib/oort": "The data, and the ring.",
         "/var/cache/oortd-config.cache": "The last configuration that a syndicate gave.",
         "/usr/share/doc/oortd": "Guides for operators.",
     },

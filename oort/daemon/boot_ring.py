@@ -58,7 +58,7 @@ def configuration_of(origin: Origin, settings: Settings) -> tuple[RingConfigurat
     except OortError as error:
         reason = f"no syndicate answers: {error}"
     try:
-        cached = cache.read(settings.config_cache)
+        cached = cache.read(settings.config_cache, to_show=True)
     except CacheError as error:
         return RingConfiguration(), f"{reason}; {error}"
     return RingConfiguration(cached.ring_conf, cached.node_conf, cached=True), reason

@@ -17,6 +17,7 @@ from oort.errors import ConfigError, DiscoveryError
 
 SRV_PREFIX = "_syndicate._tcp."
 DNS_SECONDS = 10.0  # for all of the resolver's servers together
+ELSEWHERE = "set OORT_SYNDICATE_OVERRIDE=HOST:PORT"
 ALONE = "to serve without a ring: oortd --standalone, or OORTD_SKIP_SRV=true"
 
 
@@ -107,8 +108,7 @@ def srv_name() -> str:
     if not domain:
         raise DiscoveryError(
             f"host name {name!r} has no domain to look for a syndicate in: give the host its full"
-            " name (hostnamectl, or /etc/hosts), or set OORT_SYNDICATE_OVERRIDE=HOST:PORT;"
-            f" {ALONE}"
+            f" name (hostnamectl, or /etc/hosts), or {ELSEWHERE}; {ALONE}"
         )
     return f"{SRV_PREFIX}{domain}"
 
@@ -144,8 +144,7 @@ def _look_up(name: str) -> list[tuple[str, int]]:
         elif isinstance(error, dns.resolver.NoNameservers):
             reason = "no DNS server has an answer"
         raise DiscoveryError(
-            f"DNS knows no syndicate at {name}: {reason}; set OORT_SYNDICATE_OVERRIDE=HOST:PORT;"
-            f" {ALONE}"
+            f"DNS knows no syndicate at {name}: {reason}; {ELSEWHERE}; {ALONE}"
         ) from error
     ordered = answer.rrset.processing_order() if answer.rrset is not None else []
     found = [
@@ -154,5 +153,5 @@ def _look_up(name: str) -> list[tuple[str, int]]:
         if isinstance(record, dns.rdtypes.IN.SRV.SRV) and str(record.target) != "."
     ]
     if not found:
-        raise DiscoveryError(f"DNS says that there is no syndicate at {name}; {ALONE}")
+        raise DiscoveryError(f"DNS says there is no syndicate at {name}; {ELSEWHERE}; {ALONE}")
     return found

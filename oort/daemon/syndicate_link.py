@@ -23,7 +23,8 @@ from oort.syndicate import syndicate_pb2 as messages
 from oort.syndicate.connection import Syndicate
 
 PROBE_SECONDS = 5.0
-ROUND_SECONDS = 60.0  # for all hosts together; a registration that runs may end
+REGISTER_SECONDS = 30.0
+ROUND_SECONDS = 45.0  # for all hosts together; what has begun may end
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class Link:
         """Raises RingError as well, for a ring that cannot be read."""
         syndicate = self._syndicate
         config: messages.NodeConfig = syndicate.call(
-            syndicate.rings.RegisterNode, request, ROUND_SECONDS
+            syndicate.rings.RegisterNode, request, REGISTER_SECONDS
         )
         return Registered(config.localid, config.ring, files.decode_ring(config.ring))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import re
@@ -10,10 +11,13 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import grpc
 import pytest
 
 from oort import tls
 from oort.cli.main import main as oort_cli
+from oort.cmdctrl import cmdctrl_pb2
+from oort.cmdctrl.cmdctrl_pb2_grpc import CmdCtrlStub
 from oort.ring import files
 from oort.ring.builder import Builder
 from tests.conftest import until
@@ -300,6 +304,51 @@ def test_a_change_is_applied_as_by_a_reload(synd: Synd, node: RingNode, tmp_path
     assert synd.client("set", str(before["oort_ring_local_id"]), f"config={path}") == 0
     until(lambda: 'RequirePass = "" (was (hidden))' in node.log())
     assert node.client().config_get("maxclients") == {"maxclients": "66"}
+
+
+def test_rings_that_are_pushed(synd: Synd, node: RingNode) -> None:
+    """A wrong version, garbage, an older ring: nothing changes, the version held is the answer."""
+    node.start()
+    before = node.ring_facts()
+    held = int(str(before["oort_ring_version"]))
+    kept = (node.data_dir / f"{held}-oort.ring").read_bytes()
+    port = re.findall(r"CmdCtrl on 127\.0\.0\.1:(\d+)", node.log())[-1]
+    operator = tls.load_identity(*(synd.directory / f"operator.{kind}" for kind in ("crt", "key")),
+                                 synd.directory / "ca.crt")  # fmt: skip
+    builder = Builder(replicas=1)
+    builder.add(node_id=int(str(before["oort_ring_local_id"])), capacity=1,
+                addresses=["127.0.0.1:8001"], conf=b"MaxClients = 99\n")  # fmt: skip
+    builder.rebalance()
+    newer = builder.ring()
+    assert newer.version > held
+    data = files.encode(newer)
+    credentials = tls.channel_credentials(operator.roots, operator)
+    with grpc.secure_channel(f"127.0.0.1:{port}", credentials) as channel:
+
+        def push(version: int, ring: bytes) -> int:
+            call = CmdCtrlStub(channel).RingUpdate
+            answer = call(cmdctrl_pb2.Ring(version=version, ring=ring), timeout=60)
+            return int(answer.newversion)
+
+        for version, ring in (
+            (held - 1, kept),
+            (held, data),
+            (newer.version + 1, data),
+            (newer.version, data[:-9]),
+            (newer.version, b"garbage"),
+            (newer.version, b""),
+            (newer.version, gzip.compress(bytes(600_000_000), 1)),
+            (-1, data),
+        ):
+            assert push(version, ring) == held
+        assert node.ring_facts() == before
+        assert (node.data_dir / f"{held}-oort.ring").read_bytes() == kept
+        assert push(newer.version, data) == newer.version
+        assert push(held, kept) == newer.version
+    until(lambda: node.client().config_get("maxclients") == {"maxclients": "99"})
+    assert node.ring_facts()["oort_ring_version"] == newer.version
+    node.stop()
+    assert len(list(node.data_dir.glob("*-oort.ring"))) == 2
 
 
 def test_a_syndicate_that_was_killed_is_found_again(synd: Synd, node: RingNode) -> None:

@@ -76,6 +76,7 @@ class Ring:
         records = [
             f"--srv-host=_syndicate._tcp.{DOMAIN},dead.{DOMAIN},{PORT},10,5",
             f"--srv-host=_syndicate._tcp.{DOMAIN},{SYND},{PORT},20,5",
+            "--srv-host=_syndicate._tcp.none.test",
             f"--host-record=dead.{DOMAIN},{PREFIX}99",
             f"--host-record={SYND},{PREFIX}3",
             f"--host-record=node2.{DOMAIN},{PREFIX}12",
@@ -219,6 +220,7 @@ def test_without_dns_and_cache_it_is_one_clear_line(ring: Ring) -> None:
     node = FarNode(ring.directory / "other", machine, {})
     for name, text in (
         ("other.nowhere.test", "DNS knows no syndicate at _syndicate._tcp.nowhere.test: "),
+        ("other.none.test", "DNS says there is no syndicate at _syndicate._tcp.none.test"),
         ("alone", "host name 'alone' has no domain to look for a syndicate in"),
     ):
         node.machine = Machine(machine.namespace, name, machine.address, machine.port)

@@ -22,7 +22,7 @@ from oort.cmdctrl.node import Outcome
 from oort.cmdctrl.server import ControlServer
 from oort.config import join_address, split_address
 from oort.daemon import info, reload
-from oort.errors import ControlError, OortError
+from oort.errors import ControlError, OortError, RingError
 from oort.journal import log
 from oort.tls import server_credentials_of_files
 
@@ -92,9 +92,7 @@ class Control:
 
     def ring_update(self, version: int, ring: bytes) -> int:
         if self._ring is None:
-            raise ControlError(
-                "this node serves standalone: it is in no ring", code="FAILED_PRECONDITION"
-            )
+            return _ring_of_one(version, ring)
         return self._ring.update(version, ring)
 
     def reload(self) -> Outcome:
@@ -212,6 +210,22 @@ class Interface:
     def close(self) -> None:
         self._control.close()
         self._server.close()
+
+
+def _ring_of_one(version: int, ring: bytes) -> int:
+    """A node on its own is in a ring of version 0; whoever means to give it another is told so."""
+    # Imported late: a node on its own has no use for it.
+    from oort.ring import files
+
+    try:
+        found = files.decode_ring(ring)
+    except RingError as error:
+        log.warning("ring of version %d was not taken: %s", version, error)
+        return 0
+    if found.version != version:
+        log.warning("ring of version %d was not taken: it says %d", version, found.version)
+        return 0
+    raise ControlError("this node serves standalone: it is in no ring", code="FAILED_PRECONDITION")
 
 
 def _stopping() -> ControlError:

@@ -347,9 +347,16 @@ def test_software(node: Node) -> None:
 
 
 def test_a_node_on_its_own_takes_no_ring(node: Node) -> None:
-    with node.calls() as calls, pytest.raises(grpc.RpcError) as raised:
-        calls.RingUpdate(messages.Ring(version=1, ring=b"ring"))
-    assert raised.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+    builder = Builder(replicas=1)
+    builder.add(capacity=1)
+    ring = ring_of(builder, 1_000)
+    with node.calls() as calls:
+        assert calls.RingUpdate(messages.Ring(version=1, ring=b"ring")).newversion == 0
+        assert calls.RingUpdate(messages.Ring(version=1, ring=ring.ring)).newversion == 0
+        with pytest.raises(grpc.RpcError) as raised:
+            calls.RingUpdate(ring)
+        assert raised.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+        assert calls.HealthCheck().status
 
 
 def ring_of(builder: Builder, now: int) -> messages.Ring:

@@ -354,7 +354,7 @@ static int32_t load_file(index_blocks *blocks, const char *path, uint64_t reserv
         return oort_fail(error, OORT_ERR_IO, errno, "%s: cannot read the index: %s", path,
                          strerror(errno));
     if ((size_t)got < sizeof header || status_of_file.st_size < (off_t)DATA_START)
-        return oort_fail(error, OORT_ERR_FORMAT, 0, "%s: too short for an index", path);
+        return oort_fail(error, OORT_ERR_DAMAGED, 0, "%s: too short for an index", path);
     status = check_header(&header, path, (uint64_t)status_of_file.st_size, &blocks->backed, error);
     if (status != OORT_OK)
         return status;

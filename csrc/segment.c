@@ -234,8 +234,12 @@ struct segment *segment_load(int directory_fd, uint64_t sequence, const uint8_t 
     }
     uint64_t synced = SEGMENT_HEADER_BYTES;
     if (header.synced_checksum == oort_crc32c(0, &header.synced, sizeof header.synced) &&
-        header.synced >= SEGMENT_HEADER_BYTES && header.synced <= loaded->capacity)
+        header.synced >= SEGMENT_HEADER_BYTES)
         synced = header.synced;
+    if (synced > loaded->capacity) {
+        loaded->lost_bytes = synced - loaded->capacity;
+        synced = loaded->capacity;
+    }
     atomic_store(&loaded->synced, synced);
     loaded->header_synced = synced;
     atomic_store(&loaded->state, SEGMENT_SEALING);

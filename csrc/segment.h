@@ -39,6 +39,7 @@ struct segment {
     int fd; /* -1 once sealed */
     uint8_t *map;
     uint64_t capacity;      /* mapped bytes */
+    uint64_t lost_bytes;    /* found when it was loaded: the file is so much shorter than it was */
     _Atomic uint64_t tail;  /* records end here */
     _Atomic uint64_t synced; /* below, everything is on the device */
     uint64_t header_synced; /* what the file's header says of it */

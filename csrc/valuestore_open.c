@@ -172,6 +172,26 @@ static int32_t fresh_index(struct valuestore *store, const char *path, oort_erro
     return OORT_OK;
 }
 
+/* Whether the index points into segments that are not there as it knew them: somebody has removed or
+ * cut files.  tell: say of those that are gone. */
+static bool segments_lost(struct valuestore *store, bool tell)
+{
+    bool lost = false;
+    for (uint32_t slot = 0; slot < SEGMENT_SLOTS; slot++) {
+        struct segment *segment = atomic_load(&store->log.table[slot]);
+        int64_t live = atomic_load(&store->checkpoint->live_bytes[slot]);
+        if (segment != NULL ? segment->lost_bytes == 0 : live <= 0)
+            continue;
+        lost = true;
+        if (tell && segment == NULL)
+            events_post(&store->events, EVENT_ERROR, OORT_EVENT_DAMAGE, 0,
+                        "%s: a segment (slot %" PRIu32 ") with about %" PRId64 " bytes of live records"
+                        " is missing or unreadable: restore it from a copy",
+                        store->log.directory, slot, live);
+    }
+    return lost;
+}
+
 static int32_t recover(struct valuestore *store, const char *path, oort_open_progress *progress,
                        oort_error *error)
 {
@@ -199,6 +219,10 @@ static int32_t recover(struct valuestore *store, const char *path, oort_open_pro
         clean = store->checkpoint->clean == 1 &&
                 store->checkpoint->manifest == vlog_manifest(&store->log);
         alive = !clean && store->checkpoint->clean == 0 && nonce_matches(store, store->checkpoint);
+        /* After a kill the live bytes are no more than a guide: enough for doubt, not to tell. */
+        bool closed = store->checkpoint->clean == 1;
+        if (!clean && segments_lost(store, closed))
+            alive = false;
     }
     bool new_store = store->log.segment_count == 0 && !known;
     static const uint8_t no_id[16] = {0};

@@ -206,6 +206,13 @@ static int32_t visit_nothing(void *context, struct segment *segment, uint64_t of
 static void report_scan(struct valuestore *store, const struct segment *segment,
                         const segment_damage *damage)
 {
+    if (segment->lost_bytes != 0) {
+        (void)atomic_fetch_add(&store->damaged_bytes, segment->lost_bytes);
+        events_post(&store->events, EVENT_ERROR, OORT_EVENT_DAMAGE, segment->sequence,
+                    "segment %016" PRIx64 ".log has lost its last %" PRIu64
+                    " bytes; the records there are lost here: restore them from a copy",
+                    segment->sequence, segment->lost_bytes);
+    }
     if (damage->damaged_runs != 0) {
         (void)atomic_fetch_add(&store->damaged_records, damage->damaged_runs);
         (void)atomic_fetch_add(&store->damaged_bytes, damage->damaged_bytes);

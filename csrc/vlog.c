@@ -60,6 +60,25 @@ static int by_sequence(const void *a, const void *b)
     return (left > right) - (left < right);
 }
 
+static bool file_exists(const struct vlog *log, uint64_t sequence, const char *suffix)
+{
+    char name[40];
+    (void)snprintf(name, sizeof name, "%016" PRIx64 ".%s", sequence, suffix);
+    return faccessat(log->directory_fd, name, F_OK, 0) == 0;
+}
+
+/* Compaction removes a table of contents before its segment: somebody else has taken this one. */
+static void check_table(struct vlog *log, const char *name)
+{
+    uint64_t sequence = 0;
+    int end = 0;
+    if (sscanf(name, "%16" SCNx64 ".toc%n", &sequence, &end) == 1 && end == 20 &&
+        name[end] == '\0' && !file_exists(log, sequence, "log"))
+        events_post(log->events, EVENT_ERROR, OORT_EVENT_DAMAGE, sequence,
+                    "segment %016" PRIx64 ".log is missing, and its records with it: restore it from"
+                    " a copy, or remove %016" PRIx64 ".toc", sequence, sequence);
+}
+
 /* The sequences of every segment file, ascending; litter of an interrupted write is removed. */
 static int32_t list_segments(struct vlog *log, uint64_t **out, size_t *count, oort_error *error)
 {
@@ -84,8 +103,10 @@ static int32_t list_segments(struct vlog *log, uint64_t **out, size_t *count, oo
         }
         end = 0;
         if (sscanf(file->d_name, "%16" SCNx64 ".log%n", &sequence, &end) != 1 || end != 20 ||
-            file->d_name[end] != '\0')
+            file->d_name[end] != '\0') {
+            check_table(log, file->d_name);
             continue;
+        }
         if (used == capacity) {
             capacity = capacity ? capacity * 2 : 64;
             uint64_t *larger = realloc(sequences, capacity * sizeof *larger);
@@ -106,22 +127,27 @@ static int32_t list_segments(struct vlog *log, uint64_t **out, size_t *count, oo
     return OORT_OK;
 }
 
-/* A segment whose very header never reached the disk holds nothing that was acknowledged as durable;
- * with a header that is all zero it is removed, with any other damage it is left for a person to see. */
+/* A segment that is all zero, and never was sealed, holds nothing that was acknowledged as durable: power
+ * failed while it was made.  It is removed; with any other damage it is left for a person to see. */
 static bool never_written(struct vlog *log, uint64_t sequence)
 {
     char name[40];
-    uint8_t bytes[512];
+    uint64_t words[8192];
+    off_t offset = 0;
+    ssize_t got;
     (void)snprintf(name, sizeof name, "%016" PRIx64 ".log", sequence);
     int fd = openat(log->directory_fd, name, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
         return false;
-    ssize_t got = pread(fd, bytes, sizeof bytes, 0);
+    do {
+        memset(words, 0, sizeof words);
+        got = pread(fd, words, sizeof words, offset);
+        offset += got;
+        for (size_t i = 0; got > 0 && i < sizeof words / sizeof *words; i++)
+            got = words[i] != 0 ? -1 : got;
+    } while (got > 0);
     (void)close(fd);
-    for (ssize_t i = 0; i < got; i++)
-        if (bytes[i] != 0)
-            return false;
-    return got >= 0;
+    return got == 0 && !file_exists(log, sequence, "toc");
 }
 
 int32_t vlog_load(struct vlog *log, bool adopt, oort_error *error)

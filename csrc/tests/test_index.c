@@ -358,7 +358,7 @@ static void test_refused_files(const char *path)
     for (int i = 0; i < 3; i++) {
         file = fopen(path, "w");
         CHECK(file != NULL && fputs(TEXTS[i], file) >= 0 && fclose(file) == 0);
-        CHECK(index_open(path, RESERVE, &error) == NULL && error.code == OORT_ERR_FORMAT);
+        CHECK(index_open(path, RESERVE, &error) == NULL && error.code == OORT_ERR_DAMAGED);
     }
     CHECK(unlink(path) == 0);
     CHECK(index_open(path, RESERVE, &error) == NULL && error.sys_errno == ENOENT);

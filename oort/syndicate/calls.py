@@ -53,6 +53,11 @@ OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.so_reuseport", 0),  # else a second server on the port goes unnoticed
     ("grpc.max_receive_message_length", MESSAGE_BYTES),
     ("grpc.max_metadata_size", 16 * 1024),
+    # What gRPC has taken from the network waits for the event loop; beyond its limits it would be
+    # cancelled without a reason, and MOST_CALLS says one.
+    ("grpc.server.max_pending_requests", 4 * MOST_CALLS),
+    ("grpc.server.max_pending_requests_hard_limit", 8 * MOST_CALLS),
+    ("grpc.server_max_unrequested_time_in_server", 120),
     # A caller that has gone without a word is noticed.
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.keepalive_timeout_ms", 20_000),

@@ -15,6 +15,7 @@ import functools
 import logging
 import queue
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -38,6 +39,7 @@ from .state import Snapshot, State
 BATCH = 4096  # changes made together
 WAITING = 65536  # changes that may wait; more are refused
 ATTEMPTS = 8  # against other synds
+LONGEST_REST = 1.0  # seconds between two versions, in which changes gather
 
 Result = TypeVar("Result")
 
@@ -158,9 +160,13 @@ class RingKeeper:
     # ---- the changer's thread ---------------------------------------------------
 
     def _run(self) -> None:
-        ended = False
+        ended, rested = False, 0.0
         while not ended:
             first = self._queue.get()
+            # As long as the last one took: where many register, more of them go into each version,
+            # and calls are answered meanwhile.
+            if first is not None and rested > time.monotonic():
+                time.sleep(rested - time.monotonic())
             batch = [] if first is None else [first]
             ended = first is None
             while not ended and len(batch) < BATCH:
@@ -174,7 +180,10 @@ class RingKeeper:
                     batch.append(following)
             batch = [one for one in batch if one.future.set_running_or_notify_cancel()]
             if batch:
+                begun = time.monotonic()
                 _tell(self._make(batch))
+                took = time.monotonic() - begun
+                rested = begun + took + min(took, LONGEST_REST)
         while not self._queue.empty():
             left = self._queue.get()
             if left is not None and left.future.set_running_or_notify_cancel():

@@ -7,6 +7,7 @@ one that has taken the connection gets the time that its answer may need.
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -37,6 +38,13 @@ class Nodes:
         """identity: ours, as it is now; port: of every node's CmdCtrl."""
         self._identity = identity
         self._port = port
+        self._shown: tuple[tls.Identity, grpc.ChannelCredentials] | None = None
+
+    def _credentials(self) -> grpc.ChannelCredentials:
+        identity = self._identity()
+        if self._shown is None or self._shown[0] is not identity:
+            self._shown = identity, tls.channel_credentials(identity.roots, identity)
+        return self._shown[1]
 
     def target(self, node: Node, attempt: int = 0) -> str:
         """host:port; a node's addresses in turn.  CallError for a node without any."""
@@ -53,16 +61,9 @@ class Nodes:
         self, node: Node, method: str, request: Any, seconds: float, attempt: int = 0
     ) -> Any:
         """The answer of a method of CmdCtrl.  CallError, `unreachable` where nobody was there."""
-        identity = self._identity()
-        credentials = tls.channel_credentials(identity.roots, identity)
         target = self.target(node, attempt)
-        async with grpc.aio.secure_channel(target, credentials, _OPTIONS) as channel:
-            try:
-                await asyncio.wait_for(_tried(channel), min(CONNECT_SECONDS, seconds))
-            except TimeoutError:
-                raise CallError(
-                    f"{called(node)} at {target}: cannot be reached", unreachable=True
-                ) from None
+        await _reach(node, target, min(CONNECT_SECONDS, seconds))
+        async with grpc.aio.secure_channel(target, self._credentials(), _OPTIONS) as channel:
             try:
                 return await getattr(CmdCtrlStub(channel), method)(request, timeout=seconds)
             except grpc.aio.AioRpcError as error:
@@ -75,12 +76,17 @@ class Nodes:
                 ) from error
 
 
-async def _tried(channel: grpc.aio.Channel) -> None:
-    """Until it is connected, or has failed to: then the call fails at once, and says why."""
-    state = channel.get_state(try_to_connect=True)
-    while state in (grpc.ChannelConnectivity.IDLE, grpc.ChannelConnectivity.CONNECTING):
-        await channel.wait_for_state_change(state)
-        state = channel.get_state(try_to_connect=True)
+async def _reach(node: Node, target: str, seconds: float) -> None:
+    """Whether anybody is there: without TLS and gRPC, which cost much where many nodes are not."""
+    host, port = parse_address(target, called(node))
+    try:
+        _, writer = await asyncio.wait_for(asyncio.open_connection(host, port), seconds)
+        writer.close()
+    except TimeoutError:
+        raise CallError(f"{called(node)} at {target}: no answer", unreachable=True) from None
+    except OSError as error:
+        why = os.strerror(error.errno) if error.errno else str(error)
+        raise CallError(f"{called(node)} at {target}: {why}", unreachable=True) from error
 
 
 def called(node: Node) -> str:

@@ -1,10 +1,11 @@
 """Every node gets every new ring through its CmdCtrl, soon where it can be reached.
 
 The leader's work.  Each node has a task of its own on the event loop; AT_A_TIME of them send at
-once, TRIED_AT_A_TIME more try nodes that did not answer the last time, so that these hold up
+once, TRIED_AT_A_TIME of them try nodes that did not answer the last time, so that these hold up
 nobody.  A node that does not take the ring is asked again after a pause that doubles from
-FIRST_PAUSE to LONGEST_PAUSE seconds, with jitter, at its addresses in turn; a newer ring, or a
-registration, is tried at once.  Nobody who changes the ring waits for any of this.
+FIRST_PAUSE to LONGEST_PAUSE seconds, with jitter, at its addresses in turn; one that registers is
+asked at once.  Where rings follow each other fast a node gets one in PACE seconds.  Nobody who
+changes the ring waits for any of this.
 """
 
 from __future__ import annotations
@@ -22,10 +23,13 @@ from .keeper import Held
 from .nodes import Nodes, called
 
 AT_A_TIME = 64
-TRIED_AT_A_TIME = 64
+TRIED_AT_A_TIME = 16
+TRIED_SECONDS = 0.2  # that a try lasts at least: a thousand nodes that refuse take few of them
 DEADLINE = 20.0  # seconds, of a call
 FIRST_PAUSE = 1.0
 LONGEST_PAUSE = 60.0
+PACE = 0.25
+CLOSE_SECONDS = 2.0
 
 log = logging.getLogger("synd.push")
 
@@ -38,8 +42,10 @@ class _Target:
         self.holds = 0  # the version it said it has
         self.attempt = 0
         self.pause = 0.0
-        self.failing = False
-        self.wake = asyncio.Event()
+        self.failing = False  # which was logged
+        self.tried = False  # and did not answer
+        self.newer = asyncio.Event()  # there is a newer ring
+        self.asked = asyncio.Event()  # it is to be tried before its pause is over
         self.task: asyncio.Task[None] | None = None
 
 
@@ -61,9 +67,10 @@ class Pusher:
         before, self._targets = self._targets, {}
         for node in held.ring.nodes:
             target = before.pop(node.id, None) or _Target(node)
+            if target.node.addresses != node.addresses:
+                target.asked.set()
             target.node = node
-            target.pause = 0.0
-            target.wake.set()
+            target.newer.set()
             self._targets[node.id] = target
         _cancel(before)
         self._run()
@@ -76,6 +83,13 @@ class Pusher:
         else:
             _cancel(self._targets)
 
+    def registered(self, node_id: int) -> None:
+        """That node is there."""
+        target = self._targets.get(node_id)
+        if target is not None:
+            target.pause, target.tried = 0.0, False
+            target.asked.set()
+
     def behind(self) -> int:
         """How many nodes are not known to have the newest ring."""
         version = self._held.version if self._held is not None else 0
@@ -84,7 +98,8 @@ class Pusher:
     async def close(self) -> None:
         tasks = [target.task for target in self._targets.values() if target.task is not None]
         self.activate(False)
-        await asyncio.gather(*tasks, return_exceptions=True)
+        if tasks:
+            await asyncio.wait(tasks, timeout=CLOSE_SECONDS)
 
     def _run(self) -> None:
         if not self._active:
@@ -95,24 +110,38 @@ class Pusher:
                 target.task = asyncio.create_task(self._follow(target))
 
     async def _follow(self, target: _Target) -> None:
-        while True:
-            target.wake.clear()
+        # gRPC may swallow a cancellation.
+        while target.task is asyncio.current_task():
+            target.newer.clear()
             held = self._held
             if held is None or target.holds >= held.version:
-                await target.wake.wait()
+                await target.newer.wait()
                 continue
+            target.asked.clear()
             try:
-                async with self._trying if target.failing else self._sending:
-                    await self._push(target)
+                if target.tried:
+                    async with self._trying:
+                        await self._try(target)
+                else:
+                    async with self._sending:
+                        await self._push(target)
+                await asyncio.sleep(PACE)
             except CallError as error:
                 self._failed(target, str(error))
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(
-                        target.wake.wait(), target.pause * random.uniform(0.5, 1.0)
+                        target.asked.wait(), target.pause * random.uniform(0.5, 1.0)
                     )
             except Exception:
                 log.exception("%s: push to %s", self._name, called(target.node))
                 await asyncio.sleep(LONGEST_PAUSE)
+
+    async def _try(self, target: _Target) -> None:
+        try:
+            await self._push(target)
+        except CallError:
+            await asyncio.sleep(TRIED_SECONDS)
+            raise
 
     async def _push(self, target: _Target) -> None:
         held = self._held
@@ -128,7 +157,7 @@ class Pusher:
         target.holds = reply.newversion
         if target.holds < held.version:
             raise CallError(f"{called(target.node)} keeps version {target.holds}")
-        target.pause = 0.0
+        target.pause, target.tried = 0.0, False
         log.debug("%s: %s has version %d", self._name, called(target.node), held.version)
         if target.failing:
             target.failing = False
@@ -136,6 +165,7 @@ class Pusher:
 
     def _failed(self, target: _Target, why: str) -> None:
         target.attempt += 1
+        target.tried = True
         target.pause = min(LONGEST_PAUSE, max(FIRST_PAUSE, target.pause * 2))
         if not target.failing:
             target.failing = True

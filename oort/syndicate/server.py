@@ -11,6 +11,7 @@ import asyncio
 import logging
 import resource
 import signal
+import sys
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -47,6 +48,7 @@ T = TypeVar("T")
 GRACE_SECONDS = 10.0  # for calls that are under way when synd stops
 RENEWAL_SECONDS = 3600.0  # between two looks at the certificate
 DESCRIPTORS = 65536
+SWITCH_SECONDS = 0.0005  # for which a rebalance may keep calls waiting, again and again
 
 log = logging.getLogger("synd")
 
@@ -107,6 +109,7 @@ class _Ring:
             self.subscribers,
             deliveries,
             self.nodes,
+            self.pusher,
             self.leader,
         )
         add_SyndicateServicer_to_server(self.servicer, self.server)
@@ -171,6 +174,7 @@ class Synd:
     async def run(self) -> None:
         """Until SIGTERM or SIGINT.  Raises OortError where it cannot start."""
         _raise_descriptor_limit()
+        sys.setswitchinterval(SWITCH_SECONDS)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)

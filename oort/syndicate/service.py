@@ -37,6 +37,7 @@ from .draft import Draft, Unchanged
 from .forward import FORWARDED, Leader
 from .keeper import Held, RingKeeper
 from .nodes import Nodes
+from .push import Pusher
 from .state import State
 from .subscribers import Subscribers
 from .syndicate_pb2_grpc import SyndicateServicer
@@ -56,6 +57,7 @@ class SyndicateService(SyndicateServicer):
         subscribers: Subscribers,
         deliveries: Deliveries,
         nodes: Nodes,
+        pusher: Pusher,
         leader: Leader,
     ) -> None:
         self.configuration = service
@@ -64,6 +66,7 @@ class SyndicateService(SyndicateServicer):
         self._subscribers = subscribers
         self._deliveries = deliveries
         self._nodes = nodes
+        self._pusher = pusher
         self._leader = leader
 
     # ---- changes ----------------------------------------------------------------------
@@ -280,6 +283,7 @@ class SyndicateService(SyndicateServicer):
                 local_id,
                 version,
             )
+        self._pusher.registered(local_id)
         await self._deliveries.place(context)
         return messages.NodeConfig(localid=local_id, ring=self._keeper.held.data)
 

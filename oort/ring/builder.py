@@ -11,7 +11,7 @@ from __future__ import annotations
 import random
 import time
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -60,6 +60,8 @@ class Builder:
         self.version = 0
         self._conf = b""
         self._nodes: list[Node] = []
+        self._positions: dict[int, int] = {}  # of nodes, by id
+        self._tiers_changed = False  # since _tier_names were found
         self._tier_names: tuple[tuple[str, ...], ...] = ()
         self._partition_bits = 1
         self._rows = [array("i", [UNASSIGNED]) * 2 for _ in range(replicas)]
@@ -83,6 +85,7 @@ class Builder:
         builder.version = version
         builder._conf = conf
         builder._nodes = list(nodes)
+        builder._find_positions()
         builder._tier_names = tuple(tuple(level) for level in tier_names)
         builder._partition_bits = partition_bits
         builder._rows = rows
@@ -111,6 +114,9 @@ class Builder:
 
     @property
     def tier_names(self) -> tuple[tuple[str, ...], ...]:
+        if self._tiers_changed:
+            self._tier_names = name_tiers(self._nodes, self._tier_names)
+            self._tiers_changed = False
         return self._tier_names
 
     @property
@@ -135,10 +141,15 @@ class Builder:
         return self._nodes[self._index(node_id)]
 
     def _index(self, node_id: int) -> int:
+        index = self._positions.get(node_id)
+        if index is None:
+            raise RingError(f"no node {node_id} in the builder")
+        return index
+
+    def _find_positions(self) -> None:
+        self._positions = {}
         for index, node in enumerate(self._nodes):
-            if node.id == node_id:
-                return index
-        raise RingError(f"no node {node_id} in the builder")
+            self._positions.setdefault(node.id, index)
 
     # Changes
 
@@ -182,19 +193,20 @@ class Builder:
         """A node with this id, or with a random one."""
         if len(self._nodes) >= MAX_NODES:
             raise RingError(f"a builder has at most {MAX_NODES} nodes")
-        taken = {node.id for node in self._nodes}
+        taken = self._positions
         if node_id is None:
             node_id = self._random_id(taken)
         elif node_id in taken:
             raise RingError(f"there is a node {node_id} already")
         node = Node(node_id, active, capacity, tuple(tiers), tuple(addresses), meta, conf)
         _check_node(node)
+        self._positions[node_id] = len(self._nodes)
         self._nodes.append(node)
-        self._name_tiers()
+        self._tiers_changed = True
         return node
 
-    def _random_id(self, taken: set[int]) -> int:
-        if len(taken) >= (1 << self._settings.id_bits) - 1:
+    def _random_id(self, taken: Container[int]) -> int:
+        if len(self._nodes) >= (1 << self._settings.id_bits) - 1:
             raise RingError(f"no id of {self._settings.id_bits} bits is free")
         source = random.SystemRandom()
         while True:
@@ -213,7 +225,7 @@ class Builder:
             raise RingError("the id of a node cannot change")
         _check_node(node)
         self._nodes[index] = node
-        self._name_tiers()
+        self._tiers_changed = True
         return node
 
     def set_active(self, node_id: int, active: bool) -> Node:
@@ -223,16 +235,14 @@ class Builder:
         """Its replicas have no node until the next rebalance."""
         index = self._index(node_id)
         node = self._nodes.pop(index)
+        self._find_positions()
         for number, row in enumerate(self._rows):
             self._rows[number] = array(
                 "i",
                 (UNASSIGNED if at == index else at - (at > index) for at in row),
             )
-        self._name_tiers()
+        self._tiers_changed = True
         return node
-
-    def _name_tiers(self) -> None:
-        self._tier_names = name_tiers(self._nodes, self._tier_names)
 
     # Assignment
 
@@ -287,7 +297,7 @@ class Builder:
             nodes=self._nodes,
             partition_bits=self._partition_bits,
             rows=[array("i", row) for row in self._rows],
-            tier_names=self._tier_names,
+            tier_names=self.tier_names,
         )
         return ring if local_id is None else ring.with_local(local_id)
 

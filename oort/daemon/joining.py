@@ -82,9 +82,14 @@ class Joining:
         Raises TLSError and CallError.  Where the files could not be written nothing is asked for,
         and no use of the token is spent.
         """
-        if self.joined:
-            return
         settings = self._settings
+        if self.joined:
+            if not (self._fingerprint or Path(settings.ca_file).exists()):
+                raise TLSError(
+                    f"{settings.ca_file} is not there, and OORT_SYNDICATE_FINGERPRINT not set:"
+                    " nothing tells the syndicate from another server"
+                )
+            return
         token = self._read_token()
         ca_file: str | None = settings.ca_file
         reach = self.connection(address)

@@ -248,8 +248,10 @@ def test_every_layer_wins_over_the_one_before(
         "Workers": "1  # flags",
         "StoreType": "valuestore  # {}ring configuration",
     }
-    for name, text in expected.items():
-        assert node.shown()[name] == text.format("")
+    shown = node.shown()
+    assert {name: shown[name] for name in expected} == {
+        name: text.format("") for name, text in expected.items()
+    }
     wanted = node.client().config_get("maxclients", "timeout", "tcp-keepalive", "appendfsync")
     assert wanted == {
         "maxclients": "11",
@@ -258,8 +260,10 @@ def test_every_layer_wins_over_the_one_before(
         "appendfsync": "always",
     }
     synd.kill()
-    for name, text in expected.items():
-        assert node.shown()[name] == text.format("cached ")
+    shown = node.shown()
+    assert {name: shown[name] for name in expected} == {
+        name: text.format("cached ") for name, text in expected.items()
+    }
 
 
 def test_a_wrong_value_is_an_error_with_its_place(synd: Synd, node: RingNode) -> None:

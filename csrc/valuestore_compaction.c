@@ -22,6 +22,7 @@
 /* Dead space that is not worth copying for, while the disk has SPARE_FACTOR times as much free. */
 #define SPARE_SEGMENTS 16u
 #define SPARE_FACTOR 16u
+#define PRESSED_FACTOR 4u /* free space under so many times the watermark is little */
 #define WINDOW_BYTES (1024u * 1024u)
 
 static int64_t monotonic_us(void)
@@ -313,11 +314,48 @@ static int32_t compact_entry(struct compaction *work, const toc_entry *place)
     return result;
 }
 
+/* The disk is filling up: space matters more than the budget. */
+static bool is_pressed(const struct valuestore *store)
+{
+    return atomic_load(&store->free_bytes) / PRESSED_FACTOR < store->free_bytes_low;
+}
+
+/* Whether the table of contents and the index say that nothing of this record is to be kept, so that it
+ * need not be read. */
+static bool is_dead(struct compaction *work, const toc_entry *place)
+{
+    struct valuestore *store = work->store;
+    uint32_t kind = place->place & 15;
+    uint64_t location = segment_location(work->source->slot,
+                                         (uint64_t)(place->place >> 8) * RECORD_ALIGN);
+    if (kind == RECORD_DELETE || kind == RECORD_FLUSH)
+        return droppable(work, place->stamp);
+    /* Some expiry record may need it, or a tombstone may have to take its place. */
+    if (kind != RECORD_SET || place->expiry_ms != 0 ||
+        (atomic_load(&store->checkpoint->segment_flags[work->source->slot]) &
+         SEGMENT_HAS_TARGETS) != 0)
+        return false;
+    index_cursor cursor;
+    index_entry entry;
+    bool dead = true;
+    uint32_t stripe = stripe_of(place->hash);
+    valuestore_lock_stripe(store, stripe);
+    index_seek(store->index, place->hash, (uint8_t)(place->place >> 4 & 15), &cursor);
+    while (dead && index_next(store->index, &cursor, &entry))
+        dead = index_location(entry) != location;
+    valuestore_unlock_stripe(store, stripe);
+    return dead;
+}
+
+/* What is dead is not read, and what is not read is not waited for: a segment that is all dead goes at
+ * once, so that a small store cannot be overwritten faster than its space comes back. */
 static int32_t copy_segment(struct compaction *work, const toc_header *toc, bool paced,
                             oort_error *error)
 {
     struct valuestore *store = work->store;
-    uint64_t fetched = 0;
+    uint64_t fetched = 0, read = 0;
+    int64_t live = atomic_load(&store->checkpoint->live_bytes[work->source->slot]);
+    bool dense = live > 0 && (uint64_t)live > atomic_load(&work->source->tail) / 2;
     int64_t begun = monotonic_us();
     for (uint64_t i = 0; i < toc->count; i++) {
         const toc_entry *place = &toc_entries(toc)[i];
@@ -328,16 +366,23 @@ static int32_t copy_segment(struct compaction *work, const toc_header *toc, bool
             work->damaged = true;
             return OORT_OK;
         }
+        if (i % INDEX_PREFETCH_BATCH == 0)
+            oort_session_set_clock(&work->session->base, 0);
+        if (is_dead(work, place))
+            continue;
         if (end > fetched) {
-            uint64_t size = end - fetched > WINDOW_BYTES ? end - fetched : WINDOW_BYTES;
-            if (segment_fetch(work->source, fetched, size) != OORT_OK) {
+            uint64_t begin = (uint64_t)(place->place >> 8) * RECORD_ALIGN;
+            uint64_t from = begin > fetched ? begin : fetched;
+            uint64_t size = dense && end - from < WINDOW_BYTES ? WINDOW_BYTES : end - from;
+            if (segment_fetch(work->source, from, size) != OORT_OK) {
                 work->damaged = true;
                 return OORT_OK;
             }
-            fetched += size;
-            int64_t due = (int64_t)(fetched * 1000000 / store->compaction_rate);
+            fetched = from + size;
+            read += size;
+            int64_t due = (int64_t)(read * 1000000 / store->compaction_rate);
             int64_t early = due - (monotonic_us() - begun);
-            if (paced && early > 0 && !store->stopping)
+            if (paced && early > 0 && !store->stopping && !is_pressed(store))
                 (void)usleep((useconds_t)(early < 500000 ? early : 500000));
             oort_session_set_clock(&work->session->base, 0);
         }

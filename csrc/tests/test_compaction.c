@@ -186,8 +186,44 @@ static void test_schedules(void)
     fprintf(stderr, "\r");
 }
 
+/* ---- what is dead is not read --------------------------------------------------- */
+
+/* Segments that are all dead go although nothing of their records can be read any more: no I/O is spent,
+ * and so no time waited, on what is thrown away. */
+static void test_dead_segments_are_not_read(void)
+{
+    place p;
+    oort_error error;
+    char names[512][32], path[192];
+    place_make(&p);
+    fixture f = in_place(&p);
+    open_store(&f);
+    for (uint32_t version = 1; version <= 60; version++)
+        for (uint32_t number = 0; number < 20; number++)
+            CHECK(put_state(&f, 0, number, &(struct state){true, version, 3000, 0}) == OORT_OK);
+    for (uint32_t number = 0; number < 20; number++)
+        model[0][number] = (struct state){true, 60, 3000, 0};
+    CHECK(oort_store_sync(f.store, &error) == OORT_OK);
+    size_t before = list_files(p.data, ".log", names, 512);
+    CHECK(before > 10);
+    /* All but the last few are dead through and through. */
+    for (size_t i = 0; i + 4 < before; i++) {
+        (void)snprintf(path, sizeof path, "%s/%s", p.data, names[i]);
+        CHECK(truncate(path, 0) == 0);
+    }
+    CHECK(oort_store_compact(f.store, 100, &error) >= 0);
+    oort_store_stats stats = stats_of(&f);
+    CHECK(stats.damaged_records == 0 && stats.compactions >= before - 5);
+    CHECK(list_files(p.data, ".log", names, 512) <= 6);
+    for (uint32_t number = 0; number < 20; number++)
+        CHECK(same_state(&f, 0, number, &model[0][number]));
+    close_store(&f);
+    place_remove(&p);
+}
+
 int main(void)
 {
+    test_dead_segments_are_not_read();
     test_schedules();
     return 0;
 }

@@ -307,8 +307,8 @@ def _aged(row: array[int], minutes: int) -> array[int]:
         return array("H", row)
     if minutes >= LONG_AGO:
         return array("H", [LONG_AGO]) * len(row)
-    young = LONG_AGO - minutes
-    return array("H", [age + minutes if age < young else LONG_AGO for age in row])
+    aged = {age: min(age + minutes, LONG_AGO) for age in set(row)}
+    return array("H", map(aged.__getitem__, row))
 
 
 def _check_replicas(count: int) -> None:

@@ -13,11 +13,13 @@ a chain of moves that change no partition's cost.
 from __future__ import annotations
 
 import heapq
+import itertools
 import math
+import operator
 import random
 from array import array
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from .ring import UNASSIGNED, Node
@@ -98,10 +100,11 @@ def node_shares(
     rows: Sequence[array[int]],
     partitions: int,
     tree: TierTree | None = None,
+    held: Sequence[int] | None = None,
 ) -> list[NodeShare]:
     """Of every active node, what it should hold and what it does."""
     tree = TierTree(nodes, len(rows)) if tree is None else tree
-    held = count_held(nodes, rows)
+    held = count_held(nodes, rows) if held is None else held
     capacity = sum(node.capacity for node in nodes if node.active)
     every = partitions * len(rows)
     return [
@@ -122,6 +125,11 @@ def count_held(nodes: Sequence[Node], rows: Sequence[array[int]]) -> list[int]:
     for row in rows:
         counts.update(row)
     return [counts[index] for index in range(len(nodes))]
+
+
+def _where(flags: Iterable[object]) -> Iterator[int]:
+    """At which positions they are true.  Rows have millions: a loop over them all is slow."""
+    return itertools.compress(itertools.count(), flags)
 
 
 def double(rows: list[array[int]]) -> list[array[int]]:
@@ -299,11 +307,12 @@ class Rebalancer:
         active = [bool(path) for path in self._tree.path]
         for before, row, moves in zip(self._before, self._rows, self._last_moves, strict=True):
             report.unassigned += row.count(UNASSIGNED)
-            if before == row:
+            if before.count(UNASSIGNED) == len(before) and not row.count(UNASSIGNED):
+                report.assigned += len(row)
+                moves[:] = array("H", bytes(moves.itemsize * len(moves)))
                 continue
-            for partition, (old, new) in enumerate(zip(before, row, strict=True)):
-                if old == new:
-                    continue
+            for partition in _where(map(operator.ne, before, row)):
+                old, new = before[partition], row[partition]
                 moves[partition] = 0
                 if old == UNASSIGNED:
                     report.assigned += 1
@@ -311,7 +320,9 @@ class Rebalancer:
                     report.reassigned += new != UNASSIGNED
                 else:
                     report.moved += 1
-        report.shares = node_shares(self._nodes, self._rows, self._partitions, self._tree)
+        report.shares = node_shares(
+            self._nodes, self._rows, self._partitions, self._tree, self._held
+        )
 
     def _was_twice(self, partition: int, node: int) -> bool:
         return [row[partition] for row in self._before].count(node) > 1
@@ -394,8 +405,8 @@ class Rebalancer:
         for replica in range(1, len(self._rows)):
             row = self._rows[replica]
             for earlier in self._rows[:replica]:
-                for partition, is_same in enumerate(map(int.__eq__, row, earlier)):
-                    if is_same and row[partition] >= 0:
+                for partition in _where(map(operator.eq, row, earlier)):
+                    if row[partition] >= 0:
                         yield self._slot(replica, partition)
 
     def _place_missing(self) -> None:
@@ -441,16 +452,8 @@ class Rebalancer:
             return (self._target[node] - self._held[node]) / scale[node]
 
         ready = False
-        widest = [
-            path[0] if usable else -1 for path, usable in zip(tree.path, tree.usable, strict=True)
-        ]
-        # No two in one of the widest tiers: what most rings come to, and quick to see.  With as
-        # many usable nodes as replicas, none is without a node by now.
-        apart = tree.replicas if len(self._rows) == tree.replicas else -1
-        for partition, placed in enumerate(zip(*self._rows, strict=True)):
-            tiers = {widest[node] for node in placed}
-            if len(tiers) == apart and -1 not in tiers:
-                continue
+        for partition in self._perhaps_together():
+            placed = [row[partition] for row in self._rows]
             if self._is_best([node for node in placed if node >= 0]):
                 continue
             if not self._locked[partition]:
@@ -460,6 +463,25 @@ class Rebalancer:
                 while self._separate_one(partition, urgency) and not self._wait:
                     pass
             report.together += not self._is_best(self._members(partition))
+
+    def _perhaps_together(self) -> Iterator[int]:
+        """All partitions but those with no two replicas in one of the widest tiers, which cannot be
+        further apart: what most rings come to, and quick to see."""
+        # With as many usable nodes as replicas, none is without a node by now.
+        if self._tree.replicas < len(self._rows):
+            return iter(range(self._partitions))
+        pairs = zip(self._tree.path, self._tree.usable, strict=True)
+        widest = [path[0] if usable else UNASSIGNED for path, usable in pairs]
+        tiers = [array("i", map(widest.__getitem__, row)) for row in self._rows]
+        found = bytearray(self._partitions)
+        for number, row in enumerate(tiers):
+            for other in tiers[:number]:
+                for partition in _where(map(operator.eq, row, other)):
+                    found[partition] = 1
+            if UNASSIGNED in row:
+                for partition in _where(map(UNASSIGNED.__eq__, row)):
+                    found[partition] = 1
+        return _where(found)
 
     def _is_best(self, members: list[int]) -> bool:
         """Are they as far apart as can be, and has each capacity, if there are enough that have?"""
@@ -503,12 +525,18 @@ class Rebalancer:
         return slots
 
     def _slots_from(self, node: int) -> Iterator[int]:
-        """Its replicas, from a random one on."""
+        """Its replicas, a random one first; those side by side, which often have the same
+        others with them, far from each other."""
         slots = self._slots[node]
-        start = self._random.randrange(len(slots)) if slots else 0
+        count = len(slots)
+        at = self._random.randrange(count) if count else 0
+        stride = max(1, round(count * 0.618))
+        while math.gcd(stride, count) > 1:
+            stride -= 1
         partitions = self._partitions
-        for at in range(len(slots)):
-            slot = slots[(start + at) % len(slots)]
+        for _ in range(count):
+            slot = slots[at]
+            at = (at + stride) % count
             replica, partition = divmod(slot, partitions)
             if self._rows[replica][partition] == node:  # given away ones stay listed
                 yield slot

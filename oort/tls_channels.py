@@ -192,8 +192,9 @@ def fetch_pinned(host: str, port: int, fingerprint: str, timeout: float) -> byte
     authority's.  To be used as the only root.  TLSError if there is none.
     """
     wanted = certificates.parse_fingerprint(fingerprint)
+    chain = _fetch(host, port, timeout)
     try:
-        return certificates.pick(_fetch(host, port, timeout), wanted)
+        return certificates.pick(chain, wanted)
     except TLSError as error:
         raise TLSError(f"{host}:{port}: {error}") from error
 

@@ -22,12 +22,12 @@ from oort.daemon.membership import Membership
 from oort.daemon.syndicate_link import Link, Seeker
 from oort.errors import OortError
 from oort.journal import log
-from oort.syndicate.connection import call_error
+from oort.syndicate.connection import call_error, parse_address
 
 PULSE_SECONDS = 15.0
 FIRST_PAUSE = 1.0
 LONGEST_PAUSE = 30.0
-RENEWAL_PAUSE = 3600.0  # after one that failed
+RENEWAL_PAUSE = 3600.0  # between two
 CLOSE_SECONDS = 2.0
 
 
@@ -40,6 +40,7 @@ class Follower:
         self._thread: threading.Thread | None = None
         self._said = ""
         self._renew_at = 0.0
+        self._ended = threading.Event()  # what is followed has ended, or is to end
 
     def start(self, membership: Membership) -> None:
         # A daemon: in a call that hangs it must not keep the process.
@@ -50,6 +51,7 @@ class Follower:
 
     def close(self) -> None:
         self._stop.set()
+        self._ended.set()
         if self._thread is not None:
             self._thread.join(CLOSE_SECONDS)
         elif self._link is not None:
@@ -106,7 +108,7 @@ class Follower:
         """Until the connection is lost, or oortd stops."""
         state = membership.state
         assert state is not None
-        ended = threading.Event()
+        ended = self._ended = threading.Event()
         reasons: list[str] = []
         call = link.stream(state.local_id)
         listener = threading.Thread(
@@ -116,19 +118,15 @@ class Follower:
             daemon=True,
         )
         listener.start()
-        begun = time.monotonic()
         try:
-            self._renew(link)
-            while not self._stop.is_set() and not ended.is_set():
-                # In steps, so that a stop is seen soon.
-                if ended.wait(0.25) or time.monotonic() - begun < PULSE_SECONDS:
-                    continue
-                begun = time.monotonic()
+            self._renew(link, membership)
+            # In this order: close() sets the one, then the other.
+            while not (ended.is_set() or self._stop.is_set() or ended.wait(PULSE_SECONDS)):
                 if link.version() > state.version:
                     newest = link.ring()
                     state.update(newest.version, newest.ring)
                 membership.in_touch()
-                self._renew(link)
+                self._renew(link, membership)
         except OortError as error:
             reasons.insert(0, str(error))
         finally:
@@ -160,11 +158,16 @@ class Follower:
             reasons.append(str(call_error(link.server, error)))
         ended.set()
 
-    def _renew(self, link: Link) -> None:
+    def _renew(self, link: Link, membership: Membership) -> None:
+        """The syndicate calls this node at the addresses that the ring has of it."""
         if time.monotonic() < self._renew_at:
             return
+        ring = membership.ring
+        node = ring.local_node if ring is not None else None
+        needed = {parse_address(one, "ring")[0] for one in (node.addresses if node else ())}
         try:
-            link.renew(self._seeker.joining)
+            if link.renew(self._seeker.joining, needed):
+                self._renew_at = time.monotonic() + RENEWAL_PAUSE
         except OortError as error:
             self._renew_at = time.monotonic() + RENEWAL_PAUSE
             log.warning("the certificate was not renewed: %s", error)

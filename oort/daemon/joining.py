@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime
 import os
+from collections.abc import Collection
 from pathlib import Path
 
 from oort import tls
@@ -19,6 +20,8 @@ from oort.errors import ConfigError, TLSError
 from oort.journal import log
 from oort.syndicate import connection
 from oort.syndicate.connection import Syndicate
+from oort.tls_certificates import read_certificates
+from oort.tls_files import read
 
 CALL_SECONDS = 20.0
 RENEW_AFTER = 2 / 3  # of a certificate's life
@@ -30,6 +33,7 @@ class Joining:
         self._settings = settings
         self._token = origin.token
         self._fingerprint = ""
+        self._key = tls.make_key()  # the same for every host that is asked to sign it
         if origin.fingerprint:
             try:
                 self._fingerprint = tls.parse_fingerprint(origin.fingerprint)
@@ -39,10 +43,10 @@ class Joining:
     @property
     def joined(self) -> bool:
         """Raises TLSError for files that are there and of no use."""
-        return self._lifetime() is not None
+        return self._certificate() is not None
 
-    def _lifetime(self) -> tuple[datetime.datetime, datetime.datetime] | None:
-        """From when until when the certificate of the syndicate's authority is valid."""
+    def _certificate(self) -> bytes | None:
+        """The one of the syndicate's authority, while it is valid."""
         settings = self._settings
         if not (Path(settings.cert_file).exists() and Path(settings.key_file).exists()):
             return None
@@ -55,11 +59,9 @@ class Joining:
                 f"{settings.cert_file} is of role {role[0]}: a node shows one of its own; name"
                 " other files in [CmdCtrlConfig], or move this one away"
             )
-        ends = tls.expiry(identity.certificate)
-        if ends <= datetime.datetime.now(datetime.UTC):
-            log.warning("%s has expired at %s: a join token is needed", settings.cert_file, ends)
+        if tls.expiry(identity.certificate) <= datetime.datetime.now(datetime.UTC):
             return None
-        return tls.valid_from(identity.certificate), ends
+        return identity.certificate
 
     def connection(self, address: tuple[str, int]) -> connection.Settings:
         """How to reach the syndicate's host at this address."""
@@ -83,7 +85,9 @@ class Joining:
         and no use of the token is spent.
         """
         settings = self._settings
-        if self.joined:
+        certificate = self._certificate()
+        if certificate is not None:
+            self._check_authority(certificate)
             if not (self._fingerprint or Path(settings.ca_file).exists()):
                 raise TLSError(
                     f"{settings.ca_file} is not there, and OORT_SYNDICATE_FINGERPRINT not set:"
@@ -104,13 +108,27 @@ class Joining:
             ca_file = None  # there may be others in it
         self._check_writable()
         trust_token = ca_file is not None and not self._fingerprint
-        identity = connection.join(reach, token, trust_token=trust_token, names=host.names())
+        identity = connection.join(
+            reach, token, trust_token=trust_token, names=host.names(), key=self._key
+        )
         tls.save_identity(identity, settings.cert_file, settings.key_file, ca_file)
         log.info(
             "joined: %s is valid until %s",
             settings.cert_file,
             tls.expiry(identity.certificate).strftime("%Y-%m-%d"),
         )
+
+    def _check_authority(self, certificate: bytes) -> None:
+        """What the syndicate would answer to a certificate of another authority tells nobody."""
+        settings = self._settings
+        chain = read_certificates(certificate)
+        if len(chain) == 1 or not Path(settings.ca_file).exists():
+            return
+        if chain[-1] not in read_certificates(read(settings.ca_file)):
+            raise TLSError(
+                f"{settings.cert_file} is of another authority than {settings.ca_file}: move it"
+                " away to join anew"
+            )
 
     def _read_token(self) -> tls.JoinToken:
         file = self._settings.join_token_file
@@ -121,8 +139,8 @@ class Joining:
                 text = Path(file).read_text("ascii", "replace")
             except FileNotFoundError:
                 raise TLSError(
-                    f"{self._settings.cert_file} is not of the syndicate, and there is no join"
-                    f" token in OORT_JOIN_TOKEN or {file}: an operator makes one with"
+                    f"{self._settings.cert_file} is not of the syndicate or has expired, and there"
+                    f" is no join token in OORT_JOIN_TOKEN or {file}: an operator makes one with"
                     " syndicate-client token"
                 ) from None
             except OSError as error:
@@ -145,16 +163,18 @@ class Joining:
                     f" {os.geteuid()}"
                 )
 
-    def renew(self, syndicate: Syndicate) -> bool:
-        """Get another certificate when this one has lived for long; whether it did.
+    def renew(self, syndicate: Syndicate, needed: Collection[str]) -> bool:
+        """Get another certificate when this one has lived for long, or is not for all of the
+        addresses `needed`; whether it did.
 
         Raises TLSError and CallError; what there is stays as it is then.
         """
-        lifetime = self._lifetime()
-        if lifetime is None:
+        certificate = self._certificate()
+        if certificate is None:
             return False
-        begins, ends = lifetime
-        if datetime.datetime.now(datetime.UTC) < begins + RENEW_AFTER * (ends - begins):
+        begins, ends = tls.valid_from(certificate), tls.expiry(certificate)
+        old = datetime.datetime.now(datetime.UTC) >= begins + RENEW_AFTER * (ends - begins)
+        if not old and set(needed) <= set(tls.names_of(certificate)):
             return False
         identity = connection.renew(syndicate, host.names())
         tls.save_identity(identity, self._settings.cert_file, self._settings.key_file, None)

@@ -94,7 +94,9 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.version:
         print(f"oortd {version}")
         return 0
-    journal.start(environment)
+    # gRPC's own lines are not for operators; what they are about is said in ours.
+    environment.setdefault("GRPC_VERBOSITY", "NONE")
+    journal.start(environment, "oortd", "grpc")
     passed = passed_descriptors(os.environ)
     try:
         own = layers(arguments, environment)

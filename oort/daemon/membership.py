@@ -164,9 +164,9 @@ class Membership:
             if ring is None or ring.version < self._version:
                 return  # what we have of it is newer than the file that was left
             now = ring_configuration.of_ring(ring, state.local_id, before)
-            now_cached = before.cached and not self.connected
-            self._configuration = RingConfiguration(now.ring, now.node, now_cached)
             news = ring.version != self._version
+            now_cached = before.cached and not self.connected and not news
+            self._configuration = RingConfiguration(now.ring, now.node, now_cached)
             self._version = ring.version
             changed = not now.same_texts(before)
             try:

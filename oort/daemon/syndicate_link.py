@@ -7,15 +7,15 @@ that comes when none answers.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
-from oort.config import Settings
+from oort.config import Settings, join_address
 from oort.daemon import discovery, host
 from oort.daemon.discovery import FromSyndicate
 from oort.daemon.joining import Joining
-from oort.errors import CallError, DiscoveryError, OortError, TLSError
+from oort.errors import DiscoveryError, OortError, TLSError
 from oort.journal import log
 from oort.ring import files
 from oort.ring.ring import Ring
@@ -71,8 +71,8 @@ class Link:
         """gRPC's call: the ring of now and every later one; it has cancel()."""
         return self._syndicate.rings.GetRingStream(messages.SubscriberID(id=str(local_id)))
 
-    def renew(self, joining: Joining) -> bool:
-        return joining.renew(self._syndicate)
+    def renew(self, joining: Joining, needed: Collection[str]) -> bool:
+        return joining.renew(self._syndicate, needed)
 
     def texts(self) -> tuple[bytes, bytes]:
         """Configuration of the ring and of this host's node, without registering."""
@@ -126,10 +126,10 @@ class Seeker:
                 break
             try:
                 link = self._open(address, may_join, act)
-            except CallError as error:
-                reasons[str(error)] = None
             except OortError as error:
-                reasons[f"{address[0]}:{address[1]}: {error}"] = None
+                server = join_address(*address)
+                named = server in str(error)
+                reasons[str(error) if named else f"{server}: {error}"] = None
             else:
                 for reason in reasons:
                     log.warning("%s; %s answers", reason, link.server)

@@ -167,10 +167,16 @@ class Syndicate:
 
 
 def join(
-    settings: Settings, token: tls.JoinToken, *, trust_token: bool, names: Sequence[str] = ()
+    settings: Settings,
+    token: tls.JoinToken,
+    *,
+    trust_token: bool,
+    names: Sequence[str] = (),
+    key: bytes | None = None,
 ) -> tls.Identity:
     """An identity for the holder of a join token; nothing is written.
 
+    key: an earlier attempt's, whose answer may have been lost: it spends no other use of the token.
     names: host names and addresses that its certificate is to be for, if it serves.
     `trust_token`: the syndicate is verified by the fingerprint in the token, whatever the settings
     say.
@@ -181,16 +187,17 @@ def join(
         settings = dataclasses.replace(settings, fingerprint=token.authority)
     roots = roots_of(settings)
     with channel(settings.server, settings, roots, token.identity(roots)) as opened:
-        return _signed(settings, AuthorityStub(opened), names)
+        return _signed(settings, AuthorityStub(opened), names, key or tls.make_key())
 
 
 def renew(syndicate: Syndicate, names: Sequence[str]) -> tls.Identity:
     """Another identity for the holder of one; nothing is written."""
-    return _signed(syndicate.settings, syndicate.authority, names)
+    return _signed(syndicate.settings, syndicate.authority, names, tls.make_key())
 
 
-def _signed(settings: Settings, authority: AuthorityStub, names: Sequence[str]) -> tls.Identity:
-    key = tls.make_key()
+def _signed(
+    settings: Settings, authority: AuthorityStub, names: Sequence[str], key: bytes
+) -> tls.Identity:
     request = SignRequest(request=tls.certificate_request(key, names))
     try:
         reply: SignReply = authority.Sign(request, timeout=settings.timeout)

@@ -155,7 +155,7 @@ class RingNode(Oortd):
         assert ended.returncode != 0
         lines = ended.stderr.splitlines()
         assert "cannot start: " in lines[-1], ended.stderr
-        assert "Traceback" not in ended.stderr
+        assert all(re.match(r"\d{4}-\d\d-\d\d .* (INFO|WARNING|CRITICAL) ", line) for line in lines)
         return ended.returncode, lines[-1]
 
     def shown(self) -> dict[str, str]:

@@ -6,6 +6,7 @@ import gzip
 import json
 import os
 import re
+import socket
 import stat
 import time
 from collections.abc import Callable, Iterator
@@ -66,6 +67,16 @@ def node(synd: Synd, make: Callable[..., RingNode]) -> Iterator[RingNode]:
     left = synd.node_ids()
     if left:
         synd.client("rm", *left)
+
+
+def authority_of(synd: Synd) -> tls.CertificateAuthority:
+    """As its machine's root could."""
+    for part in sorted((synd.directory / "state").rglob("*")):
+        text = part.read_bytes() if part.is_file() else b""
+        at = text.find(b"-----BEGIN PRIVATE")
+        if at > 0:
+            return tls.CertificateAuthority.load(text[:at], text[at:])
+    raise AssertionError("there is no authority in synd's state")
 
 
 # ---- joining ---------------------------------------------------------------------
@@ -166,6 +177,36 @@ def test_what_keeps_it_from_joining_is_one_line(
     node.start()
 
 
+def test_a_certificate_of_another_syndicate_is_named(synd: Synd, node: RingNode) -> None:
+    other = tls.CertificateAuthority.create("another")
+    names = [node.keys / name for name in ("server.crt", "server.key", "ca.crt")]
+    tls.save_identity(other.issue("node", "here", ["localhost"]), *names)
+    assert "certificate verify failed" in node.cannot_start()[1].lower().replace("_", " ")
+    names[2].write_bytes((synd.directory / "ca.crt").read_bytes())
+    assert f"{names[0]} is of another authority than {names[2]}" in node.cannot_start()[1]
+    names[2].unlink()
+    names[0].unlink()
+    node.start()
+
+
+def test_a_certificate_follows_the_addresses(synd: Synd, node: RingNode) -> None:
+    """The syndicate calls the node at what it has registered."""
+    node.start()
+    node.stop()
+    names = [node.keys / name for name in ("server.crt", "server.key", "ca.crt")]
+    before = tls.load_identity(*names)
+    assert tls.names_of(before.certificate)
+    authority = authority_of(synd)
+    tls.save_identity(authority.issue("node", "here", ["localhost"]), *names)
+    node.start()
+    until(lambda: "certificate renewed" in node.log())
+    renewed = tls.load_identity(*names)
+    # Another host name takes a token.
+    assert set(tls.names_of(renewed.certificate)) == {
+        name for name in tls.names_of(before.certificate) if name != socket.gethostname()
+    }
+
+
 def test_a_token_has_its_uses_and_its_role(
     synd: Synd, node: RingNode, make: Callable[..., RingNode]
 ) -> None:
@@ -202,12 +243,7 @@ def test_override_wins_over_skipping(node: RingNode) -> None:
 
 def test_a_certificate_is_renewed_in_time(synd: Synd, node: RingNode) -> None:
     """Two thirds of its life are over from the beginning: ten of its fifteen minutes."""
-    parts = sorted((synd.directory / "state").rglob("*"))
-    authority = next(
-        tls.CertificateAuthority.load(text[: text.find(b"-----BEGIN PRIVATE")], text)
-        for part in parts
-        if part.is_file() and b"-----BEGIN PRIVATE" in (text := part.read_bytes())
-    )
+    authority = authority_of(synd)
     names = [node.keys / name for name in ("server.crt", "server.key", "ca.crt")]
     short = authority.issue("node", "here", ["localhost"], days=280 / 86400)
     tls.save_identity(short, *names)

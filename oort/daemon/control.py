@@ -12,6 +12,7 @@ interface itself stay as they are.
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import threading
 from collections.abc import Callable
@@ -190,11 +191,28 @@ def interface(daemon: Daemon, ring: RingState | None) -> Interface:
         credentials = server_credentials_of_files(
             settings.cert_file, settings.key_file, settings.ca_file if mutual else None
         )
-    server = ControlServer(control, settings.control_address, credentials, mutual=mutual)
+    host, port = split_address(settings.control_address)
     kind = "mutual TLS" if credentials and mutual else "TLS" if credentials else "no TLS"
-    host, _ = split_address(settings.control_address)
+    if not (credentials and mutual) and not _is_loopback(host):
+        own = "::1" if ":" in host else "127.0.0.1"
+        log.warning(
+            "CmdCtrl listens on %s instead of %s: with %s nothing tells who calls, and only"
+            " callers on the node itself are served",
+            own,
+            host,
+            "UseTLS = false" if credentials is None else "MutualTLS = false",
+        )
+        host = own
+    server = ControlServer(control, join_address(host, port), credentials, mutual=mutual)
     log.info("CmdCtrl on %s (%s)", join_address(host, server.port), kind)
     return Interface(control, server)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 class Interface:

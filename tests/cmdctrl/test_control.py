@@ -7,6 +7,7 @@ import json
 import os
 import re
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -111,10 +112,23 @@ def test_nobody_else_does(node: Node) -> None:
     assert node.daemon.client().ping()
 
 
-def test_without_tls_this_machine_may(start_node: Callable[..., Node]) -> None:
-    node = start_node(OORT_CMDCTRLCONFIG_USE_TLS="false")
-    with grpc.insecure_channel(f"127.0.0.1:{node.port}") as channel:
-        assert CmdCtrlStub(channel).HealthCheck(NOTHING, timeout=SECONDS).status
+@pytest.mark.parametrize("off", ["USE_TLS", "MUTUAL_TLS"])
+def test_without_certificates_this_machine_may_and_no_other(
+    start_node: Callable[..., Node], authority: tls.CertificateAuthority, off: str
+) -> None:
+    addresses = {"OORT_CMDCTRLCONFIG_LISTEN_ADDRESS": "0.0.0.0:0"}
+    node = start_node(**addresses, **{f"OORT_CMDCTRLCONFIG_{off}": "false"})
+    target = f"127.0.0.1:{node.port}"
+    verified = tls.channel_credentials(authority.certificate)
+    channel = {
+        "USE_TLS": lambda: grpc.insecure_channel(target),
+        "MUTUAL_TLS": lambda: grpc.secure_channel(target, verified),
+    }[off]
+    with channel() as opened:
+        assert CmdCtrlStub(opened).HealthCheck(NOTHING, timeout=SECONDS).status
+    assert "CmdCtrl listens on 127.0.0.1 instead of 0.0.0.0" in node.daemon.log()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.2", node.port))  # another address, though of this node
 
 
 def test_a_renewed_certificate_needs_no_restart(

@@ -15,6 +15,7 @@ import time
 from array import array
 from typing import TYPE_CHECKING, Protocol
 
+from oort import journal
 from oort.config import Layer
 from oort.daemon import cache, reload, ring_configuration
 from oort.daemon.ring_configuration import RingConfiguration
@@ -191,7 +192,8 @@ class Membership:
             if daemon is None:
                 return
             if news:
-                log.info("ring %d: %d nodes", ring.version, len(ring.nodes))
+                kind = journal.entry(journal.RING_CHANGED, ring_version=ring.version)
+                log.info("ring %d: %d nodes", ring.version, len(ring.nodes), extra=kind)
             if changed:
                 cause = f"ring {ring.version}"
                 daemon.loop.call_soon_from_thread(lambda: _reload(daemon, cause))

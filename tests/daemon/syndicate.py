@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from oort.syndicate.tool import main as syndicate_client
 from tests.conftest import STOP_SECONDS, Oortd, clean_environment
@@ -48,7 +49,7 @@ class Synd:
             f"State = {own}/state\nNames = {self.names}\nCAFile = {own}/ca.crt\n"
             f"OperatorCertFile = {own}/operator.crt\nOperatorKeyFile = {own}/operator.key\n"
             f"[oort]\nListenAddress = {self.listen_address}\nPort = {self.port}\n"
-            f"NetFilter = {self.net_filter}\nMoveWait = 0\nCapacity = 100\n"
+            f"NetFilter = {self.net_filter}\nMoveWait = 0\n"
         )
         offset = self.log_path.stat().st_size if self.log_path.exists() else 0
         with self.log_path.open("ab") as log:
@@ -107,8 +108,9 @@ class Synd:
             timeout=60,
         ).stdout
 
-    def node_ids(self) -> list[str]:
-        return [node["id"] for node in json.loads(self.output("--json", "search"))]
+    def nodes(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = json.loads(self.output("--json", "search"))
+        return found
 
     def token(self, uses: int = 1, role: str = "node", seconds: int = 3600) -> str:
         return self.output(

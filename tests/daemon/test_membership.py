@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import os
 import re
+import shutil
 import socket
 import stat
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import grpc
 import pytest
 
 from oort import tls
 from oort.cli.main import main as oort_cli
-from oort.cmdctrl import cmdctrl_pb2
-from oort.cmdctrl.cmdctrl_pb2_grpc import CmdCtrlStub
 from oort.ring import files
 from oort.ring.builder import Builder
 from tests.conftest import until
@@ -64,9 +61,9 @@ def node(synd: Synd, make: Callable[..., RingNode]) -> Iterator[RingNode]:
     if synd.process.poll() is not None:
         synd.start()
     synd.set_config("")
-    left = synd.node_ids()
+    left = synd.nodes()
     if left:
-        synd.client("rm", *left)
+        synd.client("rm", *(one["id"] for one in left))
 
 
 def authority_of(synd: Synd) -> tls.CertificateAuthority:
@@ -126,12 +123,18 @@ def test_is_controlled_by_its_operator(
 
 
 def test_the_authority_in_a_file_is_enough(synd: Synd, node: RingNode) -> None:
-    """And the token may be in a file."""
+    """And the token may be in a file.  What the node says of itself is in the ring."""
+    node.env["OORT_TIERS"] = "rack1, site2"
     del node.env["OORT_SYNDICATE_FINGERPRINT"]
     (node.keys / "join.token").write_text(node.env.pop("OORT_JOIN_TOKEN") + "\n")
     (node.keys / "ca.crt").write_bytes((synd.directory / "ca.crt").read_bytes())
     node.start()
-    assert node.ring_facts()["oort_ring_nodes"] == 1
+    (found,) = synd.nodes()
+    assert found["meta"] == socket.gethostname()
+    assert found["tiers"] == ["rack1", "site2"]
+    assert "127.0.0.1:8001" in found["addresses"]
+    # GiB of the disk that holds its data.
+    assert found["capacity"] == max(1, shutil.disk_usage(node.data_dir).total // 1024**3)
 
 
 def test_the_token_alone_is_enough(node: RingNode) -> None:
@@ -344,51 +347,6 @@ def test_a_change_is_applied_as_by_a_reload(synd: Synd, node: RingNode, tmp_path
     assert synd.client("set", str(before["oort_ring_local_id"]), f"config={path}") == 0
     until(lambda: 'RequirePass = "" (was (hidden))' in node.log())
     assert node.client().config_get("maxclients") == {"maxclients": "66"}
-
-
-def test_rings_that_are_pushed(synd: Synd, node: RingNode) -> None:
-    """A wrong version, garbage, an older ring: nothing changes, the version held is the answer."""
-    node.start()
-    before = node.ring_facts()
-    held = int(str(before["oort_ring_version"]))
-    kept = (node.data_dir / f"{held}-oort.ring").read_bytes()
-    port = re.findall(r"CmdCtrl on 127\.0\.0\.1:(\d+)", node.log())[-1]
-    operator = tls.load_identity(*(synd.directory / f"operator.{kind}" for kind in ("crt", "key")),
-                                 synd.directory / "ca.crt")  # fmt: skip
-    builder = Builder(replicas=1)
-    builder.add(node_id=int(str(before["oort_ring_local_id"])), capacity=1,
-                addresses=["127.0.0.1:8001"], conf=b"MaxClients = 99\n")  # fmt: skip
-    builder.rebalance()
-    newer = builder.ring()
-    assert newer.version > held
-    data = files.encode(newer)
-    credentials = tls.channel_credentials(operator.roots, operator)
-    with grpc.secure_channel(f"127.0.0.1:{port}", credentials) as channel:
-
-        def push(version: int, ring: bytes) -> int:
-            call = CmdCtrlStub(channel).RingUpdate
-            answer = call(cmdctrl_pb2.Ring(version=version, ring=ring), timeout=60)
-            return int(answer.newversion)
-
-        for version, ring in (
-            (held - 1, kept),
-            (held, data),
-            (newer.version + 1, data),
-            (newer.version, data[:-9]),
-            (newer.version, b"garbage"),
-            (newer.version, b""),
-            (newer.version, gzip.compress(bytes(600_000_000), 1)),
-            (-1, data),
-        ):
-            assert push(version, ring) == held
-        assert node.ring_facts() == before
-        assert (node.data_dir / f"{held}-oort.ring").read_bytes() == kept
-        assert push(newer.version, data) == newer.version
-        assert push(held, kept) == newer.version
-    until(lambda: node.client().config_get("maxclients") == {"maxclients": "99"})
-    assert node.ring_facts()["oort_ring_version"] == newer.version
-    node.stop()
-    assert len(list(node.data_dir.glob("*-oort.ring"))) == 2
 
 
 def test_a_syndicate_that_was_killed_is_found_again(synd: Synd, node: RingNode) -> None:

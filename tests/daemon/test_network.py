@@ -138,7 +138,7 @@ def test_three_nodes_find_it_join_and_hold_the_same_ring(ring: Ring) -> None:
     facts = [node.facts() for node in ring.nodes]
     assert {one["oort_ring_source"] for one in facts} == {f"syndicate {SYND}:{PORT}"}
     assert [one["oort_ring_nodes"] for one in facts] == ["3"] * 3
-    known = {node["id"]: node for node in json.loads(synd.output("--json", "search"))}
+    known = {node["id"]: node for node in synd.nodes()}
     for node, one in zip(ring.nodes, facts, strict=True):
         entry = known.pop(one["oort_ring_local_id"])
         assert entry["meta"] == node.machine.host_name
@@ -191,7 +191,7 @@ def test_synd_killed_and_started_again(ring: Ring) -> None:
     ring.everywhere("oort_syndicate_connected", "1")
     synd.output("capacity", f"node1.{DOMAIN}", "77")
     ring.everywhere("oort_ring_version", newest(ring))
-    assert len(json.loads(synd.output("--json", "search"))) == 3
+    assert len(synd.nodes()) == 3
 
 
 def test_a_node_that_is_cut_off_serves_and_catches_up(ring: Ring) -> None:

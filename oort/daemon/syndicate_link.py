@@ -15,7 +15,7 @@ from oort.config import Settings, join_address
 from oort.daemon import discovery, host
 from oort.daemon.discovery import FromSyndicate
 from oort.daemon.joining import Joining
-from oort.errors import DiscoveryError, OortError, TLSError
+from oort.errors import DiscoveryError, OortError, RingError, TLSError
 from oort.journal import log
 from oort.ring import files
 from oort.ring.ring import Ring
@@ -55,12 +55,17 @@ class Link:
         return status.version
 
     def register(self, request: messages.RegisterRequest) -> Registered:
-        """Raises RingError as well, for a ring that cannot be read."""
+        """Raises RingError as well, for a ring that cannot be read or is without this node."""
         syndicate = self._syndicate
         config: messages.NodeConfig = syndicate.call(
             syndicate.rings.RegisterNode, request, REGISTER_SECONDS
         )
-        return Registered(config.localid, config.ring, files.decode_ring(config.ring))
+        ring = files.decode_ring(config.ring)
+        if ring.node(config.localid) is None:
+            raise RingError(
+                f"it has made this node {config.localid}, and its ring {ring.version} is without it"
+            )
+        return Registered(config.localid, config.ring, ring)
 
     def ring(self) -> messages.Ring:
         syndicate = self._syndicate

@@ -10,14 +10,21 @@ import socket
 import stat
 import time
 from collections.abc import Callable, Iterator
+from concurrent import futures
 from pathlib import Path
 
+import grpc
 import pytest
 
 from oort import tls
 from oort.cli.main import main as oort_cli
 from oort.ring import files
 from oort.ring.builder import Builder
+from oort.syndicate.syndicate_pb2 import NodeConfig, RingStatus
+from oort.syndicate.syndicate_pb2_grpc import (
+    SyndicateServicer,
+    add_SyndicateServicer_to_server,
+)
 from tests.conftest import until
 from tests.daemon.syndicate import RingNode, Synd
 
@@ -377,6 +384,66 @@ def test_a_node_that_is_taken_out_serves_on(synd: Synd, node: RingNode) -> None:
     assert node.ring_facts()["oort_ring_member"] == 0
     node.restart()
     assert node.ring_facts()["oort_ring_member"] == 1
+
+
+# ---- a syndicate that is not right ---------------------------------------------------------
+
+
+class Registrar(SyndicateServicer):
+    """Answers a registration with what it is given."""
+
+    def __init__(self) -> None:
+        self.answer = NodeConfig()
+
+    def GetVersion(self, request, context):  # noqa: N802
+        return RingStatus(status=True, version=1)
+
+    def RegisterNode(self, request, context):  # noqa: N802
+        return self.answer
+
+
+@pytest.fixture
+def registrar(make: Callable[..., RingNode]) -> Iterator[tuple[Registrar, RingNode]]:
+    """And a node that has its certificate."""
+    authority = tls.CertificateAuthority.create("a test")
+    service = Registrar()
+    server = grpc.server(futures.ThreadPoolExecutor(2))
+    add_SyndicateServicer_to_server(service, server)
+    identity = authority.issue("syndicate", "synd", ["localhost"])
+    port = server.add_secure_port("127.0.0.1:0", tls.server_credentials(identity))
+    server.start()
+    node = make({"OORT_SYNDICATE_OVERRIDE": f"localhost:{port}"})
+    names = [node.keys / name for name in ("server.crt", "server.key", "ca.crt")]
+    tls.save_identity(authority.issue("node", "here", ["localhost"]), *names)
+    yield service, node
+    server.stop(None)
+
+
+def test_bad_rings_from_a_syndicate(registrar: tuple[Registrar, RingNode]) -> None:
+    service, node = registrar
+    builder = Builder(replicas=1)
+    builder.add(node_id=7, capacity=1)
+    builder.rebalance()
+    ring = files.encode(builder.ring())
+    builder.conf = b"\xff\xfe is no text"
+    builder.rebalance()
+    for answer, text in (
+        (NodeConfig(localid=7), "damaged ring data"),
+        (NodeConfig(localid=7, ring=b"garbage"), "ring data"),
+        (NodeConfig(localid=7, ring=ring[:-1]), "ring data"),
+        (NodeConfig(localid=7, ring=files.encode(builder)), "this is a builder"),
+        (NodeConfig(localid=8, ring=ring), "made this node 8, and its ring"),
+        (NodeConfig(ring=ring), "made this node 0, and its ring"),
+        (NodeConfig(localid=7, ring=files.encode(builder.ring())), "is not UTF-8 text"),
+    ):
+        service.answer = answer
+        code, line = node.cannot_start()
+        assert code == 1
+        assert text in line
+    assert not node.data_dir.exists()
+    service.answer = NodeConfig(localid=7, ring=ring)
+    node.start()
+    assert node.ring_facts()["oort_ring_local_id"] == 7
 
 
 # ---- the cache --------------------------------------------------------------------------

@@ -24,7 +24,6 @@
 
 #include "store.h"
 
-#define COMMIT_ROUNDS 8
 #define ROUND_EVENTS 256
 #define TICK_MS 20u         /* paused connections, and writes while the store is behind */
 #define LINGER_TICK_MS 250u
@@ -225,31 +224,6 @@ static void take_mails(struct worker *worker)
     }
 }
 
-/* Replies whose records are durable may go; once the store has failed, none of those that wait may. */
-static void take_sync(struct worker *worker)
-{
-    struct conn *conn = worker->parked[PARK_SYNC].first;
-    if (conn == NULL)
-        return;
-    uint64_t synced = oort_store_synced(worker->store);
-    while (conn != NULL) {
-        struct conn *next = conn->park_next;
-        if (synced == UINT64_MAX) {
-            output_rollback(&conn->output, worker->store, conn->held);
-            reply_error(&conn->output,
-                        "MISCONF the log could not be synced to disk; see the server log");
-            conn->closing = true;
-        }
-        if (conn->ticket <= synced) {
-            worker_unpark(worker, conn);
-            /* Send before more is executed: new replies would hold these back again. */
-            conn->writable = !conn->want_writable || conn->writable;
-            worker_ready(worker, conn);
-        }
-        conn = next;
-    }
-}
-
 static void tick(struct worker *worker)
 {
     while (worker->parked[PARK_TICK].first != NULL) {
@@ -326,28 +300,16 @@ static void serve_ready(struct worker *worker)
     }
 }
 
-/* Get the round's writes onto the device.  What has arrived meanwhile is executed first, so that one
- * sync covers it too: a connection that waits executes nothing, which bounds the wait by the number of
- * connections, and COMMIT_ROUNDS bounds it for those who only read. */
-static void commit(struct worker *worker, bool idle)
-{
-    if (!idle && ++worker->ticket_rounds < COMMIT_ROUNDS)
-        return;
-    if (oort_store_sync_here(worker->store, worker->wake_fd) != 0)
-        take_sync(worker);
-    else
-        oort_store_request_sync(worker->store, worker->ticket);
-    worker->ticket = 0;
-    worker->ticket_rounds = 0;
-}
-
 static int32_t worker_round(struct worker *worker, int timeout_ms, oort_error *error)
 {
     struct epoll_event events[ROUND_EVENTS];
     bool woken = false, ticked = false;
+    bool may_wait = timeout_ms != 0 && !worker->draining;
 
-    if (worker->ready_first != NULL || worker->ticket != 0)
+    if (worker->ready_first != NULL)
         timeout_ms = 0;
+    else if (worker->commit.ticket != 0)
+        timeout_ms = may_wait ? worker->commit.wait_ms : 0;
     int count = epoll_wait(worker->epoll_fd, events, ROUND_EVENTS, timeout_ms);
     if (count < 0 && errno != EINTR)
         return oort_fail(error, OORT_ERR_IO, errno, "epoll_wait: %s", strerror(errno));
@@ -366,15 +328,15 @@ static int32_t worker_round(struct worker *worker, int timeout_ms, oort_error *e
     }
     if (woken) {
         take_mails(worker);
-        take_sync(worker);
+        worker_take_sync(worker);
     }
     if (ticked) {
         worker->timer_ms = 0;
         tick(worker);
     }
     serve_ready(worker);
-    if (worker->ticket != 0)
-        commit(worker, count == 0 && worker->ready_first == NULL);
+    if (worker->commit.ticket != 0)
+        worker_commit(worker, count <= 0, may_wait);
     arm_timer(worker);
     return OORT_OK;
 }
@@ -420,7 +382,7 @@ int32_t oort_worker_poll(oort_dataplane *plane, uint32_t worker, int32_t timeout
     if (atomic_load_explicit(&plane->stopping, memory_order_relaxed))
         return drain(self, error);
     int32_t status = worker_round(self, timeout_ms, error);
-    if (self->ready_first != NULL || self->ticket != 0)
+    if (self->ready_first != NULL || self->commit.ticket != 0)
         (void)eventfd_write(self->wake_fd, 1);
     return status;
 }

@@ -2,6 +2,7 @@
  * dataplane.h: inside the data plane: what its files share.
  *
  *   dataplane.c  open, close; a worker's rounds: events, mails, ticks
+ *   commit.c     group commit: whose replies wait, for how long
  *   planestats.c the workers' counters, summed
  *   serve.c      one connection's turn: read, parse, execute, send
  *   clients.c    the registry: adopt, kill, list, closed ids
@@ -43,6 +44,18 @@ struct park_list {
 /* PARK_SYNC: CONN_WAIT_SYNC; PARK_TICK: CONN_WAIT_TICK; PARK_LINGER: CONN_WAIT_LINGER. */
 enum park { PARK_NONE = 0, PARK_SYNC, PARK_TICK, PARK_LINGER, PARK_COUNT };
 
+/* Group commit, as commit.c sees it. */
+struct commit {
+    uint64_t ticket;            /* the highest still to be asked for; 0: none */
+    uint64_t asked;             /* the highest asked of the sync thread */
+    uint64_t expected;          /* how many waited when the last sync let some go */
+    uint64_t gather_from_ms;    /* since when others are waited for; 0: not yet */
+    uint32_t rounds;            /* for how many the ticket has been put off */
+    uint32_t skips;             /* how many more syncs are not gathered for */
+    uint32_t misses;            /* how often in a row gathering was in vain */
+    int wait_ms;                /* how long the next round may sleep; -1: until woken */
+};
+
 struct worker {
     oort_dataplane *plane;
     oort_store *store;
@@ -60,8 +73,7 @@ struct worker {
     struct conn **conns;        /* every connection of this worker */
     uint32_t conn_count, conn_capacity;
 
-    uint64_t ticket;      /* the highest still to be asked for; 0: none */
-    uint32_t ticket_rounds; /* for how many rounds it has been put off */
+    struct commit commit;
     struct resp_parser parsers[WORKER_BATCH];
     /* argv[1] of each as a key, worked out once for the prefetch and the command. */
     oort_key keys[WORKER_BATCH];
@@ -148,6 +160,11 @@ void worker_unpark(struct worker *worker, struct conn *conn);
 void worker_close(struct worker *worker, struct conn *conn);
 /* Register or drop interest in EPOLLOUT. */
 void worker_want_writable(struct worker *worker, struct conn *conn, bool want);
+
+/* commit.c: send what the last sync covers; ask for the next, or put it off.  silent: the round brought
+ * no events; may_wait: the next one may sleep. */
+void worker_take_sync(struct worker *worker);
+void worker_commit(struct worker *worker, bool silent, bool may_wait);
 
 /* serve.c: one turn of a connection that has something to do. */
 void worker_serve(struct worker *worker, struct conn *conn);

@@ -540,6 +540,12 @@ static int32_t sync_here(oort_store *store, int eventfd)
     return 0;
 }
 
+static uint32_t gather_ms(oort_store *store)
+{
+    (void)store;
+    return 0;
+}
+
 static uint64_t synced(oort_store *store)
 {
     (void)store;
@@ -588,6 +594,7 @@ static const struct oort_store_ops map_store_ops = {
     .event_fd = event_fd,
     .request_sync = request_sync,
     .sync_here = sync_here,
+    .gather_ms = gather_ms,
     .synced = synced,
     .watch_sync = watch_sync,
     .unwatch_sync = unwatch_sync,

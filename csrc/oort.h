@@ -247,6 +247,8 @@ void oort_store_request_sync(oort_store *store, uint64_t ticket); /* thread safe
  * quick of late (under a millisecond a round) and nobody else is at it.  1: done, every ticket given
  * before has been reached (or the store failed), and all watchers but eventfd are told; 0: ask for it. */
 int32_t oort_store_sync_here(oort_store *store, int eventfd);
+/* How long waiting for others to share the next sync is worth it, milliseconds; 0: not at all. */
+uint32_t oort_store_gather_ms(oort_store *store);
 uint64_t oort_store_synced(oort_store *store); /* thread safe; UINT64_MAX: never again, the store failed */
 /* An eventfd that the sync thread signals after every round (at most 64 watchers). */
 int32_t oort_store_watch_sync(oort_store *store, int eventfd);

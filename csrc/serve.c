@@ -444,8 +444,8 @@ static void gate(struct worker *worker, struct conn *conn, struct output_mark ma
     if (synced != UINT64_MAX && synced >= ticket)
         return;
     conn->ticket = ticket;
-    if (ticket > worker->ticket)
-        worker->ticket = ticket;
+    if (ticket > worker->commit.ticket)
+        worker->commit.ticket = ticket;
     conn->held = mark;
     /* Paused or not, the sync comes first; pausing is decided anew afterwards. */
     if (conn->parked == PARK_TICK)

@@ -67,6 +67,8 @@ int32_t oort_store_sync_here(oort_store *store, int eventfd)
     return store->ops->sync_here(store, eventfd);
 }
 
+uint32_t oort_store_gather_ms(oort_store *store) { return store->ops->gather_ms(store); }
+
 uint64_t oort_store_synced(oort_store *store) { return store->ops->synced(store); }
 
 int32_t oort_store_watch_sync(oort_store *store, int eventfd)

@@ -21,6 +21,7 @@ struct oort_store_ops {
     int (*event_fd)(oort_store *store);
     void (*request_sync)(oort_store *store, uint64_t ticket);
     int32_t (*sync_here)(oort_store *store, int eventfd);
+    uint32_t (*gather_ms)(oort_store *store);
     uint64_t (*synced)(oort_store *store);
     int32_t (*watch_sync)(oort_store *store, int eventfd);
     void (*unwatch_sync)(oort_store *store, int eventfd);

@@ -200,6 +200,7 @@ int32_t valuestore_sync(oort_store *store, oort_error *error);
 uint64_t valuestore_ticket(oort_session *session);
 void valuestore_request_sync(oort_store *store, uint64_t ticket);
 int32_t valuestore_sync_here(oort_store *store, int eventfd);
+uint32_t valuestore_gather_ms(oort_store *store);
 uint64_t valuestore_synced(oort_store *store);
 int32_t valuestore_watch_sync(oort_store *store, int eventfd);
 void valuestore_unwatch_sync(oort_store *store, int eventfd);

@@ -25,6 +25,8 @@
 #define RESIDENCY_SECONDS 2
 #define SWEEP_BUDGET_MS 20
 #define QUICK_SYNC_NS 1000000
+#define GATHER_SYNC_NS 500000 /* from here on sharing a sync saves more than waiting costs */
+#define GATHER_MS_MAX 10u
 #define BEHIND_BYTES (UINT64_C(512) * 1024 * 1024)
 
 static int64_t monotonic_ns(void)
@@ -133,6 +135,16 @@ int32_t valuestore_sync_here(oort_store *base, int eventfd)
     sync_round(store, eventfd);
     (void)pthread_mutex_unlock(&store->sync_round_mutex);
     return 1;
+}
+
+uint32_t valuestore_gather_ms(oort_store *base)
+{
+    struct valuestore *store = (struct valuestore *)(void *)base;
+    int64_t took_ns = atomic_load_explicit(&store->sync_ns, memory_order_relaxed);
+    if (took_ns < GATHER_SYNC_NS)
+        return 0;
+    uint32_t half_ms = (uint32_t)(took_ns / 2000000);
+    return half_ms == 0 ? 1 : half_ms < GATHER_MS_MAX ? half_ms : GATHER_MS_MAX;
 }
 
 uint64_t valuestore_ticket(oort_session *base)

@@ -40,6 +40,9 @@ struct shell {
     _Atomic int fetch_status;
     _Atomic uint64_t ticket;    /* of every run; 0: none needed */
     _Atomic uint64_t synced;
+    _Atomic uint64_t asked;     /* the last ticket a sync was asked for */
+    _Atomic int asks;
+    _Atomic uint32_t gather_ms;
     _Atomic int behind;
     _Atomic int watcher;
 };
@@ -75,6 +78,17 @@ static uint64_t shell_ticket(oort_session *session)
 }
 
 static uint64_t shell_synced(oort_store *store) { return atomic_load(&shell_of(store)->synced); }
+
+static void shell_request_sync(oort_store *store, uint64_t ticket)
+{
+    atomic_store(&shell_of(store)->asked, ticket);
+    atomic_fetch_add(&shell_of(store)->asks, 1);
+}
+
+static uint32_t shell_gather_ms(oort_store *store)
+{
+    return atomic_load(&shell_of(store)->gather_ms);
+}
 
 static int32_t shell_watch(oort_store *store, int fd)
 {
@@ -117,6 +131,8 @@ static void rig_open(struct rig *rig, const oort_limits *limits)
     rig->shell.ops.fetch = shell_fetch;
     rig->shell.ops.ticket = shell_ticket;
     rig->shell.ops.synced = shell_synced;
+    rig->shell.ops.request_sync = shell_request_sync;
+    rig->shell.ops.gather_ms = shell_gather_ms;
     rig->shell.ops.watch_sync = shell_watch;
     rig->shell.ops.behind = shell_behind;
     rig->store->ops = &rig->shell.ops;
@@ -488,6 +504,59 @@ static void test_group_commit(void)
     rig_stop(&rig);
 }
 
+static void await_ask(struct rig *rig, uint64_t ticket)
+{
+    while (atomic_load(&rig->shell.asked) < ticket)
+        (void)usleep(1000);
+}
+
+/* On a slow device clients that come back share one sync; one that stays away delays nobody for long. */
+static void test_gathering(void)
+{
+    struct rig rig;
+    rig_start(&rig, &default_limits);
+    int first = client(&rig), second = client(&rig);
+    atomic_store(&rig.shell.gather_ms, PATIENCE_MS);
+    atomic_store(&rig.shell.ticket, 1);
+    say(first, "SET a 1\r\n");
+    await_ask(&rig, 1);
+    atomic_store(&rig.shell.ticket, 2);
+    say(second, "SET b 1\r\n");
+    while (stats(&rig).waiting_sync < 2)
+        (void)usleep(1000);
+    sync_to(&rig, 1);
+    expect(first, "+OK\r\n");
+    expect_silence(second);
+    CHECK(atomic_load(&rig.shell.asks) == 1);
+    say(first, "SET a 2\r\n");
+    await_ask(&rig, 2);
+    sync_to(&rig, 2);
+    expect(first, "+OK\r\n");
+    expect(second, "+OK\r\n");
+    CHECK(atomic_load(&rig.shell.asks) == 2);
+    /* The first does not come back. */
+    atomic_store(&rig.shell.gather_ms, 1);
+    for (uint64_t ticket = 3; ticket < 10; ticket++) {
+        atomic_store(&rig.shell.ticket, ticket);
+        say(second, "SET b 2\r\n");
+        await_ask(&rig, ticket);
+        sync_to(&rig, ticket);
+        expect(second, "+OK\r\n");
+    }
+    /* A store that fails while others are waited for. */
+    atomic_store(&rig.shell.gather_ms, PATIENCE_MS);
+    atomic_store(&rig.shell.ticket, 10);
+    say(first, "SET a 3\r\n");
+    await_ask(&rig, 10);
+    say(second, "SET b 3\r\n");
+    while (stats(&rig).waiting_sync < 2)
+        (void)usleep(1000);
+    sync_to(&rig, UINT64_MAX);
+    expect(first, "-MISCONF the log could not be synced to disk; see the server log\r\n");
+    expect(second, "-MISCONF the log could not be synced to disk; see the server log\r\n");
+    rig_stop(&rig);
+}
+
 static void test_behind(void)
 {
     struct rig rig;
@@ -630,6 +699,7 @@ int main(void)
     test_cold_command();
     test_cold_record();
     test_group_commit();
+    test_gathering();
     test_behind();
     test_limits();
     test_many_and_poll();

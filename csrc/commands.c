@@ -6,6 +6,7 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 #include "commands_hot.h"
 #include "keyspace.h"
@@ -215,6 +216,13 @@ int32_t oort_command_find(const uint8_t *name, size_t size)
 
 /* ---- execution ---------------------------------------------------------- */
 
+int64_t call_clock_ns(void)
+{
+    struct timespec now;
+    (void)clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
 /* How much of an argument is shown: up to a NUL, and no more than room. */
 static int shown(const oort_bytes *argument, int room)
 {
@@ -265,6 +273,7 @@ int32_t oort_execute(struct oort_call *call)
 {
     call->failed = false;
     call->rejected = false;
+    call->begun_ns = 0;
     call->command = oort_command_find(call->argv[0].data, call->argv[0].size);
     /* A subcommand's full name is found in the table, but nobody can call it by that. */
     if (call->command < 0 || (handlers[call->command] == NULL &&
@@ -281,5 +290,8 @@ int32_t oort_execute(struct oort_call *call)
         return reject(call, "NOAUTH Authentication required.");
     }
     oort_handler handler = handlers[call->command];
+    if (handler != NULL && call->countdown != NULL && call->countdown[call->command]-- == 0) {
+        call->begun_ns = call_clock_ns();
+    }
     return handler == NULL ? OORT_CALL_NOT_HOT : handler(call);
 }

@@ -187,8 +187,10 @@ static void take_reply(struct worker *worker, struct conn *conn, const oort_repl
     }
     if (reply->changes & OORT_CHANGE_CLOSE)
         conn->closing = true;
-    if (reply->size > 0 && reply->data[0] == '-' && conn->cold_command >= 0)
+    if (reply->size > 0 && reply->data[0] == '-' && conn->cold_command >= 0) {
         shown_add(&worker->commands[conn->cold_command].failed, 1);
+        worker_count_error(worker, reply->data, reply->size);
+    }
     output_append(&conn->output, reply->data, reply->size);
     if (conn->output.failed)
         worker_close(worker, conn);
@@ -427,7 +429,8 @@ static int32_t worker_open(struct worker *worker, oort_dataplane *plane, oort_er
         resp_parser_init(&worker->parsers[i]);
     worker->buffer = malloc(WORKER_READ_BYTES);
     worker->commands = calloc(oort_command_count() + 1u, sizeof *worker->commands);
-    if (worker->buffer == NULL || worker->commands == NULL)
+    worker->countdown = calloc(oort_command_count() + 1u, sizeof *worker->countdown);
+    if (worker->buffer == NULL || worker->commands == NULL || worker->countdown == NULL)
         return oort_fail(error, OORT_ERR_NOMEM, 0, "no memory for a data-plane worker");
     worker->session = oort_session_open(plane->store, error);
     if (worker->session == NULL)
@@ -474,6 +477,7 @@ static void worker_free(struct worker *worker)
     free(worker->conns);
     free(worker->buffer);
     free(worker->commands);
+    free(worker->countdown);
     (void)pthread_mutex_destroy(&worker->mail_mutex);
 }
 

@@ -27,13 +27,14 @@
 #define WORKER_BATCH 16u                /* requests parsed ahead */
 
 struct worker_command_stats {
-    _Atomic uint64_t calls, failed, rejected;
+    _Atomic uint64_t calls, failed, rejected, nanoseconds;
 };
 
 /* Written by the worker's thread only, relaxed. */
 struct worker_stats {
     _Atomic uint64_t commands, bytes_in, bytes_out, hits, misses, protocol_errors;
     _Atomic uint64_t dropped_slow, dropped_idle, dropped_query, cold_reads, waiting_sync;
+    _Atomic uint64_t errors[OORT_ERROR_CODES];
 };
 
 struct park_list {
@@ -85,6 +86,7 @@ struct worker {
     _Atomic int32_t thread;     /* who is in oort_worker_run */
     struct worker_stats stats;
     struct worker_command_stats *commands; /* by position in the table */
+    uint8_t *countdown;                    /* likewise: calls until one is timed */
 
     pthread_mutex_t mail_mutex;
     struct conn_mail *mail_first, *mail_last;
@@ -150,6 +152,7 @@ struct oort_dataplane {
     bool request_signalled;
     oort_dataplane_stats stats_base;           /* at the last reset */
     oort_command_stats *command_base;
+    uint64_t error_base[OORT_ERROR_CODES];
 };
 
 /* dataplane.c */
@@ -158,6 +161,8 @@ void worker_ready(struct worker *worker, struct conn *conn);
 void worker_park(struct worker *worker, struct conn *conn, enum park list);
 void worker_unpark(struct worker *worker, struct conn *conn);
 void worker_close(struct worker *worker, struct conn *conn);
+/* Count the code of an error reply. */
+void worker_count_error(struct worker *worker, const uint8_t *reply, uint64_t size);
 /* Register or drop interest in EPOLLOUT. */
 void worker_want_writable(struct worker *worker, struct conn *conn, bool want);
 

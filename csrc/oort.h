@@ -375,7 +375,10 @@ typedef struct oort_connection_info {
 
 typedef struct oort_command_stats {
     uint64_t calls, failed, rejected;
+    uint64_t nanoseconds;            /* of hot ones, from one call in 256 */
 } oort_command_stats;
+
+#define OORT_ERROR_CODES 7 /* of error replies: ERR, NOAUTH, ... */
 
 typedef struct oort_dataplane_stats {
     uint64_t connections;            /* now */
@@ -400,6 +403,9 @@ void oort_dataplane_set_limits(oort_dataplane *plane, const oort_limits *limits)
 void oort_dataplane_get_stats(oort_dataplane *plane, oort_dataplane_stats *out);
 /* Per command, out has oort_command_count() places. */
 void oort_dataplane_get_command_stats(oort_dataplane *plane, oort_command_stats *out);
+/* How often an error reply began with a code, out has OORT_ERROR_CODES places. */
+void oort_dataplane_get_error_stats(oort_dataplane *plane, uint64_t *out);
+const char *oort_error_code(uint32_t position);
 void oort_dataplane_reset_stats(oort_dataplane *plane);
 
 /* Run a worker until oort_worker_stop: stays in C (the GIL is released). */

@@ -27,6 +27,8 @@
 #define PREFETCH_KEY_BYTES 1024u        /* a longer key is not worked out ahead */
 #define LINGER_MS 1000u
 #define LINGER_READS 64
+#define TIMED_CALLS 256u
+#define TIMED_MOST_NS UINT64_C(1000000)
 /* A command over n cold records comes back cold n times; what is fetched may be evicted again
  * before its turn. */
 #define FETCHES_CAP(argc) (64u + 4u * (uint64_t)(argc))
@@ -46,6 +48,7 @@ struct turn {
     uint64_t size, offset;
     uint64_t output_stop;   /* size of the output at which the budget is used up */
     uint64_t commands;
+    uint64_t reply_at;      /* where the reply of the request under way begins in the output */
     bool shared;            /* data is the worker's buffer */
 };
 
@@ -62,11 +65,26 @@ static void reset_parser(struct resp_parser *parser)
     resp_parser_init(parser);
 }
 
+/* The first calls are timed one by one.  Later each that is timed stands for 256; but one that took
+ * very long, for a new segment perhaps, does so with a millisecond only. */
+static void count_time(struct turn *turn, struct worker_command_stats *stats)
+{
+    uint64_t took = (uint64_t)(call_clock_ns() - turn->call.begun_ns);
+    if (shown_get(&stats->calls) < TIMED_CALLS)
+        turn->worker->countdown[turn->call.command] = 0;
+    else
+        took += UINT8_MAX * (took < TIMED_MOST_NS ? took : TIMED_MOST_NS);
+    shown_add(&stats->nanoseconds, took);
+}
+
 static void count_call(struct turn *turn)
 {
     const struct oort_call *call = &turn->call;
 
     turn->commands++;
+    if (call->failed || call->rejected)
+        worker_count_error(turn->worker, call->output->data + turn->reply_at,
+                           call->output->size - turn->reply_at);
     if (call->command < 0)
         return;
     struct worker_command_stats *stats = &turn->worker->commands[call->command];
@@ -77,6 +95,8 @@ static void count_call(struct turn *turn)
         if (call->failed)
             shown_add(&stats->failed, 1);
     }
+    if (call->begun_ns != 0)
+        count_time(turn, stats);
     atomic_store_explicit(&turn->conn->last_command, call->command, memory_order_relaxed);
 }
 
@@ -132,6 +152,7 @@ static enum turn_end execute(struct turn *turn, struct resp_parser *parser)
             return TURN_WAITS;
         }
     }
+    turn->reply_at = call->output->size;
     call->argv = parser->argv;
     call->argc = parser->argc;
     call->failed = false;
@@ -164,7 +185,10 @@ static enum turn_end protocol_error(struct turn *turn, const struct resp_parser 
     char text[RESP_ERROR_BYTES + 8] = "ERR ";
 
     resp_parser_error(parser, text + 4);
+    turn->reply_at = turn->call.output->size;
     reply_error(turn->call.output, text);
+    worker_count_error(turn->worker, turn->call.output->data + turn->reply_at,
+                       turn->call.output->size - turn->reply_at);
     shown_add(&turn->worker->stats.protocol_errors, 1);
     turn->conn->closing = true;
     return turn->call.output->failed ? TURN_BROKEN : TURN_WAITS;
@@ -524,7 +548,8 @@ static bool run_commands(struct worker *worker, struct conn *conn)
         .worker = worker,
         .conn = conn,
         .call = {.session = worker->session, .flags = flags, .output = output,
-                 .value_cap = worker->limits.value_cap, .database = conn->database,
+                 .value_cap = worker->limits.value_cap, .countdown = worker->countdown,
+                 .database = conn->database,
                  .protocol = conn->protocol, .command = -1},
         .output_stop = output->size + TURN_OUTPUT,
     };

@@ -249,12 +249,24 @@ class DataPlane:
         lib.oort_dataplane_get_stats(self._plane, out)
         return Stats(*(int(getattr(out, name)) for name in _STATS_FIELDS))
 
-    def command_stats(self) -> list[tuple[int, int, int]]:
-        """calls, failed and rejected, by position in the command table."""
+    def command_stats(self) -> list[tuple[int, int, int, int]]:
+        """calls, failed, rejected, and nanoseconds of hot ones, by position in the command table."""
         count = lib.oort_command_count()
         out = ffi.new("oort_command_stats[]", count)
         lib.oort_dataplane_get_command_stats(self._plane, out)
-        return [(int(out[i].calls), int(out[i].failed), int(out[i].rejected)) for i in range(count)]
+        return [
+            (int(row.calls), int(row.failed), int(row.rejected), int(row.nanoseconds))
+            for row in (out[i] for i in range(count))
+        ]
+
+    def error_stats(self) -> dict[str, int]:
+        """How often an error reply began with each code."""
+        out = ffi.new("uint64_t[]", lib.OORT_ERROR_CODES)
+        lib.oort_dataplane_get_error_stats(self._plane, out)
+        return {
+            ffi.string(lib.oort_error_code(i)).decode(): int(out[i])
+            for i in range(lib.OORT_ERROR_CODES)
+        }
 
     def reset_stats(self) -> None:
         lib.oort_dataplane_reset_stats(self._plane)

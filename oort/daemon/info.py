@@ -155,6 +155,7 @@ def _stats(daemon: Daemon) -> Fields:
         ("total_net_output_bytes", stats.bytes_out),
         ("instantaneous_input_kbps", f"{rates.bytes_in / 1024:.2f}"),
         ("instantaneous_output_kbps", f"{rates.bytes_out / 1024:.2f}"),
+        ("total_error_replies", sum(daemon.plane.error_stats().values())),
         ("rejected_connections", daemon.rejected_connections),
         ("sync_full", 0),
         ("sync_partial_ok", 0),
@@ -213,11 +214,11 @@ def _modules(daemon: Daemon) -> Fields:
 def _commandstats(daemon: Daemon) -> Fields:
     """Redis's shape, which parsers take by position.
 
-    Only commands of the main loop are timed: a clock read for each hot one would cost a good part
-    of what it takes, so theirs is 0.
+    Every command of the main loop is timed. Of the hot ones some are, and the others are taken to be
+    like them: a clock read for each would cost a good part of what it takes.
     """
     rows: Fields = []
-    for command, (calls, failed, rejected) in zip(
+    for command, (calls, failed, rejected, nanoseconds) in zip(
         table.COMMANDS, daemon.plane.command_stats(), strict=True
     ):
         below = daemon.dispatcher.stats.get(command.name)
@@ -226,7 +227,7 @@ def _commandstats(daemon: Daemon) -> Fields:
         elif command.name in table.SUBCOMMANDS and command.name not in ("command", "debug"):
             continue  # counted by subcommand
         if calls or rejected:
-            usec = daemon.dispatcher.nanoseconds.get(command.name, 0) // 1000
+            usec = (nanoseconds + daemon.dispatcher.nanoseconds.get(command.name, 0)) // 1000
             per_call = usec / calls if calls else 0.0
             counts = (
                 f"calls={calls},usec={usec},usec_per_call={per_call:.2f},"
@@ -234,6 +235,11 @@ def _commandstats(daemon: Daemon) -> Fields:
             )
             rows.append((f"cmdstat_{command.name}", counts))
     return rows
+
+
+def _errorstats(daemon: Daemon) -> Fields:
+    counts = daemon.plane.error_stats()
+    return [(f"errorstat_{code}", f"count={count}") for code, count in counts.items() if count]
 
 
 def _cluster(daemon: Daemon) -> Fields:
@@ -265,6 +271,7 @@ _SECTIONS: dict[str, tuple[str, Callable[[Daemon], Fields]]] = {
     "cpu": ("CPU", _cpu),
     "modules": ("Modules", _modules),
     "commandstats": ("Commandstats", _commandstats),
+    "errorstats": ("Errorstats", _errorstats),
     "cluster": ("Cluster", _cluster),
     "ring": ("Ring", _ring),
     "keyspace": ("Keyspace", _keyspace),
@@ -279,7 +286,7 @@ def _typed(value: object) -> object:
     text = str(value)
     if re.fullmatch(r"-?\d+\.\d+", text):
         return float(text)
-    if re.fullmatch(r"\w+=[^,=]*(,\w+=[^,=]*)+", text):
+    if re.fullmatch(r"\w+=[^,=]*(,\w+=[^,=]*)*", text):
         pairs = (pair.split("=") for pair in text.split(","))
         return {key: int(one) if one.isdigit() else _typed(one) for key, one in pairs}
     return text

@@ -57,6 +57,28 @@ def test_keyspace_and_commandstats_as_exporters_parse_them(shared_oortd: Oortd) 
     assert "cmdstat_scan" not in section(shared_oortd, "commandstats")
 
 
+def test_errors_are_counted_by_their_code(start_oortd: StartOortd) -> None:
+    daemon = start_oortd()
+    with daemon.connect() as raw:
+        for words in (["GET"], ["NOSUCH"], ["INCRBY", "a", "x"], ["CLIENT", "FOO"], ["HELLO", "9"]):
+            assert raw.call(*words)[:1] == b"-"
+        raw.call("CONFIG", "SET", "requirepass", "secret")
+        with daemon.connect() as stranger:
+            assert stranger.call("GET", "a").startswith(b"-NOAUTH")
+            assert stranger.call("AUTH", "wrong").startswith(b"-WRONGPASS")
+            stranger.socket.sendall(b"*x\r\n")
+            assert stranger.reply().startswith(b"-ERR Protocol error")
+        raw.call("CONFIG", "SET", "requirepass", "")
+    counts = {
+        name.removeprefix("errorstat_"): value["count"]
+        for name, value in daemon.client().info("errorstats").items()
+    }
+    assert counts == {"ERR": 5, "NOPROTO": 1, "NOAUTH": 1, "WRONGPASS": 1}
+    assert daemon.client().info("stats")["total_error_replies"] == 8
+    daemon.client().config_resetstat()
+    assert daemon.client().info("errorstats") == {}
+
+
 def test_who_leaves_before_the_answer_is_no_error(shared_oortd: Oortd) -> None:
     for _ in range(50):
         raw = shared_oortd.connect()

@@ -14,6 +14,7 @@ import sys
 from dataclasses import replace
 
 from oort.errors import OortError
+from oort.flags import FlagParser
 
 from . import report
 from .load import DISTRIBUTIONS, Load, Result, run
@@ -47,7 +48,7 @@ def _add(parser: argparse._ArgumentGroup, name: str, **options: object) -> None:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = FlagParser(
         prog="oort-bench",
         allow_abbrev=False,
         description="Send load to a Redis-protocol server and check what it answers.",

@@ -250,7 +250,7 @@ class DataPlane:
         return Stats(*(int(getattr(out, name)) for name in _STATS_FIELDS))
 
     def command_stats(self) -> list[tuple[int, int, int, int]]:
-        """calls, failed, rejected, and nanoseconds of hot ones, by position in the command table."""
+        """calls, failed, rejected, nanoseconds of hot ones; by position in the command table."""
         count = lib.oort_command_count()
         out = ffi.new("oort_command_stats[]", count)
         lib.oort_dataplane_get_command_stats(self._plane, out)

@@ -214,8 +214,8 @@ def _modules(daemon: Daemon) -> Fields:
 def _commandstats(daemon: Daemon) -> Fields:
     """Redis's shape, which parsers take by position.
 
-    Every command of the main loop is timed. Of the hot ones some are, and the others are taken to be
-    like them: a clock read for each would cost a good part of what it takes.
+    Every command of the main loop is timed. Of the hot ones some are, and the others are taken to
+    be like them: a clock read for each would cost a good part of what it takes.
     """
     rows: Fields = []
     for command, (calls, failed, rejected, nanoseconds) in zip(

@@ -11,13 +11,13 @@ import os
 import sys
 from collections.abc import Mapping
 from importlib.metadata import version as package_version
-from typing import NoReturn
 
 from oort import journal
 from oort.config import Configuration, Layer, Settings, print_config, resolve
 from oort.config_layers import environment_layer, file_layer
 from oort.daemon import boot_ring, discovery
 from oort.errors import ConfigError, OortError
+from oort.flags import FlagParser
 from oort.notify import Notifier, passed_descriptors
 
 # Flags that set a setting, by the field they set.
@@ -33,14 +33,8 @@ _FLAGS = {
 }
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """One line; the usage is what --help is for."""
-        self.exit(2, f"oortd: {message} (see oortd --help)\n")
-
-
 def parser() -> argparse.ArgumentParser:
-    made = _Parser(
+    made = FlagParser(
         prog="oortd",
         description="A key/value store on disk that any Redis client can talk to.",
         epilog="Flags win over the environment (OORT_...), which wins over the file.",

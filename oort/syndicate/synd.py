@@ -11,21 +11,15 @@ import logging
 import os
 import sys
 from pathlib import Path
-from typing import NoReturn
 
 from oort import __version__, journal
 from oort.errors import ConfigError, OortError
+from oort.flags import FlagParser
 from oort.notify import Notifier
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """One line; the usage is what --help is for."""
-        self.exit(2, f"synd: {message} (see synd --help)\n")
-
-
 def parser() -> argparse.ArgumentParser:
-    made = _Parser(
+    made = FlagParser(
         prog="synd",
         description="Hand the nodes of a ring their ring and their configuration.",
         epilog="SIGHUP reads the configuration again; SIGTERM and SIGINT stop it.",

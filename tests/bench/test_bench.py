@@ -115,10 +115,13 @@ def test_refused(capsys: pytest.CaptureFixture[str]) -> None:
     "arguments",
     [["-mix", "9"], ["-vsize", "9:1"], ["-keys", "odd"], ["-bogus"], ["-num", "x"]],
 )
-def test_wrong_command_line(arguments: list[str]) -> None:
+def test_wrong_command_line(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(arguments)
     assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert said.startswith("oort-bench: ")
+    assert said.count("\n") == 1
 
 
 def test_contradictions_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:

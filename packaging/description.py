@@ -211,6 +211,7 @@ def read(package_format: str, library: Path, version: str = "") -> Package:
     about, own = whole["package"], whole[package_format]
     others = [other for other in FORMATS if other != package_format]
     libc = _libc(package_format, architecture, glibc_version(library))
+    excluded = tuple(path for other in others for path in whole[other]["only"])
     return Package(
         format=package_format,
         name=about["name"],
@@ -232,9 +233,9 @@ def read(package_format: str, library: Path, version: str = "") -> Package:
             *(Relation(name) for name in own["depends"]),
         ),
         suggests=tuple(own["suggests"]),
-        configuration=tuple(about["configuration"]),
+        configuration=tuple(path for path in about["configuration"] if path not in excluded),
         directories=(*about["directories"], *own.get("directories", [])),
-        excluded=tuple(path for other in others for path in whole[other]["only"]),
+        excluded=excluded,
         scripts=dict(own["scripts"]),
         epoch=source_epoch(),
     )

@@ -209,7 +209,7 @@ _FILES = {
         "/var/cache/oortd-config.cache": "The last configuration that a syndicate gave.",
         "/usr/share/doc/oortd": "Guides for operators.",
     },
-    "synd": {"/etc/oort/synd.conf": "Its configuration.", "/var/lib/oort/synd": "Its state."},
+    "synd": {"/etc/oort/syndicate.conf": "Its configuration.", "/var/lib/oort/synd": "Its state."},
     "syndicate-client": {"/etc/oort/syndicate.conf": "Which syndicate to talk to."},
 }
 

@@ -5,8 +5,7 @@ The supervisor here is a stand-in that speaks the same protocol; tests/packaging
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
+import itertools
 import logging
 import logging.handlers
 import os
@@ -21,15 +20,14 @@ from pathlib import Path
 import pytest
 
 import oort.journal
-from oort.daemon.patience import describe
+from oort.daemon.patience import Patience, describe
 from oort.daemon.watchdog import Workers
 from oort.journal import DAMAGED, JournalHandler, log_store_event
+from oort.notify import Notifier
 from oort.store import Event, Opening, Progress, StoreConfig, open_store
+from tests import ptrace
 from tests.conftest import Oortd, RawClient, until
 from tests.daemon.supervisor import Supervisor
-
-PTRACE_SEIZE, PTRACE_INTERRUPT, PTRACE_DETACH = 0x4206, 0x4207, 17
-WAIT_ALL = 0x40000000  # __WALL: threads too
 
 
 @pytest.fixture
@@ -145,30 +143,6 @@ def test_descriptors_that_are_meant_for_another_process_are_left_alone(
         assert service.client().ping()
 
 
-def _thread(pid: int, name: str) -> int:
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        if (task / "comm").read_text().strip() == name:
-            return int(task.name)
-    raise AssertionError(f"no thread {name}")
-
-
-def _ptrace(request: int, thread: int) -> None:
-    library = ctypes.CDLL(None, use_errno=True)
-    library.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
-    assert library.ptrace(request, thread, None, None) == 0, os.strerror(ctypes.get_errno())
-
-
-@contextlib.contextmanager
-def _stopped(thread: int) -> Iterator[None]:
-    _ptrace(PTRACE_SEIZE, thread)
-    try:
-        _ptrace(PTRACE_INTERRUPT, thread)
-        os.waitpid(thread, WAIT_ALL)
-        yield
-    finally:
-        _ptrace(PTRACE_DETACH, thread)
-
-
 def _alive_again(supervisor: Supervisor) -> None:
     before = len(supervisor.messages)
     until(lambda: any("WATCHDOG=1" in message for message in supervisor.messages[before:]))
@@ -185,7 +159,7 @@ def test_a_stalled_worker_is_noticed_and_nothing_else(
     for _ in range(8):  # two seconds, in which a client waits for a sleep
         _alive_again(supervisor)
     assert sleeping.reply() == b"+OK\r\n"
-    with _stopped(_thread(service.pid, "worker-1")):
+    with ptrace.stopped(ptrace.thread(service.pid, "worker-1")):
         until(lambda: supervisor.status() == "data-plane worker 1 has stopped moving")
         assert service.log().count("worker 1 has stopped moving") == 1
         told = sum("WATCHDOG=1" in message for message in supervisor.messages)
@@ -252,6 +226,28 @@ def test_a_rebuild_shows_its_progress(tmp_path: Path) -> None:
     assert describe(Progress("rebuild", 20, 8, 51234)) == (
         "rebuilding the index: 40% (8 of 20 segments), 51234 records"
     )
+
+
+def test_more_time_is_asked_for_only_while_it_goes_on(
+    supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A rebuild that moves on, then stands still."""
+    monkeypatch.setattr("oort.daemon.patience.disk_is_waited_for", lambda: False)
+    looked = itertools.count()
+
+    def progress() -> Progress:
+        return Progress("rebuild", 10, min(next(looked), 3), 7)
+
+    notifier = Notifier({"NOTIFY_SOCKET": str(supervisor.path)})
+    with Patience(notifier, progress, seconds=0.01):
+        until(lambda: next(looked) > 20)
+    notifier.status("over")
+    until(lambda: supervisor.status() == "over")
+    assert "STATUS=rebuilding the index: 30% (3 of 10 segments), 7 records" in supervisor.messages
+    asked = supervisor.messages.count("EXTEND_TIMEOUT_USEC=120000000")
+    assert asked == len([one for one in supervisor.messages if "10 segments" in one])
+    # Before READY=1 the watchdog does not watch, and is not woken.
+    assert not supervisor.said("WATCHDOG=1")
 
 
 def test_entries_for_the_journal_have_fields(tmp_path: Path) -> None:

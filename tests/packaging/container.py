@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import re
 import shutil
 import subprocess
 import time
@@ -164,6 +165,19 @@ class Container:
 
     def unit(self, name: str, prop: str) -> str:
         return self.run("systemctl", "show", "--value", "--property", prop, name).strip()
+
+    def seen_from_here(self, pid: str) -> int:
+        """This machine's number for one of the container's processes."""
+        for status in Path("/proc").glob("[0-9]*/status"):
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                found = re.search(r"^NSpid:\t(\d+)\t.*\b(\d+)$", status.read_text(), re.MULTILINE)
+                if found and found[2] == pid and self._is_inside(int(found[1])):
+                    return int(found[1])
+        raise AssertionError(f"no process {pid} in the container")
+
+    def _is_inside(self, pid: int) -> bool:
+        namespaces = (Path(f"/proc/{one}/ns/pid").readlink() for one in (pid, self.leader))
+        return len(set(namespaces)) == 1
 
     def journal(self, unit: str = "oortd.service") -> str:
         self.run("journalctl", "--sync")

@@ -57,6 +57,25 @@ def test_every_dependency_has_a_name_in_both_formats(scripts: dict[str, ModuleTy
             assert (ROOT / script).exists()
 
 
+def test_packages_are_named_after_the_machine(
+    scripts: dict[str, ModuleType], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    description = scripts["description"]
+    (library,) = (ROOT / "oort").glob("_native*.so")
+    version = description.source_version()
+    named = {}
+    for machine in ("x86_64", "aarch64"):
+        monkeypatch.setattr(description.platform, "machine", lambda machine=machine: machine)
+        named[machine] = [description.read(one, library).file_name for one in ("deb", "rpm")]
+    assert named == {
+        "x86_64": [f"oortd_{version}-1_amd64.deb", f"oortd-{version}-1.x86_64.rpm"],
+        "aarch64": [f"oortd_{version}-1_arm64.deb", f"oortd-{version}-1.aarch64.rpm"],
+    }
+    monkeypatch.setattr(description.platform, "machine", lambda: "riscv64")
+    with pytest.raises(description.DescriptionError, match="riscv64"):
+        description.read("deb", library)
+
+
 def test_every_program_is_described(scripts: dict[str, ModuleType]) -> None:
     description = scripts["description"]
     described = {program.name for program in description.programs()}

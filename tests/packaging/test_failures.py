@@ -76,6 +76,18 @@ def test_a_broken_configuration(stopped: Container) -> None:
     assert "always, everysec, no" in said
 
 
+def test_a_key_that_cannot_be_read(stopped: Container) -> None:
+    """The control interface, asked for without a syndicate, shows the node's certificate."""
+    stopped.shell("echo OORT_CMDCTRLCONFIG_ENABLED=true >> /etc/default/oortd")
+    stopped.shell("chown root:root /etc/oort/server.key; chmod 600 /etc/oort/server.key")
+    try:
+        said = _fails(stopped)
+        assert "/etc/oort/server.key" in said
+        assert "ermission denied" in said
+    finally:
+        stopped.shell("chown root:oort /etc/oort/server.key; chmod 640 /etc/oort/server.key")
+
+
 def test_a_data_directory_that_cannot_be_used(stopped: Container) -> None:
     stopped.shell("echo OORT_DATA_DIR=/usr/share/oort-data >> /etc/default/oortd")
     assert "/usr/share/oort-data" in _fails(stopped)

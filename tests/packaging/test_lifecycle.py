@@ -143,6 +143,28 @@ def test_where_services_must_not_start_it_does_not(container: Container, built: 
     container.run("apt-get", "purge", "-qy", "oortd")
 
 
+def test_where_systemd_does_not_run(container: Container, built: Built) -> None:
+    """As in a chroot or while an image is made: all is there, nothing is started."""
+    package = f"{SHARED}/packages/{built.deb.name}"
+    inside = f"mount -t tmpfs tmpfs /run && apt-get install -qy --no-install-recommends {package}"
+    printed = container.run("unshare", "--mount", "sh", "-ec", inside)
+    assert "no TLS key" not in printed
+    assert container.unit(OORTD, "ActiveState") == "inactive"
+    assert container.run("stat", "-c", "%a %U:%G", "/etc/oort/server.key").split() == [
+        "640",
+        "root:oort",
+    ]
+    # The next boot finds it enabled.
+    container.run("systemctl", "daemon-reload")
+    container.run("systemctl", "start", OORTD)
+    assert container.run("systemctl", "is-enabled", OORTD).strip() == "enabled"
+    assert container.redis("ping") == "PONG"
+    for step in ("remove", "purge"):
+        inside = f"mount -t tmpfs tmpfs /run && apt-get {step} -qy oortd"
+        container.run("unshare", "--mount", "sh", "-ec", inside)
+    assert not container.succeeds("test", "-e", "/var/lib/oort")
+
+
 def test_rpm_installs_verifies_and_erases(container: Container, built: Built) -> None:
     """With rpm's own tools, on Debian's dependencies (by their Debian names: --nodeps)."""
     container.install()  # for the dependencies

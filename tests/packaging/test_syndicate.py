@@ -1,0 +1,103 @@
+"""One machine with synd enabled and its own oortd joined to it, by what the packages ship."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.packaging.container import Container
+
+pytestmark = pytest.mark.packages
+
+OORTD, SYND = "oortd.service", "synd.service"
+ADDRESS = "10.9.0.1"  # of a private network, as NetFilter wants by default
+
+
+@pytest.fixture(scope="module")
+def member(installed: Container) -> Container:
+    """synd runs with the configuration that is shipped; oortd has joined it with one line."""
+    installed.run("ip", "address", "add", f"{ADDRESS}/24", "dev", "lo")
+    installed.run("systemctl", "enable", "--now", SYND)
+    token = installed.run("syndicate-client", "--server", "localhost:8443", "token").strip()
+    installed.write("/etc/oort/join.token", f"{token}\n")
+    installed.shell("chown root:oort /etc/oort/join.token; chmod 640 /etc/oort/join.token")
+    # The override wins over the shipped standalone default, which stays as it is.
+    installed.shell("echo OORT_SYNDICATE_OVERRIDE=localhost:8443 >> /etc/default/oortd")
+    installed.run("systemctl", "restart", OORTD)
+    return installed
+
+
+def _nodes(machine: Container) -> list[dict[str, object]]:
+    shown = machine.run("syndicate-client", "--server", "localhost:8443", "--json", "search")
+    found: list[dict[str, object]] = json.loads(shown)
+    return found
+
+
+def test_it_has_joined(member: Container) -> None:
+    assert "OORTD_SKIP_SRV=true" in member.run("cat", "/etc/default/oortd")
+    assert len(_nodes(member)) == 1
+    assert "oort_syndicate_connected:1" in member.redis("info")
+    assert member.run("stat", "-c", "%a %U", "/etc/oort/server.key").split() == ["600", "oort"]
+    cached = "/var/cache/oort/oortd-config.cache"
+    assert member.run("stat", "-c", "%a %U %F", cached).split() == [
+        "600", "oort", "regular", "file",
+    ]  # fmt: skip
+    assert member.run("readlink", "/var/cache/oortd-config.cache").strip() == (
+        "oort/oortd-config.cache"
+    )
+    assert "oortd-config.cache" in member.run("cat", "/usr/lib/tmpfiles.d/oortd.conf")
+
+
+def test_it_is_commanded(member: Container) -> None:
+    words = ["syndicate-client", "--server", "localhost:8443"]
+    assert "connections" in member.run(*words, "health", "all")
+    member.run(*words, "reload", "all")
+
+
+def test_a_restart_of_either_changes_nothing(member: Container) -> None:
+    member.redis("set", "kept", "in a ring")
+    before = _nodes(member)
+    for unit in (OORTD, SYND, OORTD):
+        member.run("systemctl", "restart", unit)
+        member.until("redis-is-up() { oort-cli ping; }; redis-is-up")
+        assert _nodes(member) == before
+    member.until("oort-cli info | grep -q oort_syndicate_connected:1")
+    assert member.redis("get", "kept") == "in a ring"
+    assert member.succeeds("test", "-s", "/var/cache/oort/oortd-config.cache")
+
+
+def test_without_its_syndicate_it_starts_from_the_cache(member: Container) -> None:
+    member.run("systemctl", "stop", SYND)
+    member.run("systemctl", "restart", OORTD)
+    assert member.redis("get", "kept") == "in a ring"
+    member.until(f"systemctl show --value -p StatusText {OORTD} | grep -q 'no syndicate answers'")
+    member.run("systemctl", "start", SYND)
+    member.until("oort-cli info | grep -q oort_syndicate_connected:1")
+
+
+def test_nothing_was_in_the_way(member: Container) -> None:
+    """No denied system call, no traceback; synd says what it does."""
+    for unit in (OORTD, SYND):
+        journal = member.journal(unit)
+        assert "Traceback" not in journal
+        assert "ermission denied" not in journal
+        assert "not permitted" not in journal
+    assert "oort at" in member.unit(SYND, "StatusText")
+    assert member.unit(SYND, "NRestarts") == "0"
+    assert member.unit(OORTD, "NRestarts") == "0"
+
+
+def test_routine_is_nothing_to_logcheck(member: Container) -> None:
+    """What both have said in an ordinary life: rules for all of it are shipped."""
+    member.run("systemctl", "reload", OORTD)
+    member.run("systemctl", "reload", SYND)
+    member.run("systemctl", "restart", OORTD)
+    member.run("journalctl", "--sync")
+    left = member.shell(
+        "journalctl -q --no-pager -o short-iso-precise -p debug"
+        f" _SYSTEMD_UNIT={OORTD} + _SYSTEMD_UNIT={SYND}"
+        " | grep -Ev -f /etc/logcheck/ignore.d.server/oortd || true"
+    )
+    # What is worth an operator's eye is left: that the syndicate was away.
+    assert [line for line in left.splitlines() if "no syndicate answers" not in line] == []

@@ -77,7 +77,8 @@ class JournalHandler(logging.Handler):
         fields: dict[str, object] = {
             "MESSAGE": self.format(record),
             "PRIORITY": _PRIORITIES.get(record.levelno, 6),
-            "SYSLOG_IDENTIFIER": record.name,
+            # The program: loggers below it are its parts.
+            "SYSLOG_IDENTIFIER": record.name.partition(".")[0],
         }
         message_id = getattr(record, "message_id", "")
         if message_id:

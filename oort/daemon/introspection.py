@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from oort._native import lib
 from oort.daemon import reply, table
+from oort.daemon.arguments import ARGUMENTS, Argument
 from oort.daemon.dataplane import Request
 from oort.daemon.dispatch import handles
 from oort.daemon.glob import compile_glob
@@ -153,6 +154,27 @@ def _details(command: Command, protocol: int) -> bytes:
     )
 
 
+def _argument(argument: Argument, protocol: int) -> bytes:
+    facts = [("name", reply.bulk(argument.name)), ("type", reply.bulk(argument.type))]
+    if argument.type == "key":
+        facts.append(("key_spec_index", reply.integer(0)))
+    if argument.word:
+        facts.append(("token", reply.bulk(argument.word)))
+    if argument.since:
+        facts.append(("since", reply.bulk(argument.since)))
+    if argument.deprecated_since:
+        facts.append(("deprecated_since", reply.bulk(argument.deprecated_since)))
+    if argument.flags:
+        facts.append(("flags", _simple_set(argument.flags, protocol)))
+    if argument.of:
+        facts.append(("arguments", _arguments(argument.of, protocol)))
+    return _named(facts, protocol)
+
+
+def _arguments(arguments: Sequence[Argument], protocol: int) -> bytes:
+    return reply.array([_argument(one, protocol) for one in arguments])
+
+
 def _documentation(command: Command, protocol: int) -> bytes:
     facts = [
         ("summary", reply.bulk(command.summary)),
@@ -161,6 +183,9 @@ def _documentation(command: Command, protocol: int) -> bytes:
     ]
     if command.complexity:
         facts.append(("complexity", reply.bulk(command.complexity)))
+    arguments = ARGUMENTS.get(command.name)
+    if arguments:
+        facts.append(("arguments", _arguments(arguments, protocol)))
     below = table.SUBCOMMANDS.get(command.name, {}).values()
     if below:
         docs = [(one.name, _documentation(one, protocol)) for one in below]

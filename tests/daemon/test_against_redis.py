@@ -9,6 +9,7 @@ import re
 import shlex
 
 import pytest
+import redis
 
 from tests.conftest import Oortd, RawClient
 
@@ -377,3 +378,29 @@ def test_same_bytes(
             if without_ids(words, got) != without_ids(words, wanted):
                 different.append(f"{line}\n  oortd: {got!r}\n  redis: {wanted!r}")
         assert not different, "\n".join(different)
+
+
+def documented(address: tuple[str, int]) -> dict[str, dict[str, object]]:
+    """What COMMAND DOCS says of every command and subcommand."""
+    client = redis.Redis(*address, protocol=3, decode_responses=True)
+    client.response_callbacks.clear()
+    found: dict[str, dict[str, object]] = {}
+
+    def gather(docs: dict[str, dict[str, object]]) -> None:
+        for name, doc in docs.items():
+            below = doc.pop("subcommands", {})
+            found[name] = doc
+            gather(below)  # type: ignore[arg-type]
+
+    gather(client.execute_command("COMMAND", "DOCS"))
+    client.close()
+    return found
+
+
+def test_same_documentation(shared_oortd: Oortd, redis_server: tuple[str, int]) -> None:
+    ours, theirs = documented(shared_oortd.address), documented(redis_server)
+    common = ours.keys() & theirs.keys()
+    assert ours.keys() - common == {"client|setinfo", "client|no-touch"}
+    for name in common:
+        for fact in ("summary", "since", "group", "complexity", "arguments"):
+            assert ours[name].get(fact) == theirs[name].get(fact), (name, fact)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import oort.daemon.daemon  # noqa: F401 (registers the handlers)
 from oort import config, config_page
 from oort.daemon import commands_page, introspection, table
+from oort.daemon.arguments import ARGUMENTS, Argument
 from oort.daemon.dispatch import HANDLERS
 
 ROOT = Path(__file__).parent.parent.parent
@@ -24,6 +26,17 @@ def test_handlers_are_exactly_the_cold_commands() -> None:
 def test_every_command_with_keys_says_how_it_uses_them() -> None:
     with_keys = {command.name for command in table.COMMANDS if command.first_key}
     assert set(introspection._KEY_FLAGS) == with_keys
+
+
+def words(arguments: tuple[Argument, ...]) -> set[str]:
+    return {one.word for one in arguments} | {word for one in arguments for word in words(one.of)}
+
+
+def test_the_syntax_of_a_command_is_that_of_its_arguments() -> None:
+    assert {command.name for command in table.COMMANDS if command.arguments} == set(ARGUMENTS)
+    for name, arguments in ARGUMENTS.items():
+        syntax = set(re.findall(r"[A-Z][A-Z-]+", table.BY_NAME[name].arguments))
+        assert words(arguments) - {""} == syntax, name
 
 
 def test_the_commands_page_is_current() -> None:

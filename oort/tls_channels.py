@@ -222,6 +222,8 @@ def _fetch(host: str, port: int, timeout: float) -> bytes:
         raise TLSError(f"{where}: {_TIMED_OUT}") from error
     except OSError as error:
         raise TLSError(f"{where}: {error.strerror or error}") from error
+    except UnicodeError as error:
+        raise TLSError(f"{where}: {host!r} is not a host name") from error
     except SSL.Error as error:
         raise TLSError(f"{where} does not speak TLS 1.3") from error
     if not chain:

@@ -8,7 +8,6 @@ RENEW_SECONDS.  A file that others could have written decides nothing.
 from __future__ import annotations
 
 import base64
-import binascii
 import contextlib
 import json
 import os
@@ -89,8 +88,8 @@ def read(path: str, *, to_show: bool = False) -> Cached:
     return Cached(cached.local_id, cached.version, cached.ring_conf, cached.node_conf, age)
 
 
-def _parse(path: str, content: bytes) -> tuple[Cached, float]:
-    with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError, binascii.Error):
+def _parse(path: str, content: bytes) -> tuple[Cached, int]:
+    with contextlib.suppress(ValueError, KeyError, TypeError, OverflowError, RecursionError):
         found = json.loads(content)
         if found["format"] == _FORMAT:
             cached = Cached(
@@ -100,5 +99,5 @@ def _parse(path: str, content: bytes) -> tuple[Cached, float]:
                 node_conf=base64.b64decode(found["node_conf"], validate=True),
             )
             if 0 < cached.local_id < 1 << 64 and 0 <= cached.version < 1 << 63:
-                return cached, float(found["written"])
+                return cached, int(found["written"])
     raise CacheError(f"the cached configuration {path} is damaged")

@@ -60,6 +60,16 @@ class Follower:
     # ---- the thread ---------------------------------------------------------------
 
     def _run(self, membership: Membership) -> None:
+        while not self._stop.is_set():
+            try:
+                self._run_on(membership)
+            except Exception:
+                # A fault here must not leave the node without rings until it is restarted.
+                log.exception("following the ring failed; beginning anew")
+                membership.lost()
+                self._stop.wait(LONGEST_PAUSE)
+
+    def _run_on(self, membership: Membership) -> None:
         link, self._link = self._link, None
         if link is not None:
             membership.found(link.server)
@@ -148,15 +158,20 @@ class Follower:
     ) -> None:
         state = membership.state
         assert state is not None
+        refused = False
         try:
             for ring in call:
                 state.update(ring.version, ring.ring)
+        except OortError as error:
+            reasons.append(str(error))
         except grpc.RpcError as error:
             if isinstance(error, grpc.Call) and error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED:
                 log.info("syndicate %s: %s; asking it now and then", link.server, error.details())
-                return  # the pulse finds what is new
+                refused = True  # the pulse finds what is new
             reasons.append(str(call_error(link.server, error)))
-        ended.set()
+        finally:
+            if not refused:
+                ended.set()
 
     def _renew(self, link: Link, membership: Membership) -> None:
         """The syndicate calls this node at the addresses that the ring has of it."""

@@ -127,9 +127,14 @@ class RingState:
     def _keep(self, version: int, data: bytes) -> None:
         path = self._directory / f"{version}-oort.ring"
         try:
-            self._directory.mkdir(mode=0o750, parents=True, exist_ok=True)
-            files.replace(path, data)
+            # The same again takes no room: a full disk keeps no node from its ring.
+            if not path.exists() or path.read_bytes() != data:
+                self._directory.mkdir(mode=0o750, parents=True, exist_ok=True)
+                files.replace(path, data)
         except OSError as error:
             raise BootError(f"cannot keep the ring as {path}: {error.strerror}") from error
         for old in [one for one in self._files() if one != path][: -(KEPT - 1)]:
-            old.unlink(missing_ok=True)
+            try:
+                old.unlink(missing_ok=True)
+            except OSError as error:
+                self._refuse(f"cannot remove the old ring {old}: {error.strerror}")

@@ -168,6 +168,7 @@ def test_a_key_of_its_own_is_replaced(node: RingNode) -> None:
         ({"OORT_JOIN_TOKEN": "oort-join-AAAA"}, "OORT_JOIN_TOKEN: the join token is damaged"),
         ({"OORT_CMDCTRLCONFIG_CERT_FILE": "/nowhere/server.crt"}, "cannot write /nowhere/server"),
         ({"OORT_SYNDICATE_OVERRIDE": "localhost:1"}, "localhost:1: .*refused"),
+        ({"OORT_SYNDICATE_OVERRIDE": "a..b"}, "a..b:8443: 'a..b' is not a host name"),
     ],
 )
 def test_what_keeps_it_from_joining_is_one_line(

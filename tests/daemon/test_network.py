@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -77,6 +79,10 @@ class Ring:
             f"--srv-host=_syndicate._tcp.{DOMAIN},dead.{DOMAIN},{PORT},10,5",
             f"--srv-host=_syndicate._tcp.{DOMAIN},{SYND},{PORT},20,5",
             "--srv-host=_syndicate._tcp.none.test",
+            "--srv-host=_syndicate._tcp.many.test,last.many.test,4,30,0",
+            "--srv-host=_syndicate._tcp.many.test,seldom.many.test,2,20,10",
+            "--srv-host=_syndicate._tcp.many.test,first.many.test,1,10,0",
+            "--srv-host=_syndicate._tcp.many.test,often.many.test,3,20,30",
             f"--host-record=dead.{DOMAIN},{PREFIX}99",
             f"--host-record={SYND},{PREFIX}3",
             f"--host-record=node2.{DOMAIN},{PREFIX}12",
@@ -212,6 +218,21 @@ def test_a_node_that_is_cut_off_serves_and_catches_up(ring: Ring) -> None:
         ring.network.plug(node.machine)
     ring.everywhere("oort_ring_version", newest(ring))
     ring.everywhere("oort_syndicate_connected", "1")
+
+
+def test_hosts_are_tried_by_priority_and_weight(ring: Ring) -> None:
+    """RFC 2782.  Of 600 draws at 3 to 1 one in a billion is outside of these bounds."""
+    there = ring.nodes[0].machine
+    machine = Machine(there.namespace, "any.many.test", there.address, there.port)
+    script = (
+        "from oort.daemon.discovery import FromSyndicate, hosts\n"
+        "for _ in range(600): print(*(name.split('.')[0] for name, _ in "
+        "hosts(FromSyndicate('', '', ''))))"
+    )
+    drawn = Counter(machine.output(sys.executable, "-c", script).splitlines())
+    often, seldom = "first often seldom last", "first seldom often last"
+    assert set(drawn) == {often, seldom}
+    assert 385 < drawn[often] < 515
 
 
 def test_without_dns_and_cache_it_is_one_clear_line(ring: Ring) -> None:

@@ -65,6 +65,12 @@ class Nodes:
         await _reach(node, target, min(CONNECT_SECONDS, seconds))
         async with grpc.aio.secure_channel(target, self._credentials(), _OPTIONS) as channel:
             try:
+                await asyncio.wait_for(_connected(channel), min(CONNECT_SECONDS, seconds))
+            except TimeoutError:
+                raise CallError(
+                    f"{called(node)} at {target}: no TLS in time", unreachable=True
+                ) from None
+            try:
                 return await getattr(CmdCtrlStub(channel), method)(request, timeout=seconds)
             except grpc.aio.AioRpcError as error:
                 code = error.code()
@@ -87,6 +93,14 @@ async def _reach(node: Node, target: str, seconds: float) -> None:
     except OSError as error:
         why = os.strerror(error.errno) if error.errno else str(error)
         raise CallError(f"{called(node)} at {target}: {why}", unreachable=True) from error
+
+
+async def _connected(channel: grpc.aio.Channel) -> None:
+    """Until it is, or cannot be: then a call fails at once, and says why."""
+    state = channel.get_state(try_to_connect=True)
+    while state in (grpc.ChannelConnectivity.IDLE, grpc.ChannelConnectivity.CONNECTING):
+        await channel.wait_for_state_change(state)
+        state = channel.get_state(try_to_connect=True)
 
 
 def called(node: Node) -> str:

@@ -300,6 +300,7 @@ def test_capacity_is_that_of_the_hardware(synd):
             assert only(other, meta=name).capacity == min(capacity, 2**32 - 1)
 
 
+@pytest.mark.system  # for the time it takes
 def test_thousands_register_at_once(make_synd):
     """Known hosts and questions meanwhile get answers; a kill afterwards loses none."""
     synd = make_synd().start()

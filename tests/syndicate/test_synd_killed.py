@@ -7,10 +7,13 @@ import threading
 import time
 
 import grpc
+import pytest
 
 from oort.ring import files
 from oort.syndicate.syndicate_pb2 import EmptyMsg, Node, RegisterRequest
 from tests.syndicate.real_synd import RealSynd
+
+pytestmark = pytest.mark.system  # for the time it takes
 
 KILLS = 6
 WRITERS = 4

@@ -9,14 +9,17 @@ told separately, as far as /proc shows them.
 from __future__ import annotations
 
 import csv
+import os
+import resource
 import shutil
 import subprocess
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 
-from servers import BrokenError, Server, process_cpu_seconds
+from servers import TICKS, BrokenError, Server, process_cpu_seconds
 
 from oort.bench.load import Load, run
 
@@ -44,6 +47,7 @@ class Sample:
     requests_per_second: float
     cpu_us: float  # of the server, per request
     writeback_us: float  # of kernel threads, per request
+    elsewhere: float  # share of the machine's CPU time that other work took
     p50_ms: float
     p99_ms: float
 
@@ -68,6 +72,19 @@ def writeback_seconds() -> float:
         except (FileNotFoundError, ProcessLookupError):
             continue  # it has ended meanwhile
     return total
+
+
+def machine_busy_seconds() -> float:
+    """CPU time of everything on the machine, and what its hypervisor gave to others."""
+    fields = [int(text) for text in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+    user, nice, system, _idle, _iowait, irq, softirq, steal = fields
+    return (user + nice + system + irq + softirq + steal) / TICKS
+
+
+def own_cpu_seconds() -> float:
+    """CPU time of this process and of the load generators it has run."""
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + children.ru_utime + children.ru_stime
 
 
 def preload(server: Server, keyspace: int = KEYSPACE, prefix: str = "key:") -> float:
@@ -95,13 +112,17 @@ def sample(server: Server, line: Line) -> Sample:
     """Run one line of redis-benchmark."""
     kernel = writeback_seconds()
     cpu = server.cpu_seconds()
+    began, busy, own = time.monotonic(), machine_busy_seconds(), own_cpu_seconds()
     rate, p50, p99 = benchmark(server.port, line)
     cpu = server.cpu_seconds() - cpu
+    busy, own = machine_busy_seconds() - busy, own_cpu_seconds() - own
+    available = (time.monotonic() - began) * (os.cpu_count() or 1)
     kernel = writeback_seconds() - kernel
     return Sample(
         requests_per_second=rate,
         cpu_us=cpu * 1e6 / line.requests,
         writeback_us=max(0.0, kernel) * 1e6 / line.requests,
+        elsewhere=max(0.0, busy - own - cpu - max(0.0, kernel)) / available,
         p50_ms=p50,
         p99_ms=p99,
     )

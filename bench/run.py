@@ -78,6 +78,9 @@ def table(results: dict[str, dict[str, dict[str, float]]]) -> list[str]:
                 f"{figures['cpu_us']:>7.2f} {figures['writeback_us']:>13.2f} "
                 f"{figures['p50_ms']:>7.3f} {figures['p99_ms']:>7.3f}{ratio}"
             )
+    shares = [figures["elsewhere"] for row in results.values() for figures in row.values()]
+    if shares:
+        lines.append(f"other work took {median(shares):.0%} of the machine's CPU time meanwhile")
     return lines
 
 

@@ -205,7 +205,7 @@ _FILES = {
         "/etc/default/oortd": "Environment of the service: every setting below may stand there.",
         "/etc/oort": "Configuration, keys and certificates of this node.",
         "/etc/oort/join.token": "The join token, until the node has its certificate.",
-        "/var/lib/oort": "The data, and the ring.",
+        "/var/lib/oort": "The data, and the ring. apt purge removes it, apt remove does not.",
         "/var/cache/oortd-config.cache": "The last configuration that a syndicate gave.",
         "/usr/share/doc/oortd": "Guides for operators.",
     },

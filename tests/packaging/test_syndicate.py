@@ -22,8 +22,7 @@ def member(installed: Container) -> Container:
     subprocess.run(words, check=True)
     installed.run("systemctl", "enable", "--now", SYND)
     installed.shell(
-        "umask 027; syndicate-client --server localhost:8443 token > /etc/oort/join.token;"
-        " chgrp oort /etc/oort/join.token"
+        "umask 027; syndicate-client token > /etc/oort/join.token; chgrp oort /etc/oort/join.token"
     )
     # The override wins over the shipped standalone default, which stays as it is.
     installed.shell("echo OORT_SYNDICATE_OVERRIDE=localhost:8443 >> /etc/default/oortd")
@@ -32,7 +31,7 @@ def member(installed: Container) -> Container:
 
 
 def _nodes(machine: Container) -> list[dict[str, object]]:
-    shown = machine.run("syndicate-client", "--server", "localhost:8443", "--json", "search")
+    shown = machine.run("syndicate-client", "--json", "search")
     found: list[dict[str, object]] = json.loads(shown)
     return found
 
@@ -53,7 +52,7 @@ def test_it_has_joined(member: Container) -> None:
 
 
 def test_it_is_commanded(member: Container) -> None:
-    words = ["syndicate-client", "--server", "localhost:8443"]
+    words = ["syndicate-client"]
     assert "connections" in member.run(*words, "health", "all")
     member.run(*words, "reload", "all")
 

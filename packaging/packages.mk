@@ -17,8 +17,8 @@ PACKAGE_RUN := PYTHONPATH=packaging:fpm PYTHONDONTWRITEBYTECODE=1 $(PACKAGE_TOOL
 REPOSITORY := build/repository
 # What make repo needs, and what the tests of the packages need besides.
 REPOSITORY_APT := apt-utils createrepo-c
-TEST_PACKAGES_APT := $(REPOSITORY_APT) binutils lintian man-db mmdebstrap redis-tools rpm rpmlint \
-    shellcheck systemd-container
+TEST_PACKAGES_APT := $(REPOSITORY_APT) binutils dnf gnupg iproute2 lintian man-db mmdebstrap \
+    redis-tools rpm rpmlint shellcheck systemd-container zstd
 
 .PHONY: deb rpm repo stage test-packages
 

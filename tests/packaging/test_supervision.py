@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -164,3 +167,24 @@ def test_a_full_disk_is_told(configured: Container) -> None:
     configured.until(
         f"systemctl show --value -p StatusText {OORTD} | grep -q '^the disk is full, writes'"
     )
+
+
+def test_a_long_rebuild_is_given_the_time_it_takes(configured: Container) -> None:
+    """Slowed down from outside until it takes several times what systemd allows for a start."""
+    configured.shell("oort-bench -settest -num 3000000 -vsize 16 -pipeline 64 -clients 8 -quiet")
+    configured.run("systemctl", "stop", OORTD)
+    configured.run("rm", "/var/lib/oort/index")
+    configured.write(DROP_IN, "[Service]\nTimeoutStartSec=4\n")
+    configured.run("systemctl", "daemon-reload")
+    configured.run("systemctl", "start", "--no-block", OORTD)
+    configured.until(f"systemctl show -p StatusText {OORTD} | grep -q 'opening the store'")
+    pid = configured.seen_from_here(configured.unit(OORTD, "MainPID"))
+    for _ in range(30):  # nine seconds, of which it has half of one
+        os.kill(pid, signal.SIGSTOP)
+        time.sleep(0.3)
+        os.kill(pid, signal.SIGCONT)
+        time.sleep(0.015)
+    assert configured.unit(OORTD, "StatusText").startswith("rebuilding the index: ")
+    configured.until(f"systemctl is-active {OORTD}")
+    assert configured.unit(OORTD, "NRestarts") == "0"
+    assert "oort_recovery:rebuilt" in configured.redis("info")

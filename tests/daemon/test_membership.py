@@ -144,6 +144,13 @@ def test_the_authority_in_a_file_is_enough(synd: Synd, node: RingNode) -> None:
     assert found["capacity"] == max(1, shutil.disk_usage(node.data_dir).total // 1024**3)
 
 
+def test_the_fingerprint_may_be_of_the_certificate_itself(synd: Synd, node: RingNode) -> None:
+    shown = tls.fetch_certificate("localhost", synd.port, 60)
+    node.env["OORT_SYNDICATE_FINGERPRINT"] = tls.fingerprint(shown).upper()
+    node.start()
+    assert node.ring_facts()["oort_ring_nodes"] == 1
+
+
 def test_the_token_alone_is_enough(node: RingNode) -> None:
     """It names its authority."""
     del node.env["OORT_SYNDICATE_FINGERPRINT"]

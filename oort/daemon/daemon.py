@@ -37,7 +37,7 @@ from oort.daemon.membership import Membership
 from oort.daemon.patience import Patience
 from oort.daemon.reply import Reply, error
 from oort.daemon.watchdog import Workers
-from oort.errors import OortError, StoreFailedError
+from oort.errors import OortError, StoreFailedError, StoreFullError, StoreMemoryError
 from oort.journal import STALLED, STOPPED, STOPPING, entry, log, log_store_event, set_level
 from oort.notify import Notifier
 from oort.store import Session, Store
@@ -512,4 +512,12 @@ class Daemon:
 
 
 def _failure(failure: OortError) -> bytes:
-    return error(f"ERR {failure}")
+    """With the code that the data plane gives the same failure."""
+    match failure:
+        case StoreFullError() | StoreFailedError():
+            code = "MISCONF"
+        case StoreMemoryError():
+            code = "OOM"
+        case _:
+            code = "ERR"
+    return error(f"{code} {failure}")

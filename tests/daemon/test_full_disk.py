@@ -68,3 +68,19 @@ def test_a_small_disk_fills_up_and_comes_back(small_disk: Path) -> None:
         assert all(client.get(f"key{number}") == VALUE for number in range(0, count, KEPT))
     finally:
         daemon.end()
+
+
+def test_below_the_watermark_only_what_adds_is_refused(small_disk: Path) -> None:
+    daemon = Oortd(small_disk, env={"OORT_VALUESTORECONFIG_FREE_DISK_LOW": "1 TiB"}).start()
+    try:
+        assert not is_writable(daemon.client())
+        assert daemon.client().ping()
+        with daemon.connect() as raw:
+            for words in (["MSET", "a", "1", "b", "2"], ["INCR", "n"], ["APPEND", "a", "x"]):
+                assert raw.call(*words).startswith(b"-MISCONF oort is read-only: "), words
+            assert raw.call("GET", "a") == b"$-1\r\n"
+            assert raw.call("DEL", "a") == b":0\r\n"
+            assert raw.call("SAVE") == b"+OK\r\n"
+            assert raw.call("FLUSHALL") == b"+OK\r\n"
+    finally:
+        daemon.end()

@@ -20,6 +20,7 @@ from statistics import median
 
 import chart
 import rings
+import syndicate
 from footprint import footprint
 from measure import Line, benchmark, benchmark_program, compare, preload
 from servers import ALL, AbsentError, BrokenError, Fleet, Server
@@ -150,15 +151,18 @@ def run_fleet(options: argparse.Namespace) -> dict[str, object]:
             if name not in absent and options.keys:
                 sizes[name] = footprint(fleet, name, options.keys, say)
     rebalances = rings.rings(say)
+    registrations = syndicate.syndicate(say)
     clear()
     print("\n".join(table(results)))
     if sizes:
         print(f"\n{options.keys:,} keys of 100 bytes:")
         print("\n".join(footprint_lines(sizes)))
     print("\n" + "\n".join(rings.lines(rebalances)))
+    print("\n" + "\n".join(syndicate.lines(registrations)))
     for name, reason in absent.items():
         print(f"absent: {name}: {reason}")
     document.update(results=results, footprint=sizes, rings=rebalances, absent=absent)
+    document["syndicate"] = registrations
     return document
 
 

@@ -21,6 +21,7 @@ import grpc
 
 from oort import tls
 from oort.errors import BootError, ControlError, OortError
+from oort.grpc_limits import NO_COMPRESSION
 
 from . import cmdctrl_pb2 as messages
 from .cmdctrl_pb2_grpc import CmdCtrlServicer, add_CmdCtrlServicer_to_server
@@ -158,6 +159,7 @@ class ControlServer:
                 ("grpc.so_reuseport", 0),  # else a second server on the port goes unnoticed
                 ("grpc.max_receive_message_length", MESSAGE_BYTES),
                 ("grpc.max_concurrent_streams", CALLS),
+                *NO_COMPRESSION,
             ],
             maximum_concurrent_rpcs=CALLS,
         )

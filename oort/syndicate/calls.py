@@ -38,6 +38,7 @@ from oort.errors import (
     StateUnavailableError,
     TLSError,
 )
+from oort.grpc_limits import NO_COMPRESSION
 from oort.ring.builder import MAX_CONF_BYTES
 
 MESSAGE_BYTES = MAX_CONF_BYTES + (1 << 20)
@@ -45,10 +46,6 @@ MOST_CALLS = 8192  # those that listen for rings are among them
 RINGS_AT_ONCE = 64  # answers with a ring in them that are on their way
 SECONDS = 60.0  # of a call without a deadline of its own
 
-NO_COMPRESSION: tuple[tuple[str, int], ...] = (
-    ("grpc.compression_enabled_algorithms_bitset", 1),
-    ("grpc.per_message_decompression", 0),
-)
 OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.so_reuseport", 0),  # else a second server on the port goes unnoticed
     ("grpc.max_receive_message_length", MESSAGE_BYTES),

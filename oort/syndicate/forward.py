@@ -9,8 +9,9 @@ import grpc.aio
 
 from oort import tls
 from oort.errors import RequestError
+from oort.grpc_limits import NO_COMPRESSION
 
-from .calls import MESSAGE_BYTES, NO_COMPRESSION
+from .calls import MESSAGE_BYTES
 from .connection import MAX_MESSAGE_BYTES
 from .syndicate_pb2_grpc import SyndicateStub
 

@@ -153,9 +153,15 @@ class RingKeeper:
         log.info("%s: %s", self._service.name, "leading" if leading else "not leading")
         if leading and self._held is None:
             try:
-                self.change(Unchanged)
+                first = self.change(Unchanged)
             except StateUnavailableError:
                 return  # any change makes the first version
+            first.add_done_callback(self._made_first)
+
+    def _made_first(self, first: Future[tuple[Any, int]]) -> None:
+        error = first.exception()
+        if error is not None:
+            log.error("%s: no first version of the ring: %s", self._service.name, error)
 
     # ---- the changer's thread ---------------------------------------------------
 

@@ -17,9 +17,9 @@ import grpc.aio
 from oort import tls
 from oort.cmdctrl.cmdctrl_pb2_grpc import CmdCtrlStub
 from oort.errors import CallError, OortError
+from oort.grpc_limits import NO_COMPRESSION
 from oort.ring.ring import Node
 
-from .calls import NO_COMPRESSION
 from .connection import address, parse_address
 
 CONNECT_SECONDS = 2.0

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import grpc
 import grpc.aio
@@ -46,6 +46,7 @@ from .syndicate_pb2_grpc import add_SyndicateServicer_to_server
 T = TypeVar("T")
 
 GRACE_SECONDS = 10.0  # for calls that are under way when synd stops
+FIRST_SECONDS = 20.0  # for the first version of a ring: an election takes some
 RENEWAL_SECONDS = 3600.0  # between two looks at the certificate
 DESCRIPTORS = 65536
 SWITCH_SECONDS = 0.0005  # for which a rebalance may keep calls waiting, again and again
@@ -74,6 +75,7 @@ class _Ring:
         self.service = service
         self.leading = False
         self.held: Held | None = None
+        self.has_ring = asyncio.Event()
         self._identity = identity
         self.server = grpc.aio.server(
             interceptors=[Calls()], options=OPTIONS, maximum_concurrent_rpcs=MOST_CALLS
@@ -120,6 +122,7 @@ class _Ring:
 
         def announce(held: Held) -> None:
             self.held = held
+            self.has_ring.set()
             self.subscribers.announce(held)
             self.pusher.announce(held)
             changed()
@@ -216,6 +219,7 @@ class Synd:
                 address(ring.service.listen_address, ring.port),
             )  # fmt: skip
         self._rings = rings
+        await self._first_versions()
         names = [ring.service.name for ring in rings]
         log.info("certificate for %s", ", ".join(config.names))
         log.info("certificate's fingerprint: %s", tls.fingerprint(identity.current.certificate))
@@ -226,6 +230,21 @@ class Synd:
         self._ready = True
         self._notifier.ready(self._described())
         return identity
+
+    async def _first_versions(self) -> None:
+        """Rings that are new have a version when synd is ready, if anybody leads."""
+
+        async def all_made() -> None:
+            for ring in self._rings:
+                await ring.has_ring.wait()
+
+        made, stopped = asyncio.create_task(all_made()), asyncio.create_task(self._stop.wait())
+        both: set[asyncio.Task[Any]] = {made, stopped}
+        await asyncio.wait(both, timeout=FIRST_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        stopped.cancel()
+        if not made.done():
+            made.cancel()
+            log.warning("not every ring has a version yet: nobody leads, or it cannot be written")
 
     def _described(self) -> str:
         return "; ".join(ring.described() for ring in self._rings)

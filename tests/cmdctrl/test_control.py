@@ -481,3 +481,19 @@ def test_ctl_says_what_is_wrong(
     with pytest.raises(SystemExit) as raised:
         ctl("upgrade")
     assert raised.value.code == 2
+
+
+def test_compressed_calls_are_refused(node: Node) -> None:
+    """What a small message would expand to is not known before it is there."""
+    identity = node.authority.issue("syndicate", "somebody", [])
+    credentials = tls.channel_credentials(node.authority.certificate, identity)
+    with (
+        grpc.secure_channel(f"127.0.0.1:{node.port}", credentials) as channel,
+        pytest.raises(grpc.RpcError) as refused,
+    ):
+        CmdCtrlStub(channel).RingUpdate(
+            messages.Ring(version=1, ring=bytes(100 << 20)),
+            timeout=SECONDS,
+            compression=grpc.Compression.Gzip,
+        )
+    assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED

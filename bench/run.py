@@ -138,10 +138,10 @@ def run_fleet(options: argparse.Namespace) -> dict[str, object]:
         for server in servers:
             fleet.remove(server)
 
-        always = [Line("SET", 1, int(100_000 * scale))]
+        always = [Line("SET", 1, int(50_000 * scale))]
         servers = fleet_of(fleet, options.servers, "always", absent)
         if servers:
-            found = compare(servers, always, max(1, options.rounds // 2), say)
+            found = compare(servers, always, options.rounds, say)
             results["SET P1 always"] = found["SET P1"]
         for server in servers:
             fleet.remove(server)

@@ -126,10 +126,11 @@ build/stubs/.ready:
 # For packagers: into $(DESTDIR)$(PREFIX), with the Python that is named.
 install:
 	$(PYTHON) -m pip install --no-deps --ignore-installed --no-warn-script-location \
-	    $(if $(DESTDIR),--root $(DESTDIR)) --prefix $(PREFIX) .
+	    $(if $(DESTDIR),--root "$(DESTDIR)") --prefix "$(PREFIX)" .
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info oort/_native.abi3.so oort/_native.c
+	rm -rf .hypothesis .pytest_cache .mypy_cache .ruff_cache
 	find oort tests bench -name __pycache__ -type d -prune -exec rm -rf {} +
 	$(MAKE) -C csrc clean
 

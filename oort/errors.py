@@ -122,13 +122,12 @@ class StateUnavailableError(StateError):
 class RegistrationError(OortError):
     """A host cannot become a node of the ring; the text says why.
 
-    `denied`: the filters say no; `exists`: it claims what another node has.
+    `denied`: the filters say no.
     """
 
-    def __init__(self, text: str, *, denied: bool = False, exists: bool = False) -> None:
+    def __init__(self, text: str, *, denied: bool = False) -> None:
         super().__init__(text)
         self.denied = denied
-        self.exists = exists
 
 
 class CacheError(OortError):

@@ -132,11 +132,8 @@ def _status(method: str, error: OortError) -> tuple[grpc.StatusCode, str]:
     if isinstance(error, RequestError):
         return grpc.StatusCode[error.code], str(error)
     if isinstance(error, RegistrationError):
-        if error.denied:
-            return grpc.StatusCode.PERMISSION_DENIED, str(error)
-        exists = error.exists
-        code = grpc.StatusCode.ALREADY_EXISTS if exists else grpc.StatusCode.INVALID_ARGUMENT
-        return code, str(error)
+        code = grpc.StatusCode
+        return code.PERMISSION_DENIED if error.denied else code.INVALID_ARGUMENT, str(error)
     if isinstance(error, StateUnavailableError | StateNotLeaderError):
         return grpc.StatusCode.UNAVAILABLE, str(error)
     if isinstance(error, RingError | TLSError) and not isinstance(error, RingFormatError):

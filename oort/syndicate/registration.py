@@ -6,12 +6,14 @@ the TierFilter expressions, wholly.  Host names are compared exactly and are nev
 
 A host is known by its name together with an address in common: it gets its id back, and what has
 changed of it is changed.  Capacity, state and configuration of a known node are the operator's.
-An address that a node of another name has is refused: one of the two is wrong.
+Addresses need not be one node's alone, as every machine's bridge may have the same (docker0): such
+ones come last, so that a node is called at one of its own.
 """
 
 from __future__ import annotations
 
 import ipaddress
+import logging
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -31,6 +33,8 @@ GIB = 1024**3
 
 # RFC 1123, and the underscore that some networks have.
 _HOST_NAME = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?")
+
+log = logging.getLogger("synd.ring")
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -122,45 +126,49 @@ def _addresses(request: RegisterRequest, service: Service) -> tuple[str, ...]:
 
 
 def known(sharing: Sequence[Node], host: Host) -> Node | None:
-    """Of the nodes that share an address with it, the one that this host is.
-
-    RegistrationError where its addresses are another's.
-    """
-    for node in sharing:
-        if node.meta == host.name:
-            return node
-    if sharing:
-        node = sharing[0]
-        theirs = {host_of(address) for address in node.addresses}
-        common = ", ".join(one for one in map(host_of, host.addresses) if one in theirs)
-        raise RegistrationError(
-            f"{common} belongs to node {node.id} ({node.meta or 'without a name'}): remove that"
-            " node if it is gone, or give the host its name back",
-            exists=True,
-        )
-    return None
+    """Of the nodes that share an address with it, the one that this host is."""
+    return next((node for node in sharing if node.meta == host.name), None)
 
 
 def same(node: Node, host: Host) -> bool:
     """Whether there is nothing to change of a known node."""
-    return node.addresses == host.addresses and (not host.tiers or node.tiers == host.tiers)
+    return set(node.addresses) == set(host.addresses) and host.tiers in ((), node.tiers)
+
+
+def _own_first(host: Host, others: Sequence[Node]) -> tuple[str, ...]:
+    """Its addresses, those last that other nodes have too: the first is where a node is called."""
+    taken = {host_of(address) for node in others for address in node.addresses}
+    return tuple(sorted(host.addresses, key=lambda address: host_of(address) in taken))
 
 
 def registering(host: Host) -> Callable[[Draft], int | Unchanged[int]]:
     """The change that makes a host a node; it returns the node's id."""
 
     def change(draft: Draft) -> int | Unchanged[int]:
-        node = known(draft.sharing(host.addresses), host)
+        sharing = draft.sharing(host.addresses)
+        node = known(sharing, host)
+        if node is not None and same(node, host):
+            return Unchanged(node.id)
+        addresses = _own_first(host, [other for other in sharing if other is not node])
         if node is None:
+            for other in sharing:
+                if host_of(addresses[0]) in map(host_of, other.addresses):
+                    log.warning(
+                        "%s has no address of its own: node %d (%s) has %s too; if that is the same"
+                        " host under another name, remove the node: syndicate-client rm %d",
+                        host.name,
+                        other.id,
+                        other.meta or "without a name",
+                        host_of(addresses[0]),
+                        other.id,
+                    )
             return draft.add(
                 capacity=host.capacity,
                 tiers=host.tiers,
-                addresses=host.addresses,
+                addresses=addresses,
                 meta=host.name,
             ).id
-        if same(node, host):
-            return Unchanged(node.id)
-        draft.change(node.id, addresses=host.addresses, tiers=host.tiers or node.tiers)
+        draft.change(node.id, addresses=addresses, tiers=host.tiers or node.tiers)
         return node.id
 
     return change

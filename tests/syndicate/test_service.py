@@ -239,13 +239,17 @@ def test_names_are_compared_exactly_and_are_no_patterns(calls):
     assert len(calls.SearchNodes(Node()).nodes) == 5
 
 
-def test_an_address_is_one_nodes(calls):
-    first = calls.RegisterNode(host("web1", "10.1.0.5/16"))
-    error = refused(calls.RegisterNode, host("web2", "10.1.0.5/16", "10.1.0.6/16"))
-    assert error.code() is grpc.StatusCode.ALREADY_EXISTS
-    assert f"10.1.0.5 belongs to node {first.localid} (web1)" in error.details()
-    calls.RemoveNode(Node(id=first.localid))
-    assert calls.RegisterNode(host("web2", "10.1.0.5/16", "10.1.0.6/16")).localid
+def test_hosts_may_share_an_address_and_are_called_at_their_own(calls):
+    """As those of the bridge that every machine has."""
+    first = calls.RegisterNode(host("web1", "10.1.255.1/16", "10.1.0.5/16"))
+    requests = [host("web2", "10.1.255.1/16", "10.1.0.6/16"), host("web.1", "10.1.255.1/16")]
+    others = [calls.RegisterNode(request) for request in requests]
+    assert len({first.localid, *(other.localid for other in others)}) == 3
+    assert list(only(calls, id=others[0].localid).addresses) == ["10.1.0.6:8001", "10.1.255.1:8001"]
+    version = calls.GetVersion(NOTHING).version
+    for request, other in zip(requests, others, strict=True):
+        assert calls.RegisterNode(request).localid == other.localid
+    assert calls.GetVersion(NOTHING).version == version
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import re
 import select
 import signal
 import socket
+import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,6 +29,7 @@ from oort.store import Event, Opening, Progress, StoreConfig, open_store
 from tests import ptrace
 from tests.conftest import Oortd, RawClient, until
 from tests.daemon.supervisor import Supervisor
+from tests.daemon.test_power_failure import Disk
 
 
 @pytest.fixture
@@ -206,6 +208,44 @@ def test_who_waits_for_the_disk_is_not_stalled(monkeypatch: pytest.MonkeyPatch) 
     assert not stalled(2, True)  # it waits for a lock that the disk holds up
     assert stalled(2, False)
     assert stalled(3, True)  # it spins
+
+
+@pytest.mark.system
+def test_a_disk_that_does_not_answer_is_no_stall(tmp_path: Path, service: Oortd) -> None:
+    """A frozen file system: whoever writes waits in the kernel until it thaws."""
+    disk = Disk(tmp_path)
+    try:
+        service.data_dir = disk.mounted_at / "data"
+        service.flags = ["--fsync", "always", "--workers", "2"]
+        with Supervisor(tmp_path) as supervisor:
+            supervisor.start(service, watchdog_seconds=0.4)
+            client = service.connect()
+            assert client.call("SET", "a", "b") == b"+OK\r\n"
+            subprocess.run(["fsfreeze", "--freeze", str(disk.mounted_at)], check=True)
+            try:
+                clients = [service.connect() for _ in range(4)]
+                for other in clients:
+                    other.send("SET", "b", b"x" * 1000)
+                until(lambda: "D" in _states(service.pid))
+                for _ in range(30):
+                    _alive_again(supervisor)
+                assert not select.select([other.socket for other in clients], [], [], 0)[0]
+            finally:
+                subprocess.run(["fsfreeze", "--unfreeze", str(disk.mounted_at)], check=True)
+            assert [other.reply() for other in clients] == [b"+OK\r\n"] * 4
+            assert "stopped moving" not in service.log()
+            service.stop()
+    finally:
+        service.end()
+        disk.unmount()
+
+
+def _states(pid: int) -> set[str]:
+    """What its threads are doing, in the kernel's letters."""
+    found = set()
+    for path in Path(f"/proc/{pid}/task").glob("*/stat"):
+        found.add(path.read_text().rpartition(") ")[2][0])
+    return found
 
 
 def test_a_rebuild_shows_its_progress(tmp_path: Path) -> None:

@@ -55,6 +55,13 @@ def test_it_is_commanded(member: Container) -> None:
     words = ["syndicate-client"]
     assert "connections" in member.run(*words, "health", "all")
     member.run(*words, "reload", "all")
+    # Who stops serving refuses; who serves again is kept over a restart again.
+    member.run(*words, "stop", "all")
+    assert "refused" in member.redis("ping")
+    member.until(f"systemctl show -p NFileDescriptorStore --value {OORTD} | grep -qx 0")
+    member.run(*words, "start", "all")
+    assert member.redis("ping") == "PONG"
+    member.until(f"systemctl show -p NFileDescriptorStore --value {OORTD} | grep -qx 1")
 
 
 def test_a_restart_of_either_changes_nothing(member: Container) -> None:

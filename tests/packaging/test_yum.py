@@ -49,7 +49,8 @@ def test_yum_installs_it_by_name(built: Built, tmp_path: Path) -> None:
     ).stdout.splitlines()
     _distribution(tmp_path / "distribution", [one for one in required if "rpmlib(" not in one])
     yum, root = built.shared / "repository" / "yum", tmp_path / "root"
-    (tmp_path / "repos").mkdir()
+    for folder in ("repos", "log"):
+        (tmp_path / folder).mkdir()
     # The first as docs/packages.md has it.
     (tmp_path / "repos" / "oort.repo").write_text(
         f"[oort]\nname=oort\nbaseurl=file://{yum}\ngpgkey=file://{yum}/oort.asc\ngpgcheck=1\n"

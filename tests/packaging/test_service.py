@@ -196,4 +196,9 @@ def test_seconds_to_ready(installed: Container, record: Callable[[str, str], Non
     begin = time.monotonic()
     installed.run("systemctl", "restart", OORTD)
     assert installed.redis("ping") == "PONG"
-    record("restart to READY, s", f"{time.monotonic() - begin:.2f}")
+    record("restart until it answers, s", f"{time.monotonic() - begin:.2f}")
+    started, ready = (
+        int(installed.unit(OORTD, f"{moment}TimestampMonotonic"))
+        for moment in ("InactiveExit", "ActiveEnter")
+    )
+    record("start to READY, s", f"{(ready - started) / 1e6:.2f}")

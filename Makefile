@@ -67,7 +67,7 @@ run: build
 # Needs pip only.  Tests that need more are marked `system` and run in test-system.
 test: build
 	$(MAKE) -C csrc test
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n auto --dist loadfile
 
 test-system: build
 	@[ "$$(id -u)" = 0 ] || { echo "make test-system installs packages: run it as root" >&2; exit 1; }

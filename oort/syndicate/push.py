@@ -4,8 +4,9 @@ The leader's work.  Each node has a task of its own on the event loop; AT_A_TIME
 once, TRIED_AT_A_TIME of them try nodes that did not answer the last time, so that these hold up
 nobody.  A node that does not take the ring is asked again after a pause that doubles from
 FIRST_PAUSE to LONGEST_PAUSE seconds, with jitter, at its addresses in turn; one that registers is
-asked at once.  Where rings follow each other fast a node gets one in PACE seconds.  Nobody who
-changes the ring waits for any of this.
+asked at once.  That a node does not take it is logged once, when SAID_AT tries have failed: one
+that has just registered needs a moment before its CmdCtrl listens.  Where rings follow each other
+fast a node gets one in PACE seconds.  Nobody who changes the ring waits for any of this.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ DEADLINE = 20.0  # seconds, of a call
 FIRST_PAUSE = 1.0
 LONGEST_PAUSE = 60.0
 PACE = 0.25
+SAID_AT = 3  # tries in a row that failed: some 1.5 to 3 seconds
 CLOSE_SECONDS = 2.0
 
 log = logging.getLogger("synd.push")
@@ -40,9 +42,9 @@ class _Target:
     def __init__(self, node: Node) -> None:
         self.node = node
         self.holds = 0  # the version it said it has
-        self.attempt = 0
+        self.attempt = 0  # which of its addresses is tried
         self.pause = 0.0
-        self.failing = False  # which was logged
+        self.failures = 0  # in a row
         self.tried = False  # and did not answer
         self.newer = asyncio.Event()  # there is a newer ring
         self.asked = asyncio.Event()  # it is to be tried before its pause is over
@@ -159,16 +161,16 @@ class Pusher:
             raise CallError(f"{called(target.node)} keeps version {target.holds}")
         target.pause, target.tried = 0.0, False
         log.debug("%s: %s has version %d", self._name, called(target.node), held.version)
-        if target.failing:
-            target.failing = False
+        failures, target.failures = target.failures, 0
+        if failures >= SAID_AT:
             log.info("%s: %s has the ring again", self._name, called(target.node))
 
     def _failed(self, target: _Target, why: str) -> None:
         target.attempt += 1
         target.tried = True
         target.pause = min(LONGEST_PAUSE, max(FIRST_PAUSE, target.pause * 2))
-        if not target.failing:
-            target.failing = True
+        target.failures += 1
+        if target.failures == SAID_AT:
             log.warning(
                 "%s: did not take the ring: %s; it is asked again and again", self._name, why
             )

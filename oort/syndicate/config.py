@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,6 +92,9 @@ RING = (
             "A ring has at most 2 to the power of this partitions."),
 )  # fmt: skip
 
+# What synd cannot follow while it runs: a reload says that they take a restart.
+FIXED = {setting.name for setting in SHARED} - {"LogLevel"} | {"ListenAddress", "Port"}
+
 
 @dataclass(frozen=True)
 class Service:
@@ -134,12 +137,34 @@ class Config:
         members = self.state.removeprefix("etcd://").split(",")
         return tuple(member.strip() for member in members if member.strip())
 
+    def fixed_changes(self, wanted: Config) -> list[str]:
+        """What of FIXED is another in the wanted one, as the file names it."""
+        found = _fixed_changes(SHARED, self.values, wanted.values)
+        names = {service.name for service in self.services}
+        if names != {service.name for service in wanted.services}:
+            found.append("rings")
+        for service in wanted.services:
+            if service.name in names:
+                mine, other = self.values[service.name], wanted.values[service.name]
+                found += [f"[{service.name}] {one}" for one in _fixed_changes(RING, mine, other)]
+        return found
+
     @property
     def reserved(self) -> tuple[str, ...]:
         """Names that no node on another machine may have."""
         return tuple(
             name for name in self.names if name not in LOCALHOST and not name.startswith("127.")
         )
+
+
+def _fixed_changes(
+    settings: Sequence[Setting], values: Mapping[str, Any], others: Mapping[str, Any]
+) -> list[str]:
+    return [
+        setting.name
+        for setting in settings
+        if setting.name in FIXED and values[setting.name] != others[setting.name]
+    ]
 
 
 def _default(setting: Setting) -> str:

@@ -82,6 +82,7 @@ class _Ring:
             interceptors=[Calls()], options=OPTIONS, maximum_concurrent_rpcs=MOST_CALLS
         )
         self.port = self._bind()
+        self.where = address(service.listen_address, self.port)
 
     def _bind(self) -> int:
         wanted = address(self.service.listen_address, self.service.port)
@@ -139,6 +140,7 @@ class _Ring:
         await self.server.start()
 
     def configure(self, service: Service) -> None:
+        """Other settings; it listens where it did."""
         self.service = self.servicer.configuration = service
         self.keeper.configure(service)
 
@@ -151,13 +153,12 @@ class _Ring:
         await asyncio.to_thread(self.state.close)
 
     def described(self) -> str:
-        where = address(self.service.listen_address, self.port)
         what = "leading" if self.leading else "not leading"
         if self.held is None:
-            return f"{self.service.name} at {where}: {what}, no ring yet"
+            return f"{self.service.name} at {self.where}: {what}, no ring yet"
         count = len(self.held.ring.nodes)
         return (
-            f"{self.service.name} at {where}: {what}, version {self.held.version}, "
+            f"{self.service.name} at {self.where}: {what}, version {self.held.version}, "
             f"{count} {'node' if count == 1 else 'nodes'}"
         )
 
@@ -215,10 +216,7 @@ class Synd:
             undo.push_async_callback(ring.close)
         for ring in rings:
             await ring.start(self._changed)
-            log.info(
-                "%s: serving at %s", ring.service.name,
-                address(ring.service.listen_address, ring.port),
-            )  # fmt: skip
+            log.info("%s: serving at %s", ring.service.name, ring.where)
         self._rings = rings
         await self._first_versions()
         names = [ring.service.name for ring in rings]
@@ -266,22 +264,10 @@ class Synd:
         self._notifier.ready(self._described())
 
     def _follow(self, config: Config) -> None:
-        fixed = ("state", "etcd_ca_file", "etcd_cert_file", "etcd_key_file", "etcd_prefix")
-        old = self._config
-        restart = [name for name in fixed if getattr(config, name) != getattr(old, name)]
-        if config.values["Names"] != old.values["Names"]:
-            restart.append("Names")
+        restart = self._config.fixed_changes(config)
         wanted = {service.name: service for service in config.services}
-        if wanted.keys() != {ring.service.name for ring in self._rings}:
-            restart.append("rings")
         for ring in self._rings:
-            service = wanted.get(ring.service.name, ring.service)
-            restart += [
-                f"[{service.name}] {name}"
-                for name in ("listen_address", "port")
-                if getattr(service, name) != getattr(ring.service, name)
-            ]
-            ring.configure(service)
+            ring.configure(wanted.get(ring.service.name, ring.service))
         journal.set_level(config.log_level)
         log.info("reload: done")
         if restart:

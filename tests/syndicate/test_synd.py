@@ -225,6 +225,16 @@ def test_hangup_reads_the_filters_again(make_synd):
         synd.configure(right + "[another]\n")
         synd.process.send_signal(signal.SIGHUP)
         until(lambda: "follow at the next start: rings" in synd.log())
+        changed = right.replace("Advertise = localhost", "Advertise = elsewhere")
+        changed = changed.replace("CAFile = ", "CAFile = /other").replace(
+            "ListenAddress = 127.0.0.1", "ListenAddress = 127.0.0.2"
+        )
+        synd.configure(changed)
+        # Port was 0 when it started.
+        said = "next start: Advertise, CAFile, [oort] ListenAddress, [oort] Port\n"
+        for times in (1, 2):  # said each time: it is so until the restart
+            synd.process.send_signal(signal.SIGHUP)
+            until(lambda times=times: synd.log().count(said) == times)
         assert calls.RegisterNode(host).localid
 
 

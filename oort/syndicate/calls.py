@@ -6,7 +6,7 @@ here it becomes one of gRPC's codes (a stream's method writes to its context and
 
     INVALID_ARGUMENT     what is wrong in a request, protocol buffers that are none
     NOT_FOUND            a node that is not in the ring
-    ALREADY_EXISTS       an id or an address that another node has
+    ALREADY_EXISTS       an id that another node has
     UNAUTHENTICATED      a certificate without a role
     PERMISSION_DENIED    a role that may not, an address or a tier outside the filters
     RESOURCE_EXHAUSTED   more than MOST_CALLS at once, too many subscribers

@@ -1,7 +1,8 @@
 """systemd's side of a service: sd_notify, the descriptor store, what is handed over at a start.
 
-Without $NOTIFY_SOCKET every message goes nowhere.  Sending never waits and never fails the caller:
-a supervisor that does not listen must not stop the store.
+Without $NOTIFY_SOCKET every message goes nowhere.  Sending never fails the caller: a supervisor that
+does not listen must not stop the store.  Where its queue is full, what is said again and again is
+dropped at once, and what is said once waits WAIT_SECONDS at most.
 
 The descriptor store (FileDescriptorStoreMax=) keeps listening sockets open while oortd is away:
 who connects meanwhile waits in their backlog.  sd_notify(3) has the words, sd_listen_fds(3) the
@@ -18,6 +19,7 @@ from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
 
 FIRST_PASSED = 3  # SD_LISTEN_FDS_START
+WAIT_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ class Notifier:
         self._path = f"\0{path[1:]}" if path.startswith("@") else path
         self.active = bool(path)
         self._status = ""
+        self._dropped = False  # the last status
         self._running = False
         microseconds = environment.get("WATCHDOG_USEC", "")
         pid = environment.get("WATCHDOG_PID", "")
@@ -74,9 +77,9 @@ class Notifier:
 
     def status(self, status: str) -> None:
         """One line for `systemctl status`; the same again is not sent."""
-        if status != self._status:
+        if status != self._status or self._dropped:
             self._status = status
-            self._send(f"STATUS={status}")
+            self._dropped = not self._send(f"STATUS={status}", wait=0.0)
 
     def reloading(self) -> None:
         """Until the next ready()."""
@@ -91,11 +94,11 @@ class Notifier:
     def alive(self) -> None:
         """For the watchdog, which watches from ready() to stopping()."""
         if self._running:
-            self._send("WATCHDOG=1")
+            self._send("WATCHDOG=1", wait=0.0)
 
     def extend(self, seconds: float) -> None:
         """The start, or the stop, may take so long from now on."""
-        self._send(f"EXTEND_TIMEOUT_USEC={int(seconds * 1e6)}")
+        self._send(f"EXTEND_TIMEOUT_USEC={int(seconds * 1e6)}", wait=0.0)
 
     def store(self, name: str, fd: int) -> None:
         """Keep a descriptor for the next start; one that is kept already is not kept twice."""
@@ -105,7 +108,7 @@ class Notifier:
         """Keep the descriptors of this name no longer."""
         self._send(f"FDSTOREREMOVE=1\nFDNAME={name}")
 
-    def wait_until_done(self, seconds: float = 5.0) -> None:
+    def wait_until_done(self, seconds: float = WAIT_SECONDS) -> None:
         """Until systemd has acted on everything sent before, at most so long."""
         if not self.active:
             return
@@ -121,13 +124,16 @@ class Notifier:
             if write >= 0:
                 os.close(write)
 
-    def _send(self, text: str, *descriptors: int) -> None:
+    def _send(self, text: str, *descriptors: int, wait: float = WAIT_SECONDS) -> bool:
+        """Whether it was sent; wait: seconds, for room in the queue."""
         if not self.active:
-            return
+            return True
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as peer:
+                peer.settimeout(wait)
                 peer.connect(self._path)
                 socket.send_fds(peer, [text.encode()], descriptors)
         except OSError:
             # Nobody listens; there is nobody to tell either, and systemd acts on silence itself.
-            return
+            return False
+        return True

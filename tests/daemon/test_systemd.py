@@ -5,6 +5,7 @@ The supervisor here is a stand-in that speaks the same protocol; tests/packaging
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import logging.handlers
@@ -288,6 +289,24 @@ def test_more_time_is_asked_for_only_while_it_goes_on(
     assert asked == len([one for one in supervisor.messages if "10 segments" in one])
     # Before READY=1 the watchdog does not watch, and is not woken.
     assert not supervisor.said("WATCHDOG=1")
+
+
+def test_a_supervisor_that_does_not_read_stops_nobody(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told:
+        told.bind(str(tmp_path / "notify"))
+        notifier = Notifier({"NOTIFY_SOCKET": told.getsockname()})
+        notifier.ready("first")
+        for number in range(10_000):  # far more than any queue takes
+            notifier.status(f"status {number}")
+            notifier.alive()
+            notifier.extend(1.0)
+        told.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                told.recv(4096)
+        # What was dropped is not taken for what is shown.
+        notifier.status("status 9999")
+        assert told.recv(4096) == b"STATUS=status 9999"
 
 
 def test_entries_for_the_journal_have_fields(tmp_path: Path) -> None:

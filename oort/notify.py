@@ -1,8 +1,8 @@
 """systemd's side of a service: sd_notify, the descriptor store, what is handed over at a start.
 
-Without $NOTIFY_SOCKET every message goes nowhere.  Sending never fails the caller: a supervisor that
-does not listen must not stop the store.  Where its queue is full, what is said again and again is
-dropped at once, and what is said once waits WAIT_SECONDS at most.
+Without $NOTIFY_SOCKET every message goes nowhere.  Sending never fails the caller: a supervisor
+that does not listen must not stop the store.  Where its queue is full, what is said again and again
+is dropped at once, and what is said once waits WAIT_SECONDS at most.
 
 The descriptor store (FileDescriptorStoreMax=) keeps listening sockets open while oortd is away:
 who connects meanwhile waits in their backlog.  sd_notify(3) has the words, sd_listen_fds(3) the

@@ -43,7 +43,7 @@ from oort.ring.builder import MAX_CONF_BYTES
 
 MESSAGE_BYTES = MAX_CONF_BYTES + (1 << 20)
 MOST_CALLS = 8192  # those that listen for rings are among them
-RINGS_AT_ONCE = 64  # answers with a ring in them that are on their way
+RINGS_AT_ONCE = 64  # answers of one kind with a ring in them that are on their way
 SECONDS = 60.0  # of a call without a deadline of its own
 
 OPTIONS: tuple[tuple[str, int], ...] = (
@@ -168,7 +168,7 @@ def seconds_left(context: Context) -> float:
 
 class Deliveries:
     """Of the answers with a ring in them RINGS_AT_ONCE are made at a time: each takes memory until
-    it has been sent.
+    it has been sent.  One for those that end by themselves, another for streams.
     """
 
     def __init__(self) -> None:

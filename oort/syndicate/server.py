@@ -29,7 +29,7 @@ from oort.tls_files import read as read_pem
 from . import authority as authorities
 from . import registration
 from .authority_pb2_grpc import add_AuthorityServicer_to_server
-from .calls import MOST_CALLS, OPTIONS, Calls, Deliveries
+from .calls import MOST_CALLS, OPTIONS, Calls
 from .config import Config, Service
 from .connection import address
 from .forward import Leader
@@ -103,15 +103,13 @@ class _Ring:
         self.keeper = RingKeeper(self.service, state)
         self.nodes = Nodes(lambda: self._identity.current, lambda: self.service.cmdctrl_port)
         self.pusher = Pusher(self.service.name, self.nodes)
-        deliveries = Deliveries()
-        self.subscribers = Subscribers(deliveries)
+        self.subscribers = Subscribers()
         self.leader = Leader(lambda: self._identity.current)
         self.servicer = SyndicateService(
             self.service,
             state,
             self.keeper,
             self.subscribers,
-            deliveries,
             self.nodes,
             self.pusher,
             self.leader,
@@ -291,6 +289,9 @@ async def _renew(identity: OwnIdentity) -> None:
             await asyncio.to_thread(identity.renew)
         except OortError as error:
             log.warning("the certificate could not be renewed, it is tried again: %s", error)
+        except Exception:
+            # A fault here must not end in a certificate that has expired.
+            log.exception("the certificate could not be renewed, it is tried again")
 
 
 def _raise_descriptor_limit() -> None:

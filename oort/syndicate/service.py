@@ -55,7 +55,6 @@ class SyndicateService(SyndicateServicer):
         state: State,
         keeper: RingKeeper,
         subscribers: Subscribers,
-        deliveries: Deliveries,
         nodes: Nodes,
         pusher: Pusher,
         leader: Leader,
@@ -64,7 +63,7 @@ class SyndicateService(SyndicateServicer):
         self._state = state
         self._keeper = keeper
         self._subscribers = subscribers
-        self._deliveries = deliveries
+        self._deliveries = Deliveries()
         self._nodes = nodes
         self._pusher = pusher
         self._leader = leader

@@ -1,7 +1,9 @@
 """Who is told of each new ring over GetRingStream.
 
 A subscriber that is slow misses versions, never the newest one; one that takes nothing for
-STALLED_SECONDS is cut off.  Streams cost memory and no threads; there are at most LIMIT.
+STALLED_SECONDS is cut off.  Streams cost memory and no threads; there are at most LIMIT.  Their
+deliveries are apart from other answers': a network that is cut off, with many subscribers in it,
+keeps nobody else from a ring.
 """
 
 from __future__ import annotations
@@ -22,8 +24,8 @@ STALLED_SECONDS = 30.0
 class Subscribers:
     """Every method is the event loop's."""
 
-    def __init__(self, deliveries: Deliveries) -> None:
-        self._deliveries = deliveries
+    def __init__(self) -> None:
+        self._deliveries = Deliveries()
         self._held: Held | None = None
         self._waiting: set[asyncio.Event] = set()
         self._count = 0

@@ -47,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
     environment = os.environ
     # gRPC's own lines are not for operators; what they are about is said in ours.
     environment.setdefault("GRPC_VERBOSITY", "NONE")
-    journal.start(environment, "synd", "grpc")
+    journal.start(environment, "synd", "grpc", "asyncio")
     # Imported late: --version and --help need no gRPC.
     from . import config
 

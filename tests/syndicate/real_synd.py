@@ -108,10 +108,16 @@ class RealSynd:
         return tls.load_identity(self.cert, self.key, self.ca)
 
     @contextmanager
-    def calls(self, identity: tls.Identity | None = None, ring: str = "oort") -> Iterator:
-        """The methods of both services, as a namespace; an operator's without an identity."""
+    def calls(
+        self, identity: tls.Identity | None = None, ring: str = "oort", **more: int
+    ) -> Iterator:
+        """The methods of both services, as a namespace; an operator's without an identity.
+
+        more: options of gRPC.
+        """
         identity = identity or self.operator
         options = [("grpc.max_receive_message_length", -1), ("grpc.use_local_subchannel_pool", 1)]
+        options += [(f"grpc.{name}", value) for name, value in more.items()]
         credentials = tls.channel_credentials(self.ca.read_bytes(), identity)
         target = f"localhost:{self.ports[ring]}"
         with grpc.secure_channel(target, credentials, options) as channel:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -10,6 +11,8 @@ import grpc
 import pytest
 
 from oort.ring import files
+from oort.syndicate.calls import RINGS_AT_ONCE
+from oort.syndicate.subscribers import STALLED_SECONDS
 from oort.syndicate.syndicate_pb2 import (
     Conf,
     EmptyMsg,
@@ -487,3 +490,20 @@ def test_everybody_who_listens_gets_the_newest_ring(synd, calls):
         for stream in [*streams, silent]:
             stream.cancel()
     assert calls.GetVersion(NOTHING).version == version
+
+
+def test_subscribers_that_take_nothing_keep_nobody_from_a_ring(synd, calls):
+    """As all those in a network that was cut off, with a ring that no buffer takes whole."""
+    calls.SetConf(Conf(conf=os.urandom(1 << 20)))
+    small_window = {"http2.bdp_probe": 0, "http2.lookahead_bytes": 65536}
+    with synd.calls(**small_window) as others:
+        stalled = [
+            others.GetRingStream(SubscriberID(id=str(n)), timeout=120) for n in range(RINGS_AT_ONCE)
+        ]
+        for stream in stalled:
+            stream.initial_metadata()  # synd is sending
+        assert calls.GetRing(NOTHING, timeout=STALLED_SECONDS / 2).version
+        assert calls.RegisterNode(host("a", "10.1.1.1/8"), timeout=STALLED_SECONDS / 2).localid
+        for stream in stalled:
+            stream.cancel()
+    calls.SetConf(Conf())

@@ -55,7 +55,7 @@ def _certificate_of(key: bytes, cert_file: Path, key_file: Path) -> bytes:
             return certificate
         wrong = TLSError(f"{key_file} is not the private key of {cert_file}")
     follower = _next(cert_file)
-    if follower.exists():
+    if is_there(follower):
         certificate = read(follower)
         if belong(certificate, key):
             return certificate
@@ -121,6 +121,17 @@ def _next(cert_file: Path) -> Path:
 
 def _unwritable(error: OSError, path: Path) -> TLSError:
     return TLSError(f"cannot write {error.filename or path}: {error.strerror}")
+
+
+def is_there(path: Path | str) -> bool:
+    """Whether there is such a file; TLSError where that cannot be told."""
+    try:
+        Path(path).stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise TLSError(f"cannot read {path}: {error.strerror}") from error
+    return True
 
 
 def read(path: Path | str) -> bytes:

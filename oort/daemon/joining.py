@@ -21,7 +21,7 @@ from oort.journal import log
 from oort.syndicate import connection
 from oort.syndicate.connection import Syndicate
 from oort.tls_certificates import read_certificates
-from oort.tls_files import read
+from oort.tls_files import is_there, read
 
 CALL_SECONDS = 20.0
 RENEW_AFTER = 2 / 3  # of a certificate's life
@@ -48,7 +48,7 @@ class Joining:
     def _certificate(self) -> bytes | None:
         """The one of the syndicate's authority, while it is valid."""
         settings = self._settings
-        if not (Path(settings.cert_file).exists() and Path(settings.key_file).exists()):
+        if not (is_there(settings.cert_file) and is_there(settings.key_file)):
             return None
         identity = tls.load_identity(settings.cert_file, settings.key_file, None)
         role = tls.role_of(identity.certificate)
@@ -64,16 +64,15 @@ class Joining:
         return identity.certificate
 
     def connection(self, address: tuple[str, int]) -> connection.Settings:
-        """How to reach the syndicate's host at this address."""
+        """How to reach the syndicate's host at this address.  Raises TLSError."""
         settings = self._settings
-        ca_file = Path(settings.ca_file)
         return connection.Settings(
             host=address[0],
             port=address[1],
-            ca_file=ca_file,
+            ca_file=Path(settings.ca_file),
             cert_file=Path(settings.cert_file),
             key_file=Path(settings.key_file),
-            fingerprint="" if ca_file.exists() else self._fingerprint,
+            fingerprint="" if is_there(settings.ca_file) else self._fingerprint,
             use_tls=True,
             timeout=CALL_SECONDS,
         )
@@ -88,7 +87,7 @@ class Joining:
         certificate = self._certificate()
         if certificate is not None:
             self._check_authority(certificate)
-            if not (self._fingerprint or Path(settings.ca_file).exists()):
+            if not (self._fingerprint or is_there(settings.ca_file)):
                 raise TLSError(
                     f"{settings.ca_file} is not there, and OORT_SYNDICATE_FINGERPRINT not set:"
                     " nothing tells the syndicate from another server"
@@ -97,9 +96,10 @@ class Joining:
         token = self._read_token()
         ca_file: str | None = settings.ca_file
         reach = self.connection(address)
-        if reach.ca_file.exists():
+        if is_there(settings.ca_file):
+            roots = read(settings.ca_file)
             try:
-                tls.pick(reach.ca_file.read_bytes(), token.authority)
+                tls.pick(roots, token.authority)
             except TLSError as error:
                 raise TLSError(
                     f"{ca_file} is of another authority than the join token: move it away, or get"
@@ -122,7 +122,7 @@ class Joining:
         """What the syndicate would answer to a certificate of another authority tells nobody."""
         settings = self._settings
         chain = read_certificates(certificate)
-        if len(chain) == 1 or not Path(settings.ca_file).exists():
+        if len(chain) == 1 or not is_there(settings.ca_file):
             return
         if chain[-1] not in read_certificates(read(settings.ca_file)):
             raise TLSError(

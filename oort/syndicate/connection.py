@@ -19,6 +19,7 @@ from google.protobuf.message import Message
 
 from oort import tls
 from oort.errors import CallError, ConfigError, TLSError
+from oort.tls_files import is_there
 
 from .authority_pb2 import SignReply, SignRequest
 from .authority_pb2_grpc import AuthorityStub
@@ -86,7 +87,7 @@ def roots_of(settings: Settings) -> bytes:
 
 def identity_of(settings: Settings) -> tls.Identity:
     """What we show."""
-    if not settings.cert_file.exists():
+    if not is_there(settings.cert_file):
         raise TLSError(
             f"{settings.cert_file} is not there: get an operator's certificate with a token "
             "(syndicate-client join), or name yours with --cert and --key"

@@ -17,6 +17,7 @@ import grpc
 from oort import tls
 from oort.errors import StateError, TLSError
 from oort.tls_certificates import CERTIFICATE_DAYS
+from oort.tls_files import is_there, read
 
 from .config import Config
 from .state import State
@@ -103,15 +104,13 @@ class OwnIdentity:
 def hand_out(config: Config, authority: tls.CertificateAuthority) -> None:
     """The authority's certificate, and an operator's, for this machine: what is there stays."""
     try:
-        if not config.ca_file.exists():
+        if not is_there(config.ca_file):
             tls.write_public(config.ca_file, authority.certificate)
             log.info("the authority's certificate is in %s", config.ca_file)
         else:
-            tls.pick(config.ca_file.read_bytes(), tls.fingerprint(authority.certificate))
+            tls.pick(read(config.ca_file), tls.fingerprint(authority.certificate))
     except TLSError as error:
-        log.warning("%s is not this authority's: %s", config.ca_file, error)
-    except OSError as error:
-        log.warning("cannot use %s: %s", config.ca_file, error.strerror)
+        log.warning("%s is not this authority's, or cannot be used: %s", config.ca_file, error)
     try:
         _hand_out_operator(config, authority)
     except TLSError as error:
@@ -120,7 +119,7 @@ def hand_out(config: Config, authority: tls.CertificateAuthority) -> None:
 
 def _hand_out_operator(config: Config, authority: tls.CertificateAuthority) -> None:
     cert, key = config.operator_cert_file, config.operator_key_file
-    if cert.exists() or key.exists():
+    if is_there(cert) or is_there(key):
         there = tls.load_identity(cert, key, None)
         tls.pick(there.certificate, tls.fingerprint(authority.certificate))
         left = tls.expiry(there.certificate) - datetime.datetime.now(datetime.UTC)

@@ -21,6 +21,7 @@ from oort import tls
 from oort.cli.table import plain, table
 from oort.errors import CallError, OortError, SyndicateToolError, TLSError
 from oort.ring import files
+from oort.tls_files import is_there, read
 
 from . import connection, tool_nodes, tool_settings
 from . import syndicate_pb2 as messages
@@ -365,9 +366,10 @@ def join(settings: connection.Settings, options: argparse.Namespace) -> None:
         text = content(text).decode("ascii", "replace")
     made = tls.read_token(text)
     ca_file: Path | None = settings.ca_file
-    if settings.ca_file.exists():
+    if is_there(settings.ca_file):
+        roots = read(settings.ca_file)
         try:
-            tls.pick(settings.ca_file.read_bytes(), made.authority)
+            tls.pick(roots, made.authority)
         except TLSError as error:
             raise TLSError(
                 f"{ca_file} is of another authority: move it away, or name another file with --ca"

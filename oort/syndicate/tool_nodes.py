@@ -23,6 +23,7 @@ from oort.cli.table import plain, table
 from oort.cmdctrl import cmdctrl_pb2 as commands
 from oort.cmdctrl.cmdctrl_pb2_grpc import CmdCtrlStub
 from oort.errors import CallError, SyndicateToolError, TLSError
+from oort.tls_files import is_there, read
 
 from . import connection
 from . import syndicate_pb2 as messages
@@ -72,8 +73,8 @@ class Nodes:
         settings = syndicate.settings
         self._roots = b""
         if settings.use_tls:
-            if settings.ca_file.exists():
-                self._roots = settings.ca_file.read_bytes()
+            if is_there(settings.ca_file):
+                self._roots = read(settings.ca_file)
             elif settings.fingerprint and not tls.names_of(syndicate.roots):
                 self._roots = syndicate.roots
             else:

@@ -174,6 +174,8 @@ def test_a_key_of_its_own_is_replaced(node: RingNode) -> None:
         ({"OORT_JOIN_TOKEN": ""}, "there is no join token in OORT_JOIN_TOKEN or .*join.token"),
         ({"OORT_JOIN_TOKEN": "oort-join-AAAA"}, "OORT_JOIN_TOKEN: the join token is damaged"),
         ({"OORT_CMDCTRLCONFIG_CERT_FILE": "/nowhere/server.crt"}, "cannot write /nowhere/server"),
+        ({"OORT_CMDCTRLCONFIG_CA_FILE": "/etc"}, "cannot read /etc: Is a directory"),
+        ({"OORT_CMDCTRLCONFIG_CA_FILE": f"/{'a' * 300}"}, "cannot read /aaa.*: File name too long"),
         ({"OORT_SYNDICATE_OVERRIDE": "localhost:1"}, "localhost:1: .*refused"),
         ({"OORT_SYNDICATE_OVERRIDE": "a..b"}, "a..b:8443: 'a..b' is not a host name"),
     ],

@@ -330,16 +330,15 @@ static bool is_dead(struct compaction *work, const toc_entry *place)
                                          (uint64_t)(place->place >> 8) * RECORD_ALIGN);
     if (kind == RECORD_DELETE || kind == RECORD_FLUSH)
         return droppable(work, place->stamp);
-    /* Some expiry record may need it, or a tombstone may have to take its place. */
-    if (kind != RECORD_SET || place->expiry_ms != 0 ||
-        (atomic_load(&store->checkpoint->segment_flags[work->source->slot]) &
-         SEGMENT_HAS_TARGETS) != 0)
-        return false;
+    if (kind != RECORD_SET || place->expiry_ms != 0)
+        return false; /* a tombstone may have to take its place */
     index_cursor cursor;
     index_entry entry;
-    bool dead = true;
     uint32_t stripe = stripe_of(place->hash);
     valuestore_lock_stripe(store, stripe);
+    /* Some expiry record may need it.  Asked under the lock: one may be on its way. */
+    bool dead = (atomic_load(&store->checkpoint->segment_flags[work->source->slot]) &
+                 SEGMENT_HAS_TARGETS) == 0;
     index_seek(store->index, place->hash, (uint8_t)(place->place >> 4 & 15), &cursor);
     while (dead && index_next(store->index, &cursor, &entry))
         dead = index_location(entry) != location;

@@ -7,6 +7,8 @@
  */
 #include "recovery_suite.h"
 
+#include <pthread.h>
+
 #define SCHEDULE_KEYS 60u
 #define SCHEDULE_DATABASES 3u
 
@@ -221,9 +223,48 @@ static void test_dead_segments_are_not_read(void)
     place_remove(&p);
 }
 
+/* ---- what a change beside it needs is not dead ------------------------------------ */
+
+static void *compact_all(void *store)
+{
+    oort_error error;
+    CHECK(oort_store_compact(store, 1, &error) >= 0);
+    return NULL;
+}
+
+/* A key gets its first expiry, which points at the value, just when compaction wants to know whether that
+ * value is dead. */
+static void test_expiry_meanwhile(void)
+{
+    place p;
+    char name[32];
+    pthread_t thread;
+    struct state dead = {true, 1, 3000, 0}, kept = {true, 2, 3000, START_MS + 1000000};
+    place_make(&p);
+    fixture f = in_place(&p);
+    open_store(&f);
+    CHECK(put_state(&f, 0, 0, &(struct state){true, 2, 3000, 0}) == OORT_OK);
+    CHECK(put_state(&f, 0, 1, &dead) == OORT_OK);
+    close_store(&f); /* seals */
+    open_store(&f);
+    CHECK(put_state(&f, 0, 1, &dead) == OORT_OK);
+    oort_key key = model_key(name, 0, 0);
+    CHECK(oort_lock(f.session, &key, 1) == OORT_OK);
+    CHECK(pthread_create(&thread, NULL, compact_all, f.store) == 0);
+    (void)usleep(100000); /* by now it waits for the key */
+    CHECK(oort_set_expiry(f.session, &key, kept.expiry_ms) == OORT_OK);
+    oort_unlock(f.session);
+    CHECK(pthread_join(thread, NULL) == 0);
+    CHECK(stats_of(&f).compactions == 1);
+    CHECK(same_state(&f, 0, 0, &kept) && same_state(&f, 0, 1, &dead));
+    close_store(&f);
+    place_remove(&p);
+}
+
 int main(void)
 {
     test_dead_segments_are_not_read();
+    test_expiry_meanwhile();
     test_schedules();
     return 0;
 }

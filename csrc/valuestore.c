@@ -164,7 +164,12 @@ const record_header *valuestore_target(struct valuestore *store, const record_he
     uint64_t offset = location_offset(target.location);
     if (record_extent(segment->map, offset, atomic_load(&segment->tail)) == 0)
         return NULL;
-    return segment_record(segment, offset);
+    /* Where a segment was lost, another key's value may have come to lie. */
+    const record_header *value = segment_record(segment, offset);
+    bool same = value->kind == RECORD_SET && value->database == record->database &&
+                value->key_size == record->key_size &&
+                memcmp(record_key(value), record_key(record), record->key_size) == 0;
+    return same ? value : NULL;
 }
 
 void valuestore_account(struct valuestore *store, uint64_t location, int64_t sign)
@@ -181,8 +186,7 @@ void valuestore_account(struct valuestore *store, uint64_t location, int64_t sig
     const record_header *record = segment_record(segment, offset);
     if (record->kind == RECORD_EXPIRY) {
         uint64_t target = 0;
-        const record_header *value = valuestore_target(store, record, &target);
-        if (value != NULL && value->kind == RECORD_SET)
+        if (valuestore_target(store, record, &target) != NULL)
             valuestore_account(store, target, sign);
     }
 }

@@ -183,6 +183,8 @@ static bool segments_lost(struct valuestore *store, bool tell)
         if (segment != NULL ? segment->lost_bytes == 0 : live <= 0)
             continue;
         lost = true;
+        if (segment == NULL)
+            vlog_skip_slot(&store->log, slot);
         if (tell && segment == NULL)
             events_post(&store->events, EVENT_ERROR, OORT_EVENT_DAMAGE, 0,
                         "%s: a segment (slot %" PRIu32 ") with about %" PRId64 " bytes of live records"

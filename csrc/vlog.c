@@ -67,16 +67,20 @@ static bool file_exists(const struct vlog *log, uint64_t sequence, const char *s
     return faccessat(log->directory_fd, name, F_OK, 0) == 0;
 }
 
-/* Compaction removes a table of contents before its segment: somebody else has taken this one. */
+/* Compaction removes a table of contents before its segment: somebody else has taken this one.  No new
+ * segment may get its sequence, and with that its table. */
 static void check_table(struct vlog *log, const char *name)
 {
     uint64_t sequence = 0;
     int end = 0;
-    if (sscanf(name, "%16" SCNx64 ".toc%n", &sequence, &end) == 1 && end == 20 &&
-        name[end] == '\0' && !file_exists(log, sequence, "log"))
-        events_post(log->events, EVENT_ERROR, OORT_EVENT_DAMAGE, sequence,
-                    "segment %016" PRIx64 ".log is missing, and its records with it: restore it from"
-                    " a copy, or remove %016" PRIx64 ".toc", sequence, sequence);
+    if (sscanf(name, "%16" SCNx64 ".toc%n", &sequence, &end) != 1 || end != 20 ||
+        name[end] != '\0' || file_exists(log, sequence, "log"))
+        return;
+    if (sequence >= log->next_sequence)
+        log->next_sequence = sequence + 1;
+    events_post(log->events, EVENT_ERROR, OORT_EVENT_DAMAGE, sequence,
+                "segment %016" PRIx64 ".log is missing, and its records with it: restore it from"
+                " a copy, or remove %016" PRIx64 ".toc", sequence, sequence);
 }
 
 /* The sequences of every segment file, ascending; litter of an interrupted write is removed. */
@@ -154,6 +158,7 @@ int32_t vlog_load(struct vlog *log, bool adopt, oort_error *error)
 {
     uint64_t *sequences = NULL;
     size_t count = 0;
+    const struct segment *newest = NULL;
     int32_t result = list_segments(log, &sequences, &count, error);
     for (size_t i = 0; result == OORT_OK && i < count; i++) {
         if (sequences[i] >= log->next_sequence)
@@ -189,9 +194,22 @@ int32_t vlog_load(struct vlog *log, bool adopt, oort_error *error)
         atomic_store(&log->table[segment->slot], segment);
         atomic_store(&log->bases[segment->slot], segment->map);
         log->segment_count++;
+        newest = segment;
     }
     free(sequences);
+    /* Go on where the newest left off: the slots of segments that are missing now stay theirs. */
+    if (newest != NULL)
+        log->next_slot = (uint32_t)((newest->slot + (log->next_sequence - newest->sequence)) %
+                                    (SEGMENT_SLOTS - 1));
     return result;
+}
+
+void vlog_skip_slot(struct vlog *log, uint32_t slot)
+{
+    if (slot < log->next_slot)
+        return;
+    log->next_sequence += slot + 1 - log->next_slot;
+    log->next_slot = slot + 1;
 }
 
 void vlog_close(struct vlog *log)

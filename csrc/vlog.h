@@ -95,6 +95,9 @@ int32_t vlog_open(struct vlog *log, const char *directory, uint64_t segment_byte
                   struct events *events, oort_error *error);
 /* Map every segment file; store_id is taken from the first when `adopt`. */
 int32_t vlog_load(struct vlog *log, bool adopt, oort_error *error);
+/* After vlog_load, before any writer: the segment that was in this slot is missing.  Neither its slot nor
+ * its sequence is to be another's, so that it can come back. */
+void vlog_skip_slot(struct vlog *log, uint32_t slot);
 void vlog_close(struct vlog *log);
 /* The checksum of which segments there are and how long each is. */
 uint32_t vlog_manifest(struct vlog *log);

@@ -362,8 +362,129 @@ static void test_no_resurrection(void)
     place_remove(&p);
 }
 
+/* ---- segments that are gone --------------------------------------------------------- */
+
+static void segment_path(char path[512], const place *p, size_t position, const char *suffix)
+{
+    static char names[64][32];
+    CHECK(list_files(p->data, ".log", names, 64) > position);
+    (void)snprintf(path, 512, "%s/%.16s.%s", p->data, names[position], suffix);
+}
+
+/* An expiry record points at a value whose segment is gone.  What lies there later is another key's. */
+static void test_lost_target(void)
+{
+    place p;
+    char path[512];
+    static uint8_t bytes[1000] = {1};
+    oort_error error = {0};
+    place_make(&p);
+    fixture f = in_place(&p);
+    open_store(&f);
+    CHECK(put_text(&f, named("first"), "has a segment") == OORT_OK);
+    fixture g = f;
+    g.session = oort_session_open(f.store, &error);
+    oort_session_set_clock(g.session, START_US);
+    CHECK(g.session != NULL && put(&g, named("one"), bytes, sizeof bytes, 0) == OORT_OK);
+    CHECK(expire(&f, named("one"), START_MS + 1000000) == OORT_OK);
+    oort_session_close(g.session);
+    close_store(&f);
+    segment_path(path, &p, 1, "toc");
+    CHECK(unlink(path) == 0);
+    segment_path(path, &p, 1, "log");
+    CHECK(unlink(path) == 0);
+    remove_in(p.data, "index"); /* nothing says that it was there: its place is used again */
+    open_store(&f);
+    CHECK(read_status(&f, named("one")) == OORT_ERR_DAMAGED);
+    bytes[0] = 2;
+    CHECK(put(&f, named("two"), bytes, sizeof bytes, 0) == OORT_OK);
+    CHECK(read_status(&f, named("one")) == OORT_ERR_DAMAGED);
+    close_store(&f);
+    remove_in(p.data, "index");
+    open_store(&f);
+    CHECK(read_status(&f, named("one")) == OORT_ERR_DAMAGED);
+    CHECK(holds(&f, named("two"), bytes, sizeof bytes) && holds_text(&f, named("first"), "has a segment"));
+    close_store(&f);
+    place_remove(&p);
+}
+
+static const uint8_t filler[984];
+
+/* As many records as fill a segment to its last byte; or are they all there? */
+static bool fill_segment(fixture *f, char first, bool look_only)
+{
+    char name[16];
+    bool done = true;
+    for (int i = 0; i < 60; i++) {
+        (void)snprintf(name, sizeof name, "%c-----%02d", first, i);
+        done = done && (look_only ? holds(f, named(name), filler, sizeof filler)
+                                  : put(f, named(name), filler, sizeof filler, 0) == OORT_OK);
+    }
+    return done;
+}
+
+/* A table of contents whose segment is gone is not taken for a new segment's. */
+static void test_lost_under_table(void)
+{
+    place p;
+    char path[512], copied[512];
+    place_make(&p);
+    fixture f = in_place(&p);
+    open_store(&f);
+    CHECK(fill_segment(&f, 'a', false));
+    close_store(&f);
+    segment_path(path, &p, 0, "log");
+    CHECK(unlink(path) == 0);
+    open_store(&f);
+    CHECK(said(&f, "missing") && keys_in(&f, 0) == 0);
+    CHECK(fill_segment(&f, 'b', false));
+    (void)snprintf(copied, sizeof copied, "%s/copied", p.base); /* as a power failure leaves it */
+    copy_directory(p.data, copied);
+    close_store(&f);
+    fixture copy = f;
+    copy.config.directory = copied;
+    open_store(&copy);
+    CHECK(fill_segment(&copy, 'b', true) && keys_in(&copy, 0) == 60);
+    close_store(&copy);
+    place_remove(&p);
+}
+
+/* A segment that was gone can come back, whichever it is, though more was written meanwhile. */
+static void test_lost_and_found(size_t position)
+{
+    place p;
+    char path[512], kept[512], toc[512], kept_toc[512];
+    place_make(&p);
+    fixture f = in_place(&p);
+    open_store(&f);
+    for (char first = 'a'; first <= 'c'; first++)
+        CHECK(fill_segment(&f, first, false));
+    close_store(&f);
+    segment_path(path, &p, position, "log");
+    segment_path(toc, &p, position, "toc");
+    (void)snprintf(kept, sizeof kept, "%s/kept.log", p.base);
+    (void)snprintf(kept_toc, sizeof kept_toc, "%s/kept.toc", p.base);
+    CHECK(rename(path, kept) == 0 && rename(toc, kept_toc) == 0);
+    open_store(&f);
+    CHECK(said(&f, "missing") && keys_in(&f, 0) == 120);
+    CHECK(fill_segment(&f, 'd', false));
+    close_store(&f);
+    CHECK(access(path, F_OK) != 0 && access(toc, F_OK) != 0);
+    CHECK(rename(kept, path) == 0 && rename(kept_toc, toc) == 0);
+    open_store(&f);
+    CHECK(stats_of(&f).recovery == 2 && keys_in(&f, 0) == 240);
+    for (char first = 'a'; first <= 'd'; first++)
+        CHECK(fill_segment(&f, first, true));
+    close_store(&f);
+    place_remove(&p);
+}
+
 int main(void)
 {
+    test_lost_target();
+    test_lost_under_table();
+    for (size_t position = 0; position < 3; position++)
+        test_lost_and_found(position);
     test_ways();
     test_power();
     test_damage();

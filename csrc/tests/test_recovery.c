@@ -413,7 +413,7 @@ static const uint8_t filler[984];
 /* As many records as fill a segment to its last byte; or are they all there? */
 static bool fill_segment(fixture *f, char first, bool look_only)
 {
-    char name[16];
+    char name[32];
     bool done = true;
     for (int i = 0; i < 60; i++) {
         (void)snprintf(name, sizeof name, "%c-----%02d", first, i);

@@ -274,8 +274,8 @@ static int32_t read_record(oort_session *base, const oort_key *key, oort_value *
     struct valuestore *store = session->store;
     struct found at;
     int32_t result = valuestore_find(session, key, FIND_HOT, &at);
-    if (result == OORT_MISSING && atomic_load(&store->sync_done) < atomic_load(&store->removal_round))
-        session->read_unsynced = true;
+    if (result == OORT_MISSING)
+        valuestore_saw_absence(session);
     if (result != OORT_OK)
         return result;
     if (at.damaged)
@@ -531,7 +531,7 @@ static int32_t remove_found(struct value_session *session, const oort_key *key, 
     valuestore_account(store, index_location(at->entry), -1);
     index_erase(store->index, &at->cursor);
     (void)atomic_fetch_sub(&store->checkpoint->keys[key->database], 1);
-    atomic_store(&store->removal_round, atomic_load(&store->sync_started) + 1);
+    valuestore_note_removal(store);
     vlog_applied(&session->writer, segment);
     return OORT_OK;
 }
@@ -541,6 +541,8 @@ static int32_t remove_key(oort_session *base, const oort_key *key)
     struct value_session *session = session_of(base);
     struct found at;
     int32_t result = valuestore_find(session, key, FIND_HOT, &at);
+    if (result == OORT_MISSING)
+        valuestore_saw_absence(session);
     if (result != OORT_OK)
         return result;
     if (!at.damaged && expired(at.record, base->now_us / 1000)) {

@@ -61,7 +61,7 @@ struct valuestore {
     _Atomic uint64_t compactions, compacted_bytes;
     /* Locations of damage already told of, by location: each is reported once. */
     _Atomic uint64_t reported[REPORTED_PLACES];
-    /* The sync round that covers the last removal: until then its absence is not durable. */
+    /* The sync round that covers the last removal or flush: until then an absence is not durable. */
     _Atomic uint64_t removal_round;
 
     /* Group commit: a run of commands waits for the first round started after it. */
@@ -198,6 +198,10 @@ void valuestore_check_disk(struct valuestore *store);
 void valuestore_wake_maintenance(struct valuestore *store);
 int32_t valuestore_sync(oort_store *store, oort_error *error);
 uint64_t valuestore_ticket(oort_session *session);
+/* The record of a removal has been appended, and the removal is about to be seen. */
+void valuestore_note_removal(struct valuestore *store);
+/* The answer will tell of an absence, which may not be durable yet. */
+void valuestore_saw_absence(struct value_session *session);
 void valuestore_request_sync(oort_store *store, uint64_t ticket);
 int32_t valuestore_sync_here(oort_store *store, int eventfd);
 uint32_t valuestore_gather_ms(oort_store *store);

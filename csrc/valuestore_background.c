@@ -108,10 +108,25 @@ static void *sync_main(void *context)
     return NULL;
 }
 
-/* The first round that starts from now on. */
+/* The first round that starts from now on, so that it covers what the caller has appended: to change the
+ * counter, if by nothing, is to be before or after that round in all that it reads. */
 static uint64_t next_round(struct valuestore *store)
 {
-    return atomic_load(&store->sync_started) + 1;
+    return atomic_fetch_add(&store->sync_started, 0) + 1;
+}
+
+void valuestore_note_removal(struct valuestore *store)
+{
+    uint64_t round = next_round(store), seen = atomic_load(&store->removal_round);
+    while (seen < round && !atomic_compare_exchange_weak(&store->removal_round, &seen, round))
+        ;
+}
+
+void valuestore_saw_absence(struct value_session *session)
+{
+    struct valuestore *store = session->store;
+    if (atomic_load(&store->sync_done) < atomic_load(&store->removal_round))
+        session->read_unsynced = true;
 }
 
 void valuestore_request_sync(oort_store *base, uint64_t ticket)
@@ -158,7 +173,7 @@ uint64_t valuestore_ticket(oort_session *base)
         return 0;
     if (!store->threads_running) {
         run_round(store);
-        return 0;
+        return atomic_load(&store->log.failed) == 0 ? 0 : next_round(store);
     }
     return next_round(store);
 }

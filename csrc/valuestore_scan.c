@@ -286,6 +286,7 @@ int32_t valuestore_flush(oort_session *base, int32_t database)
             for (uint32_t slot = 0; slot < SEGMENT_SLOTS; slot++)
                 atomic_store(&checkpoint->live_bytes[slot], 0);
         }
+        valuestore_note_removal(store);
         vlog_applied(&session->writer, segment);
     }
     for (uint32_t stripe = STRIPES; stripe-- > 0;)

@@ -17,11 +17,13 @@
 #define KEYS 400u
 
 static struct state model[MODEL_DATABASES][MODEL_KEYS];
-static _Atomic bool device_fails;
+static _Atomic bool device_fails, device_waits;
 
 /* In the place of the C library's. */
 int fdatasync(int fd)
 {
+    while (atomic_load(&device_waits))
+        (void)usleep(1000);
     if (!atomic_load(&device_fails))
         return (int)syscall(SYS_fdatasync, fd);
     errno = EIO;
@@ -162,6 +164,7 @@ static void test_failing(int32_t background)
     struct state fresh = {.present = true, .version = 9999, .size = 10};
     CHECK(put_state(&f, 0, 0, &fresh) == OORT_OK);
     ticket = oort_session_ticket(f.session);
+    CHECK(ticket != 0);
     while (oort_store_synced(f.store) < ticket)
         (void)usleep(1000);
     CHECK(oort_store_synced(f.store) == UINT64_MAX);
@@ -183,6 +186,52 @@ static void test_failing(int32_t background)
     for (uint32_t i = 1; i < KEYS; i++)
         CHECK(same_state(&f, 0, i, &model[0][i]));
     CHECK(same_state(&f, 0, 0, &model[0][0]) || same_state(&f, 0, 0, &fresh));
+    close_store(&f);
+    place_remove(&p);
+}
+
+/* ---- slow ------------------------------------------------------------------------------ */
+
+static void *flush_all(void *session)
+{
+    CHECK(oort_store_flush(session, -1) == OORT_OK);
+    return NULL;
+}
+
+/* Under always who hears that a key is gone waits until it is gone for good, whoever removed it. */
+static void test_absence_waits(void)
+{
+    place p;
+    pthread_t thread;
+    oort_error error = {0};
+    place_make(&p);
+    fixture f = in_place(&p);
+    f.config.fsync = OORT_FSYNC_ALWAYS;
+    f.config.background = 1;
+    open_store(&f);
+    fixture other = f;
+    other.session = oort_session_open(f.store, &error);
+    CHECK(other.session != NULL);
+    CHECK(put_text(&f, named("dropped"), "it") == OORT_OK);
+    CHECK(put_text(&f, named("flushed"), "it") == OORT_OK);
+    CHECK(oort_store_sync(f.store, &error) == OORT_OK);
+    CHECK(missing(&other, named("dropped again")) && oort_session_ticket(other.session) == 0);
+    atomic_store(&device_waits, true);
+    CHECK(drop(&f, named("dropped")) == OORT_OK);
+    CHECK(missing(&other, named("dropped")) && oort_session_ticket(other.session) != 0);
+    CHECK(drop(&other, named("dropped")) == OORT_MISSING);
+    CHECK(oort_session_ticket(other.session) != 0);
+    atomic_store(&device_waits, false);
+    CHECK(oort_store_sync(f.store, &error) == OORT_OK);
+    CHECK(missing(&other, named("dropped")) && oort_session_ticket(other.session) == 0);
+    atomic_store(&device_waits, true);
+    CHECK(pthread_create(&thread, NULL, flush_all, f.session) == 0);
+    while (!missing(&other, named("flushed")))
+        (void)usleep(1000);
+    CHECK(oort_session_ticket(other.session) != 0);
+    atomic_store(&device_waits, false);
+    CHECK(pthread_join(thread, NULL) == 0);
+    oort_session_close(other.session);
     close_store(&f);
     place_remove(&p);
 }
@@ -380,6 +429,7 @@ int main(void)
     test_tombstone_age();
     test_failing(0);
     test_failing(1);
+    test_absence_waits();
     test_cold();
     test_large_together();
     test_full();

@@ -253,6 +253,7 @@ class Daemon:
             self.stop("no store")
             raise
         self.saving = False
+        self.membership.restart_asked = False
         self.jobs = Jobs(self.session.close)
         self.jobs.start()
         self.loop.watch(self.store.event_fd(), self._store_events)

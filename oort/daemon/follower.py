@@ -6,6 +6,9 @@ after a pause that doubles from FIRST_PAUSE to LONGEST_PAUSE seconds, with jitte
 connection the node registers again: its addresses may be others.  One that was taken out of its
 ring does not: that was somebody's will.
 
+A configuration may come with the wish that nodes are restarted with it: that is asked for, logged
+and shown, and left to the operator.
+
 A node without any syndicate serves on.
 """
 
@@ -40,6 +43,7 @@ class Follower:
         self._thread: threading.Thread | None = None
         self._said = ""
         self._renew_at = 0.0
+        self._heeded = b""  # configuration of the ring
         self._ended = threading.Event()  # what is followed has ended, or is to end
 
     def start(self, membership: Membership) -> None:
@@ -71,6 +75,7 @@ class Follower:
 
     def _run_on(self, membership: Membership) -> None:
         link, self._link = self._link, None
+        self._heeded = membership.ring_configuration
         if link is not None:
             membership.found(link.server)
         pause = FIRST_PAUSE
@@ -135,6 +140,7 @@ class Follower:
                 if link.version() > state.version:
                     newest = link.ring()
                     state.update(newest.version, newest.ring)
+                self._heed(link, membership)
                 membership.in_touch()
                 self._renew(link, membership)
         except OortError as error:
@@ -162,6 +168,7 @@ class Follower:
         try:
             for ring in call:
                 state.update(ring.version, ring.ring)
+                self._heed(link, membership)
         except OortError as error:
             reasons.append(str(error))
         except grpc.RpcError as error:
@@ -172,6 +179,14 @@ class Follower:
         finally:
             if not refused:
                 ended.set()
+
+    def _heed(self, link: Link, membership: Membership) -> None:
+        conf = membership.ring_configuration
+        if conf != self._heeded:
+            asks = link.asks_for_restart(conf)
+            self._heeded = conf
+            if asks:
+                membership.ask_for_restart()
 
     def _renew(self, link: Link, membership: Membership) -> None:
         """The syndicate calls this node at the addresses that the ring has of it."""

@@ -51,6 +51,7 @@ class Membership:
         newest of the data directory counts; version: of the ring that the configuration is of."""
         self.source = source
         self.connected = False
+        self.restart_asked = False  # by a configuration that came since the last
         self.state: RingState | None = None
         self._local_id = local_id
         self._configuration = configuration
@@ -83,6 +84,11 @@ class Membership:
         """Whether the ring has this node; so, too, while the ring is not known."""
         ring = self.ring
         return ring is None or ring.node(self.local_id) is not None
+
+    @property
+    def ring_configuration(self) -> bytes:
+        """The text of every node's."""
+        return self._configuration.ring
 
     def layers(self) -> list[Layer]:
         """Of the configuration.  Raises ConfigError."""
@@ -144,6 +150,12 @@ class Membership:
 
     def lost(self) -> None:
         self.connected = False
+
+    def ask_for_restart(self) -> None:
+        """The syndicate wants it, with the configuration of the ring as it is now."""
+        if not self.restart_asked:
+            log.warning("the ring's configuration asks for a restart of this node")
+        self.restart_asked = True
 
     def in_touch(self) -> None:
         """The syndicate is there and has nothing newer: what is cached is not old."""
@@ -234,6 +246,7 @@ class Membership:
             ("oort_ring_replicas", ring.replica_count if ring is not None else 0),
             ("oort_ring_partitions", ring.partitions if ring is not None else 0),
             ("oort_ring_member", int(ring is not None and self.member)),
+            ("oort_ring_restart_asked", int(self.restart_asked)),
             ("oort_syndicate_connected", int(self.connected)),
         ]
 

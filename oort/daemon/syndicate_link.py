@@ -76,6 +76,14 @@ class Link:
         """gRPC's call: the ring of now and every later one; it has cancel()."""
         return self._syndicate.rings.GetRingStream(messages.SubscriberID(id=str(local_id)))
 
+    def asks_for_restart(self, conf: bytes) -> bool:
+        """Whether who set this configuration of the ring wants nodes to be restarted with it."""
+        syndicate = self._syndicate
+        reply: messages.RingConf = syndicate.call(
+            syndicate.rings.GetGlobalConfig, messages.EmptyMsg()
+        )
+        return reply.conf.restartRequired and reply.conf.conf == conf
+
     def renew(self, joining: Joining, needed: Collection[str]) -> bool:
         return joining.renew(self._syndicate, needed)
 

@@ -12,12 +12,18 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent import futures
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import grpc
 import pytest
 
 from oort import tls
 from oort.cli.main import main as oort_cli
+from oort.daemon import cache
+from oort.daemon.daemon import Daemon
+from oort.daemon.membership import Membership
+from oort.daemon.ring_configuration import RingConfiguration, of_ring
 from oort.ring import files
 from oort.ring.builder import Builder
 from oort.syndicate.syndicate_pb2 import NodeConfig, RingStatus
@@ -456,6 +462,38 @@ def test_bad_rings_from_a_syndicate(registrar: tuple[Registrar, RingNode]) -> No
     assert node.ring_facts()["oort_ring_local_id"] == 7
 
 
+def test_a_configuration_may_ask_for_a_restart(synd: Synd, node: RingNode, tmp_path: Path) -> None:
+    def asked() -> object:
+        return node.ring_facts()["oort_ring_restart_asked"]
+
+    node.start()
+    path = tmp_path / "ring.conf"
+
+    def set_and_wait(clients: int, *more: str) -> None:
+        path.write_text(f"MaxClients = {clients}\n")
+        assert synd.client("set", f"config={path}", *more) == 0
+        until(lambda: f"MaxClients = {clients}" in node.log())
+
+    set_and_wait(51)
+    set_and_wait(52, "restart=true")
+    until(lambda: asked() == 1)
+    assert node.log().count("the ring's configuration asks for a restart of this node") == 1
+    # Another configuration does not take it back; a restart does what was asked for.
+    set_and_wait(53)
+    assert asked() == 1
+    node.restart()
+    assert asked() == 0
+    # That of CmdCtrl as well.
+    set_and_wait(54, "restart=true")
+    until(lambda: asked() == 1)
+    assert node.client().ping()
+    port = re.findall(r"CmdCtrl on 127\.0\.0\.1:(\d+)", node.log())[-1]
+    own = synd.directory
+    names = [f"--cert={own}/operator.crt", f"--key={own}/operator.key", f"--ca={own}/ca.crt"]
+    assert oort_cli(["ctl", "--host=127.0.0.1", f"--port={port}", *names, "restart"]) == 0
+    assert asked() == 0
+
+
 # ---- the cache --------------------------------------------------------------------------
 
 
@@ -547,6 +585,48 @@ def test_a_cache_of_47_hours_counts(synd: Synd, node: RingNode) -> None:
     os.utime(node.cache, (old, old))
     node.start()
     assert "cached 47 h ago" in node.log()
+
+
+class Silent:
+    """A follower that brings nothing."""
+
+    def start(self, membership: Membership) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+def test_a_cache_is_written_again_every_hour_in_touch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or a node whose ring does not change for two days could not start without a syndicate."""
+    path = tmp_path / "a.cache"
+    builder = Builder(replicas=1)
+    builder.add(node_id=7, capacity=1)
+    builder.rebalance()
+    ring = builder.ring()
+    data = files.encode(ring)
+    membership = Membership(
+        "test", 7, of_ring(ring, 7, RingConfiguration()),
+        ring_data=data, version=ring.version, follower=Silent(),
+    )  # fmt: skip
+    settings = SimpleNamespace(data_dir=str(tmp_path / "data"), config_cache=str(path))
+    membership.attach(cast(Daemon, SimpleNamespace(settings=settings)))
+    membership.begin()
+
+    def written_again_after(seconds: float) -> bool:
+        old = time.time() - 47 * HOURS
+        os.utime(path, (old, old))
+        now = time.monotonic()
+        with monkeypatch.context() as later:
+            later.setattr("oort.daemon.membership.time.monotonic", lambda: now + seconds)
+            membership.in_touch()
+        return cache.read(str(path)).age < HOURS
+
+    assert not written_again_after(HOURS / 2)
+    assert written_again_after(HOURS + 1)
+    assert cache.read(str(path)).local_id == 7
 
 
 def test_without_its_ring_file_it_boots_all_the_same(synd: Synd, node: RingNode) -> None:

@@ -23,7 +23,7 @@ import grpc
 
 from oort.daemon.membership import Membership
 from oort.daemon.syndicate_link import Link, Seeker
-from oort.errors import OortError
+from oort.errors import CallError, OortError
 from oort.journal import log
 from oort.syndicate.connection import call_error, parse_address
 
@@ -146,6 +146,7 @@ class Follower:
         except OortError as error:
             reasons.insert(0, str(error))
         finally:
+            ended.set()
             call.cancel()
             listener.join(CLOSE_SECONDS)
         if not self._stop.is_set():
@@ -176,6 +177,9 @@ class Follower:
                 log.info("syndicate %s: %s; asking it now and then", link.server, error.details())
                 refused = True  # the pulse finds what is new
             reasons.append(str(call_error(link.server, error)))
+        except Exception:
+            if not ended.is_set():  # else the connection was closed under it
+                log.exception("following the ring failed; beginning anew")
         finally:
             if not refused:
                 ended.set()
@@ -183,7 +187,13 @@ class Follower:
     def _heed(self, link: Link, membership: Membership) -> None:
         conf = membership.ring_configuration
         if conf != self._heeded:
-            asks = link.asks_for_restart(conf)
+            try:
+                asks = link.asks_for_restart(conf)
+            except CallError as error:
+                if error.unreachable:
+                    raise  # it is asked for over the next connection
+                log.warning("whether the ring's configuration asks for a restart: %s", error)
+                asks = False
             self._heeded = conf
             if asks:
                 membership.ask_for_restart()

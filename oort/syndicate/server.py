@@ -172,6 +172,8 @@ class Synd:
         self._read = read_configuration
         self._rings: list[_Ring] = []
         self._stop = asyncio.Event()
+        self._reloading = asyncio.Lock()
+        self._reloads: set[asyncio.Task[None]] = set()
         self._ready = False
 
     async def run(self) -> None:
@@ -181,7 +183,7 @@ class Synd:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
-        loop.add_signal_handler(signal.SIGHUP, self._reload)
+        loop.add_signal_handler(signal.SIGHUP, self._hang_up)
         async with AsyncExitStack() as undo:
             identity = await self._start(undo)
             renewal = asyncio.create_task(_renew(identity))
@@ -250,16 +252,24 @@ class Synd:
         if self._ready and not self._stop.is_set():
             self._notifier.status(self._described())
 
-    def _reload(self) -> None:
+    def _hang_up(self) -> None:
+        task = asyncio.create_task(self._reload())
+        self._reloads.add(task)
+        task.add_done_callback(self._reloads.discard)
+
+    async def _reload(self) -> None:
         """SIGHUP: filters, capacities, what rings are made by, the log level."""
-        if not self._ready or self._stop.is_set():
-            return
-        self._notifier.reloading()
-        try:
-            self._follow(self._read())
-        except OortError as error:
-            log.error("reload: nothing is changed: %s", error)
-        self._notifier.ready(self._described())
+        async with self._reloading:
+            if not self._ready or self._stop.is_set():
+                return
+            self._notifier.reloading()
+            try:
+                # In a thread: the host's names may take as long as DNS does.
+                self._follow(await asyncio.to_thread(self._read))
+            except OortError as error:
+                log.error("reload: nothing is changed: %s", error)
+            if not self._stop.is_set():
+                self._notifier.ready(self._described())
 
     def _follow(self, config: Config) -> None:
         restart = self._config.fixed_changes(config)

@@ -8,6 +8,7 @@ name of a server is compared after the handshake: verify_peer().
 from __future__ import annotations
 
 import ipaddress
+import logging
 import select
 import socket
 import time
@@ -27,6 +28,8 @@ from . import tls_files
 from .tls_certificates import Identity
 
 _TIMED_OUT = "no answer in time"
+
+log = logging.getLogger("oortd.tls")
 
 
 # gRPC
@@ -50,10 +53,11 @@ def server_credentials_of_files(
     """The same from files, which are read anew for every handshake that finds them changed: a
     renewed certificate needs no restart.  Without a `ca_file` callers show no certificate.
 
-    Raises TLSError for files that cannot be used now; later ones that cannot leave the last good.
+    Raises TLSError for files that cannot be used now; later ones that cannot leave the last good,
+    which is logged once.
     """
     paths = [Path(one) for one in (cert_file, key_file, ca_file) if one is not None]
-    seen = _state_of(paths)
+    seen = unusable = _state_of(paths)
 
     def configuration() -> grpc.ServerCertificateConfiguration:
         identity = tls_files.load_identity(cert_file, key_file, ca_file)
@@ -65,14 +69,18 @@ def server_credentials_of_files(
 
     def changed() -> Any:
         """None: as they were.  (gRPC's types leave that out.)"""
-        nonlocal seen
+        nonlocal seen, unusable
         now = _state_of(paths)
         if now == seen:
             return None
         try:
             renewed = configuration()
-        except TLSError:
-            return None  # half of it may be written: the next handshake looks again
+        except TLSError as error:
+            # The next handshake looks again: half of it may be written.
+            if now != unusable:
+                log.warning("%s; what was read before is shown on", error)
+                unusable = now
+            return None
         seen = now
         return renewed
 

@@ -131,6 +131,16 @@ def test_without_certificates_this_machine_may_and_no_other(
         socket.create_connection(("127.0.0.2", node.port))  # another address, though of this node
 
 
+def test_a_certificate_that_cannot_be_used_is_said_and_changes_nothing(
+    node: Node, tmp_path: Path
+) -> None:
+    (tmp_path / "server.crt").write_text("nothing of the kind")
+    for _ in range(3):
+        with node.calls() as calls:
+            assert calls.HealthCheck().status
+    assert node.daemon.log().count("what was read before is shown on") == 1
+
+
 def test_a_renewed_certificate_needs_no_restart(
     node: Node, authority: tls.CertificateAuthority, tmp_path: Path
 ) -> None:

@@ -75,7 +75,8 @@ def _read(source: str, text: bytes) -> tuple[dict[str, object], list[str]]:
             _inspec=False,
         )
     except ConfigObjError as error:
-        raise ConfigError(f"{source}: {error}") from error
+        # Without the line itself: a password may be in it.
+        raise ConfigError(f"{source}: {str(error).replace(f' ({error.line!r})', '')}") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{source}: is not UTF-8 text") from error
     values: dict[str, object] = {}

@@ -115,6 +115,7 @@ def test_bad_flags(tmp_path: Path, flags: list[str], named: str) -> None:
         ("[Nowhere]\na = 1\n", "[Nowhere]"),
         ("this is no configuration\n", "line"),
         ("MaxClients = 1\nMaxClients = 2\n", "line"),
+        ("requirepass secret\n", "line 1"),  # as Redis has it
     ],
 )
 def test_bad_configuration_files_are_named_with_the_place(
@@ -125,6 +126,7 @@ def test_bad_configuration_files_are_named_with_the_place(
     line = cannot_start(*standalone(tmp_path, "--config", str(path)))
     assert str(path) in line
     assert named in line
+    assert "secret" not in line
 
 
 def test_bad_environment(tmp_path: Path) -> None:

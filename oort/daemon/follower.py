@@ -204,8 +204,8 @@ class Follower:
             return
         ring = membership.ring
         node = ring.local_node if ring is not None else None
-        needed = {parse_address(one, "ring")[0] for one in (node.addresses if node else ())}
         try:
+            needed = {parse_address(one, "ring")[0] for one in (node.addresses if node else ())}
             if link.renew(self._seeker.joining, needed):
                 self._renew_at = time.monotonic() + RENEWAL_PAUSE
         except OortError as error:

@@ -12,7 +12,7 @@ import psutil
 from oort.daemon.discovery import full_host_name
 from oort.syndicate import syndicate_pb2 as messages
 
-MAX_ADDRESSES = 256  # what a syndicate takes in a registration
+MAX_ADDRESSES = 256  # told to a syndicate, which takes 64 in its NetFilter
 MAX_CERTIFIED = 64  # addresses in a certificate
 
 

@@ -285,7 +285,10 @@ def set_values(syndicate: Syndicate, options: argparse.Namespace) -> None:
     node = find_node(syndicate, options.value[0])
     for name, value in changes:
         if name == "config":
-            name, value = "conf", content(value).decode("utf-8", "surrogateescape")
+            try:
+                name, value = "conf", content(value).decode()
+            except UnicodeDecodeError as error:
+                raise SyndicateToolError(f"{value} is not UTF-8 text") from error
         change = messages.ModifyMsg(id=node.id, key=name, value=value)
         changed(options, syndicate.call(rings.ModNode, change))
 
@@ -530,6 +533,9 @@ def main(argv: list[str] | None = None) -> int:
         return 3 if error.unreachable else 1
     except OortError as error:
         print(f"syndicate-client: {error}", file=sys.stderr)
+        return 1
+    except UnicodeEncodeError as error:
+        print(f"syndicate-client: {error.object!r} is not UTF-8 text", file=sys.stderr)
         return 1
     except BrokenPipeError:
         sys.stderr.close()

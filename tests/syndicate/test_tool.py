@@ -388,6 +388,7 @@ def test_a_configuration_that_is_not_there(run, tmp_path):
 def test_what_is_wrong_is_said_in_one_line(run, service, tmp_path):
     for node_id in (1, 2):
         run("add", "meta=node1", "capacity=1", f"id={node_id}")
+    (tmp_path / "binary").write_bytes(b"a = \xff")
     for given, said in (
         (("capacity", "nobody", "1"), "there is no node 'nobody'"),
         (("capacity", "node1", "1"), "2 nodes are called 'node1'"),
@@ -398,6 +399,9 @@ def test_what_is_wrong_is_said_in_one_line(run, service, tmp_path):
         (("add", "id=red"), "'red' is no id"),
         (("search", "capacity=1"), "expected NAME=VALUE"),
         (("set", f"config={tmp_path}/none"), "none: No such file"),
+        (("set", "1", f"config={tmp_path}/binary"), "binary is not UTF-8 text"),
+        (("set", "1", "meta=\udcff"), "is not UTF-8 text"),
+        (("search", "meta=\udcff"), "is not UTF-8 text"),
         (("set", "restart=true"), "expected config=FILE"),
         (("set", "1"), "expected NODE NAME=VALUE"),
         (("add", "id=1"), "INVALID_ARGUMENT: there is a node 1 already"),

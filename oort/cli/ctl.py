@@ -14,6 +14,7 @@ from typing import Any
 
 from oort.cli.table import plain
 from oort.errors import CallError, OortError
+from oort.flags import FlagParser
 
 DEFAULT_PORT = 4444
 CERT_FILE = Path("/etc/oort/operator.crt")
@@ -35,7 +36,7 @@ _VERBS = {
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = FlagParser(
         prog="oort-cli ctl",
         allow_abbrev=False,
         description="Control a node through its CmdCtrl interface.",

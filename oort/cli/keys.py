@@ -19,6 +19,7 @@ import psutil
 from oort import tls_certificates as certificates
 from oort import tls_files
 from oort.errors import TLSError
+from oort.flags import FlagParser
 
 DIRECTORY = Path("/etc/oort")
 GROUP = "oort"
@@ -30,7 +31,7 @@ AUTHORITY_FILE = "ca.crt"
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = FlagParser(
         prog="oort-cli keys",
         allow_abbrev=False,
         description="Make this machine's private key and certificate where they are missing.",

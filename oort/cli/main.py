@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from oort.errors import OortError
+from oort.flags import FlagParser
 
 from . import format as formats
 from .protocol import Connection, ErrorReply, Push, Reply
@@ -28,7 +29,7 @@ ENDLESS = (b"subscribe", b"psubscribe", b"monitor")
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="oort-cli", add_help=False, allow_abbrev=False)
+    parser = FlagParser(prog="oort-cli", add_help=False, allow_abbrev=False)
     parser.add_argument("--help", action="help", help="show this help")
     parser.add_argument("-h", dest="host", default="127.0.0.1", metavar="HOST")
     parser.add_argument("-p", dest="port", type=int, default=6139, metavar="PORT")

@@ -20,6 +20,7 @@ from typing import Any
 
 from oort.cli.table import plain, table
 from oort.errors import OortError, RingError, RingFormatError
+from oort.flags import FlagParser
 
 from . import files
 from .builder import MAX_ADDRESSES, MAX_CONF_BYTES, MAX_TIERS, Builder, Settings
@@ -555,7 +556,7 @@ _CHANGES: dict[str, Callable[[Builder, Sequence[str]], None]] = {
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="oort-ring", add_help=False, allow_abbrev=False)
+    parser = FlagParser(prog="oort-ring", add_help=False, allow_abbrev=False)
     parser.format_help = lambda: HELP  # type: ignore[method-assign]
     parser.add_argument("-h", "--help", action="help")
     parser.add_argument("file", metavar="FILE")

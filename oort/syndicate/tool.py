@@ -20,6 +20,7 @@ from typing import Any
 from oort import tls
 from oort.cli.table import plain, table
 from oort.errors import CallError, OortError, SyndicateToolError, TLSError
+from oort.flags import FlagParser
 from oort.ring import files
 from oort.tls_files import is_there, read
 
@@ -415,7 +416,7 @@ _Verb = Callable[[Syndicate, argparse.Namespace], None]
 
 
 def build_parser() -> argparse.ArgumentParser:
-    common = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
+    common = FlagParser(add_help=False, argument_default=argparse.SUPPRESS)
     common.add_argument("--config", type=Path, metavar="FILE",
                         help=f"default: {tool_settings.CONFIG_FILE}, section [client]")  # fmt: skip
     common.add_argument("--server", metavar="HOST:PORT",
@@ -429,7 +430,7 @@ def build_parser() -> argparse.ArgumentParser:
     common.add_argument("--cmdctrl-port", type=_count, metavar="PORT", help="of nodes")
     common.add_argument("--no-tls", action="store_true", help="for a syndicate without TLS")
     common.add_argument("--json", action="store_true", help="print JSON")
-    parser = argparse.ArgumentParser(
+    parser = FlagParser(
         prog="syndicate-client",
         parents=[common],
         allow_abbrev=False,

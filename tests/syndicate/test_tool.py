@@ -419,4 +419,5 @@ def test_a_wrong_command_line(given, capsys):
     with pytest.raises(SystemExit) as end:
         tool.main(given)
     assert end.value.code == 2
-    assert "usage: syndicate-client" in capsys.readouterr().err
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.fullmatch(r"syndicate-client.*: .+ \(see syndicate-client.* --help\)", line)

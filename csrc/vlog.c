@@ -392,12 +392,13 @@ int32_t vlog_prepare(struct vlog *log, oort_error *error)
     (void)pthread_mutex_lock(&log->mutex);
     /* Nobody writes, nobody needs one; but zeros take long to write, and the first writer should find
      * them there. */
-    bool needed =
-        log->standby == NULL && (log->open_count != 0 || atomic_load(&log->zeroed));
+    bool needed = log->standby == NULL &&
+                  (log->open_count != 0 || atomic_load(&log->zeroed)) &&
+                  has_room(log, log->segment_bytes);
     if (needed)
         result = claim_slot(log, &slot, &sequence, error);
     (void)pthread_mutex_unlock(&log->mutex);
-    if (!needed || result != OORT_OK || !has_room(log, log->segment_bytes))
+    if (!needed || result != OORT_OK)
         return result;
     /* Only this thread prepares; a writer that claims the same slot meanwhile is seen below. */
     struct segment *made = segment_create(log->directory_fd, sequence, slot, log->segment_bytes,

@@ -236,6 +236,55 @@ static void test_absence_waits(void)
     place_remove(&p);
 }
 
+struct committer {
+    fixture f;
+    uint32_t number;
+};
+
+/* Write, wait for the sync as a data plane does, and read: no further wait is needed. */
+static void *commit_many(void *context)
+{
+    struct committer *self = context;
+    oort_error error = {0};
+    self->f.session = oort_session_open(self->f.store, &error);
+    CHECK(self->f.session != NULL);
+    oort_session_set_clock(self->f.session, START_US);
+    for (uint32_t version = 1; version <= 300; version++) {
+        struct state state = {.present = true, .version = version, .size = 700};
+        CHECK(put_state(&self->f, 0, self->number, &state) == OORT_OK);
+        uint64_t ticket = oort_session_ticket(self->f.session);
+        CHECK(ticket != 0);
+        if (version % 3 == 0 || oort_store_sync_here(self->f.store, -1) == 0)
+            oort_store_request_sync(self->f.store, ticket);
+        while (oort_store_synced(self->f.store) < ticket)
+            (void)usleep(50);
+        CHECK(same_state(&self->f, 0, self->number, &state));
+        CHECK(oort_session_ticket(self->f.session) == 0);
+    }
+    oort_session_close(self->f.session);
+    return NULL;
+}
+
+static void test_committing_together(void)
+{
+    place p;
+    pthread_t threads[4];
+    struct committer committers[4];
+    place_make(&p);
+    fixture f = in_place(&p);
+    f.config.fsync = OORT_FSYNC_ALWAYS;
+    f.config.background = 1;
+    open_store(&f);
+    for (uint32_t i = 0; i < 4; i++) {
+        committers[i] = (struct committer){.f = f, .number = i};
+        CHECK(pthread_create(&threads[i], NULL, commit_many, &committers[i]) == 0);
+    }
+    for (uint32_t i = 0; i < 4; i++)
+        CHECK(pthread_join(threads[i], NULL) == 0);
+    close_store(&f);
+    place_remove(&p);
+}
+
 /* ---- cold ---------------------------------------------------------------------------- */
 
 static void drop_cache(const char *directory)
@@ -430,6 +479,7 @@ int main(void)
     test_failing(0);
     test_failing(1);
     test_absence_waits();
+    test_committing_together();
     test_cold();
     test_large_together();
     test_full();

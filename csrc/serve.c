@@ -119,6 +119,8 @@ static enum turn_end wait_for_fetch(struct turn *turn, struct resp_parser *parse
     }
     if (conn->fetches == 1)
         shown_add(&worker->stats.cold_reads, 1);
+    if (turn->call.begun_ns != 0)
+        worker->countdown[turn->call.command] = 0; /* time it when it is called again */
     if (parser != &conn->parser)
         swap_parsers(parser, &conn->parser);
     conn->has_request = true;

@@ -1,0 +1,251 @@
+/*
+ * dataplane_suite.h: what a test of the data plane needs: a running worker over a store that can be made
+ * to wait, clients on socket pairs, and what they say and expect.
+ *
+ * The store is the map store behind a thin shell that can be told to answer
+ * OORT_COLD, to hand out sync tickets, to be behind, or to fail, so that every wait of a
+ * connection is met without a disk.
+ */
+#ifndef OORT_TESTS_DATAPLANE_SUITE_H
+#define OORT_TESTS_DATAPLANE_SUITE_H
+
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "../store.h"
+
+#define CHECK(condition)                                                              \
+    do {                                                                              \
+        if (!(condition)) {                                                           \
+            fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition);           \
+            exit(1);                                                                  \
+        }                                                                             \
+    } while (0)
+
+#define PATIENCE_MS 20000
+
+/* ---- a store that can be made to wait ------------------------------------ */
+
+/* The map store's table with some entries replaced; their state hangs on the table itself. */
+struct shell {
+    struct oort_store_ops ops;
+    const struct oort_store_ops *inner;
+    _Atomic int cold;           /* so many reads still answer OORT_COLD */
+    _Atomic int fetches;
+    _Atomic int fetch_status;
+    _Atomic uint64_t ticket;    /* of every run; 0: none needed */
+    _Atomic uint64_t synced;
+    _Atomic uint64_t asked;     /* the last ticket a sync was asked for */
+    _Atomic int asks;
+    _Atomic uint32_t gather_ms;
+    _Atomic int behind;
+    _Atomic int watcher;
+};
+
+static inline struct shell *shell_of(oort_store *store)
+{
+    return (struct shell *)(void *)(uintptr_t)store->ops;
+}
+
+static inline int32_t shell_read(oort_session *session, const oort_key *key, oort_value *out)
+{
+    struct shell *shell = shell_of(session->store);
+    int left = atomic_load(&shell->cold);
+    while (left > 0) {
+        if (atomic_compare_exchange_strong(&shell->cold, &left, left - 1)) {
+            session->cold = (oort_cold){.location = 1, .size = 1};
+            return OORT_COLD;
+        }
+    }
+    return shell->inner->read(session, key, out);
+}
+
+static inline int32_t shell_fetch(oort_store *store, oort_cold cold)
+{
+    CHECK(cold.size == 1);
+    atomic_fetch_add(&shell_of(store)->fetches, 1);
+    return atomic_load(&shell_of(store)->fetch_status);
+}
+
+static inline uint64_t shell_ticket(oort_session *session)
+{
+    return atomic_load(&shell_of(session->store)->ticket);
+}
+
+static inline uint64_t shell_synced(oort_store *store) { return atomic_load(&shell_of(store)->synced); }
+
+static inline void shell_request_sync(oort_store *store, uint64_t ticket)
+{
+    atomic_store(&shell_of(store)->asked, ticket);
+    atomic_fetch_add(&shell_of(store)->asks, 1);
+}
+
+static inline uint32_t shell_gather_ms(oort_store *store)
+{
+    return atomic_load(&shell_of(store)->gather_ms);
+}
+
+static inline int32_t shell_watch(oort_store *store, int fd)
+{
+    atomic_store(&shell_of(store)->watcher, fd);
+    return OORT_OK;
+}
+
+static inline int32_t shell_behind(oort_store *store) { return atomic_load(&shell_of(store)->behind); }
+
+/* ---- a plane with one running worker ------------------------------------- */
+
+struct rig {
+    oort_store *store;
+    struct shell shell;
+    oort_dataplane *plane;
+    pthread_t thread;
+};
+
+static inline void *run_worker(void *context)
+{
+    oort_error error = {0};
+    CHECK(oort_worker_run(context, 0, &error) == OORT_OK);
+    return NULL;
+}
+
+static const oort_limits default_limits = {
+    .query_bytes = 1u << 30, .output_bytes = 256u << 20, .value_cap = 512u << 20};
+
+static inline void rig_open(struct rig *rig, const oort_limits *limits)
+{
+    oort_error error = {0};
+    oort_store_config config = {0};
+
+    memset(rig, 0, sizeof *rig);
+    rig->store = oort_mapstore_open(&config, &error);
+    CHECK(rig->store != NULL);
+    rig->shell.inner = rig->store->ops;
+    rig->shell.ops = *rig->store->ops;
+    rig->shell.ops.read = shell_read;
+    rig->shell.ops.fetch = shell_fetch;
+    rig->shell.ops.ticket = shell_ticket;
+    rig->shell.ops.synced = shell_synced;
+    rig->shell.ops.request_sync = shell_request_sync;
+    rig->shell.ops.gather_ms = shell_gather_ms;
+    rig->shell.ops.watch_sync = shell_watch;
+    rig->shell.ops.behind = shell_behind;
+    rig->store->ops = &rig->shell.ops;
+    rig->plane = oort_dataplane_open(rig->store, 1, limits, &error);
+    CHECK(rig->plane != NULL);
+}
+
+static inline void rig_start(struct rig *rig, const oort_limits *limits)
+{
+    rig_open(rig, limits);
+    CHECK(pthread_create(&rig->thread, NULL, run_worker, rig->plane) == 0);
+}
+
+static inline void rig_close(struct rig *rig)
+{
+    oort_error error = {0};
+    oort_dataplane_close(rig->plane);
+    rig->store->ops = rig->shell.inner;
+    CHECK(oort_store_close(rig->store, &error) == OORT_OK);
+}
+
+static inline void rig_stop(struct rig *rig)
+{
+    oort_workers_stop(rig->plane);
+    CHECK(pthread_join(rig->thread, NULL) == 0);
+    rig_close(rig);
+}
+
+static inline int client_open(struct rig *rig, uint64_t *id, uint32_t flags)
+{
+    int pair[2];
+    CHECK(socketpair(AF_UNIX, SOCK_STREAM, 0, pair) == 0);
+    uint64_t given = oort_connection_adopt(rig->plane, 0, pair[1], flags | OORT_CONN_UNIX);
+    CHECK(given != 0);
+    if (id != NULL)
+        *id = given;
+    return pair[0];
+}
+
+static inline int client(struct rig *rig) { return client_open(rig, NULL, OORT_CONN_AUTHENTICATED); }
+
+static inline void put(int fd, const void *data, size_t size)
+{
+    const uint8_t *at = data;
+    while (size > 0) {
+        ssize_t sent = send(fd, at, size, MSG_NOSIGNAL);
+        CHECK(sent > 0);
+        at += sent;
+        size -= (size_t)sent;
+    }
+}
+
+static inline void say(int fd, const char *text) { put(fd, text, strlen(text)); }
+
+/* Exactly these bytes come. */
+static inline void expect_bytes(int fd, const void *data, size_t size)
+{
+    const uint8_t *wanted = data;
+    uint8_t got[65536];
+    while (size > 0) {
+        struct pollfd ready = {.fd = fd, .events = POLLIN};
+        CHECK(poll(&ready, 1, PATIENCE_MS) == 1);
+        ssize_t count = recv(fd, got, size < sizeof got ? size : sizeof got, 0);
+        CHECK(count > 0);
+        if (memcmp(got, wanted, (size_t)count) != 0) {
+            fprintf(stderr, "got: %.*s\nexpected: %.*s\n", (int)(count < 200 ? count : 200), got,
+                    (int)(size < 200 ? size : 200), wanted);
+            exit(1);
+        }
+        wanted += count;
+        size -= (size_t)count;
+    }
+}
+
+static inline void expect(int fd, const char *text) { expect_bytes(fd, text, strlen(text)); }
+
+/* Whatever still comes, then the end. */
+static inline void expect_end(int fd)
+{
+    char got[65536];
+    for (;;) {
+        struct pollfd ready = {.fd = fd, .events = POLLIN};
+        CHECK(poll(&ready, 1, PATIENCE_MS) == 1);
+        ssize_t count = recv(fd, got, sizeof got, 0);
+        if (count == 0 || (count < 0 && errno == ECONNRESET))
+            break;
+        CHECK(count > 0);
+    }
+    CHECK(close(fd) == 0);
+}
+
+static inline void expect_silence(int fd)
+{
+    struct pollfd ready = {.fd = fd, .events = POLLIN};
+    CHECK(poll(&ready, 1, 0) == 0);
+}
+
+static inline oort_dataplane_stats stats(struct rig *rig)
+{
+    oort_dataplane_stats out;
+    oort_dataplane_get_stats(rig->plane, &out);
+    return out;
+}
+
+static inline oort_command_stats command_stats(struct rig *rig, const char *name)
+{
+    static oort_command_stats all[512];
+    CHECK(oort_command_count() <= 512);
+    oort_dataplane_get_command_stats(rig->plane, all);
+    return all[oort_command_find((const uint8_t *)name, strlen(name))];
+}
+
+#endif

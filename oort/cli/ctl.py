@@ -54,7 +54,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--no-tls", action="store_true", help="the node's UseTLS is off")
     parser.add_argument("--timeout", type=float, default=60.0, metavar="SECONDS")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("verb", choices=_VERBS, metavar="VERB")
+    parser.add_argument("verb", choices=_VERBS, metavar="VERB", help="one of " + ", ".join(_VERBS))
     parser.add_argument("argument", nargs="?", metavar="VERSION|FILE", help="of upgrade and ring")
     return parser
 

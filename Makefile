@@ -92,7 +92,7 @@ test-sanitized: build
 	LD_PRELOAD="$$(gcc -print-file-name=libasan.so)" PYTHONMALLOC=malloc \
 	    ASAN_OPTIONS="detect_leaks=0:quarantine_size_mb=32" UBSAN_OPTIONS=print_stacktrace=1 \
 	    PYTHONPATH="$(SANITIZED)/lib" PYTHONSAFEPATH=1 \
-	    $(BIN)/python -m pytest -q -o pythonpath="build/sanitized/lib ." \
+	    $(BIN)/python -m pytest -q -n auto --dist loadfile -o pythonpath="build/sanitized/lib ." \
 	    -m "not system and not soak and not packages and not memory" \
 	    --ignore=tests/daemon/test_membership.py
 

@@ -17,8 +17,11 @@ from oort.syndicate.state_directory import KEPT_VERSIONS, DirectoryState
 from .snapshots import conf_of, random_conf, snapshot
 
 # Makes one version and one fact, and dies before its n-th step on the file system in the directory.
+PROJECT = Path(__file__).parents[2]
+
 DYING = """
 import os, sys
+sys.path.append(os.getcwd())
 from oort.syndicate.state_directory import DirectoryState
 from tests.syndicate.snapshots import snapshot
 directory, last = sys.argv[1], int(sys.argv[2])
@@ -77,6 +80,7 @@ def test_a_kill_at_any_step_loses_nothing_that_was_acknowledged(tmp_path: Path) 
             capture_output=True,
             text=True,
             timeout=60,
+            cwd=PROJECT,
         )
         assert run.returncode in (0, 9), run.stderr
         done = run.returncode == 0

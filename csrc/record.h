@@ -14,6 +14,8 @@
 #ifndef OORT_RECORD_H
 #define OORT_RECORD_H
 
+#include <string.h>
+
 #include "oort.h"
 
 #if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
@@ -130,6 +132,15 @@ static inline const uint8_t *record_key(const record_header *record)
 static inline const uint8_t *record_value(const record_header *record)
 {
     return (const uint8_t *)(record + 1) + record->key_size;
+}
+
+/* What an expiry record points at; whether that is there is another question. false: it is none. */
+static inline bool record_points(const record_header *record, record_target *target)
+{
+    if (record->kind != RECORD_EXPIRY || record->value_size != sizeof *target)
+        return false;
+    memcpy(target, record_value(record), sizeof *target);
+    return target->location >> 40 == 0;
 }
 
 /* The checksum a record at this offset must carry. */

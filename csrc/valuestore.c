@@ -152,10 +152,7 @@ const record_header *valuestore_target(struct valuestore *store, const record_he
                                        uint64_t *location)
 {
     record_target target;
-    if (record->value_size != sizeof target)
-        return NULL;
-    memcpy(&target, record_value(record), sizeof target);
-    if (target.location >> 40 != 0)
+    if (!record_points(record, &target))
         return NULL;
     struct segment *segment = vlog_segment(&store->log, target.location);
     if (segment == NULL || segment->sequence != target.sequence)

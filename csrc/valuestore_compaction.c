@@ -242,6 +242,14 @@ static bool supersedes(const struct compaction *work, index_entry entry, const t
            memcmp(record_key(later), record_key(record), record->key_size) == 0;
 }
 
+/* Damaged or not: is it this place in the source that the record stands for? */
+static bool points_at(const struct compaction *work, const record_header *record, uint64_t location)
+{
+    record_target target;
+    return record_points(record, &target) && target.location == location &&
+           target.sequence == work->source->sequence;
+}
+
 /* Copy the record if the index, or an expiry record the index points at, needs it.  Its stripe is held. */
 static int32_t copy_live(struct compaction *work, const toc_entry *place, uint64_t location,
                          const record_header *record)
@@ -282,14 +290,15 @@ static int32_t copy_live(struct compaction *work, const toc_entry *place, uint64
                                           other->seed) == 0)
             continue;
         const record_header *pointer = segment_record(other, offset);
-        if (pointer->kind != RECORD_EXPIRY || valuestore_target(store, pointer, &target) == NULL ||
-            target != location)
+        if (!points_at(work, pointer, location))
             continue;
         if (record_check(work->source->map, location_offset(location),
                          atomic_load(&work->source->tail), work->source->seed) == 0) {
             work->damaged = true;
             return OORT_OK;
         }
+        if (valuestore_target(store, pointer, &target) != record)
+            continue;
         return copy_set(work, pointer, record_value(record), record->value_size, &cursor, entry);
     }
     if (hidden || droppable(work, place->stamp))

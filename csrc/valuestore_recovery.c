@@ -64,15 +64,19 @@ static void add_live(struct recovery *work, uint64_t location, uint32_t kind, ui
         valuestore_account(work->store, location, 1);
 }
 
+/* Compaction is to look for what points into that segment, damaged or not. */
 static void note_target(struct recovery *work, uint64_t location)
 {
-    struct segment *segment = vlog_segment(&work->store->log, location);
-    uint64_t target = 0;
+    struct vlog *log = &work->store->log;
+    struct segment *segment = vlog_segment(log, location);
     uint64_t offset = location_offset(location);
-    if (record_extent(segment->map, offset, atomic_load(&segment->tail)) == 0)
+    record_target target;
+    if (record_extent(segment->map, offset, atomic_load(&segment->tail)) == 0 ||
+        !record_points(segment_record(segment, offset), &target))
         return;
-    if (valuestore_target(work->store, segment_record(segment, offset), &target) != NULL)
-        (void)atomic_fetch_or(&work->store->checkpoint->segment_flags[location_slot(target)],
+    segment = vlog_segment(log, target.location);
+    if (segment != NULL && segment->sequence == target.sequence)
+        (void)atomic_fetch_or(&work->store->checkpoint->segment_flags[segment->slot],
                               SEGMENT_HAS_TARGETS);
 }
 

@@ -261,8 +261,44 @@ static void test_expiry_meanwhile(void)
     place_remove(&p);
 }
 
+/* A damaged value stays where it is, also when only an expiry record points at it. */
+static void test_damaged_target(size_t in_record, bool rebuilt)
+{
+    place p;
+    char name[32], names[8][32], path[192], index[192];
+    oort_error error;
+    place_make(&p);
+    fixture f = in_place(&p);
+    open_store(&f);
+    CHECK(put_state(&f, 0, 0, &(struct state){true, 1, 3000, 0}) == OORT_OK);
+    CHECK(put_state(&f, 0, 1, &(struct state){true, 1, 3000, 0}) == OORT_OK);
+    close_store(&f); /* seals */
+    open_store(&f);
+    CHECK(expire(&f, model_key(name, 0, 0), START_MS + 1000000) == OORT_OK);
+    CHECK(put_state(&f, 0, 1, &(struct state){true, 2, 3000, 0}) == OORT_OK);
+    CHECK(list_files(p.data, ".log", names, 8) == 2);
+    (void)snprintf(path, sizeof path, "%s/%s", p.data, names[0]);
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
+    CHECK(fd >= 0 && pwrite(fd, "\xff", 1, (off_t)(SEGMENT_HEADER_BYTES + in_record)) == 1);
+    CHECK(close(fd) == 0);
+    if (rebuilt) {
+        close_store(&f);
+        (void)snprintf(index, sizeof index, "%s/index", p.data);
+        CHECK(unlink(index) == 0);
+        open_store(&f);
+    }
+    CHECK(oort_store_compact(f.store, 1, &error) >= 0);
+    CHECK(access(path, F_OK) == 0 && said(&f, "will not be compacted"));
+    close_store(&f);
+    place_remove(&p);
+}
+
 int main(void)
 {
+    /* kind, size of the key, key, value */
+    static const size_t places[] = {4, 8, 33, 200};
+    for (size_t i = 0; i < 2 * sizeof places / sizeof *places; i++)
+        test_damaged_target(places[i / 2], i % 2 == 1);
     test_dead_segments_are_not_read();
     test_expiry_meanwhile();
     test_schedules();

@@ -10,14 +10,11 @@ from __future__ import annotations
 import argparse
 import grp
 import os
-import socket
 from collections.abc import Sequence
 from pathlib import Path
 
-import psutil
-
+from oort import machine, tls_files
 from oort import tls_certificates as certificates
-from oort import tls_files
 from oort.errors import TLSError
 from oort.flags import FlagParser
 
@@ -49,18 +46,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 def local_names() -> list[str]:
     """This machine's host names and addresses, the best known first."""
-    host = socket.gethostname()
-    full = socket.getfqdn(host)
-    names = [full] if "." in full else []
-    names += [host, host.partition(".")[0], "localhost"]
-    names += [
-        address.address
-        for addresses in psutil.net_if_addrs().values()
-        for address in addresses
-        # The zone of an address of one link (fe80::1%eth0) has no meaning elsewhere.
-        if address.family in (socket.AF_INET, socket.AF_INET6) and "%" not in address.address
-    ]
-    return list(dict.fromkeys(name for name in names if name))
+    names = machine.names()
+    short = [name.partition(".")[0] for name in names]
+    return list(dict.fromkeys([*names, *short, "localhost", *machine.addresses()]))
 
 
 def _key_group(name: str) -> int | None:

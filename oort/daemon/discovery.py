@@ -9,10 +9,10 @@ weight as RFC 2782 has it.
 from __future__ import annotations
 
 import re
-import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from oort import machine
 from oort.errors import ConfigError, DiscoveryError
 
 SRV_PREFIX = "_syndicate._tcp."
@@ -86,24 +86,9 @@ def _local_ids(text: str) -> tuple[int, ...]:
     return tuple(found)
 
 
-def full_host_name() -> str:
-    """The local host name if it is fully qualified, else what the resolver makes of it."""
-    name = socket.gethostname()
-    if "." in name.rstrip("."):
-        return name
-    try:
-        for *_, canonical, _ in socket.getaddrinfo(name, None, flags=socket.AI_CANONNAME):
-            if "." in canonical.rstrip("."):
-                return canonical
-    except OSError:
-        pass  # nobody knows it: then by its addresses
-    full = socket.getfqdn(name)
-    return name if full.startswith("localhost") else full
-
-
 def srv_name() -> str:
     """Raises DiscoveryError for a host without a domain."""
-    name = full_host_name()
+    name = machine.full_name()
     domain = name.rstrip(".").partition(".")[2]
     if not domain:
         raise DiscoveryError(

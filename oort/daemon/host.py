@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import socket
 from pathlib import Path
 
 import psutil
 
-from oort.daemon.discovery import full_host_name
+from oort import machine
 from oort.syndicate import syndicate_pb2 as messages
 
 MAX_ADDRESSES = 256  # told to a syndicate, which takes 64 in its NetFilter
@@ -17,30 +16,8 @@ MAX_CERTIFIED = 64  # addresses in a certificate
 
 
 def addresses() -> list[str]:
-    """CIDRs of the interfaces that are up, such as 10.1.2.3/16.
-
-    Link-local addresses are left out: nobody on another link can use them.
-    """
-    found: dict[str, None] = {}
-    up = psutil.net_if_stats()
-    for name, entries in psutil.net_if_addrs().items():
-        if name in up and not up[name].isup:
-            continue
-        for entry in entries:
-            if entry.family not in (socket.AF_INET, socket.AF_INET6):
-                continue
-            try:
-                address = ipaddress.ip_address(entry.address.partition("%")[0])
-                prefix = _prefix(entry.netmask, address.max_prefixlen)
-            except ValueError:
-                continue  # nothing that an address is
-            if not address.is_link_local:
-                found[f"{address}/{prefix}"] = None
-    return list(found)[:MAX_ADDRESSES]
-
-
-def _prefix(netmask: str | None, longest: int) -> int:
-    return longest if not netmask else bin(int(ipaddress.ip_address(netmask))).count("1")
+    """CIDRs, such as 10.1.2.3/16."""
+    return [str(interface) for interface in machine.interfaces()][:MAX_ADDRESSES]
 
 
 def names() -> list[str]:
@@ -48,9 +25,8 @@ def names() -> list[str]:
 
     With localhost: whoever controls a node from itself.
     """
-    hosts = [socket.gethostname(), full_host_name(), "localhost"]
-    own = [cidr.partition("/")[0] for cidr in addresses()][:MAX_CERTIFIED]
-    return list(dict.fromkeys([*(host.rstrip(".") for host in hosts), *own]))
+    own = machine.addresses()[:MAX_CERTIFIED]
+    return list(dict.fromkeys([socket.gethostname(), *machine.names(), "localhost", *own]))
 
 
 def hardware(data_dir: str) -> messages.HardwareProfile:

@@ -18,10 +18,9 @@ import threading
 import uuid
 from collections.abc import Callable, Collection, Sequence
 
-from oort import tls
+from oort import machine, tls
 from oort.errors import RequestError, StateError
 
-from . import machine
 from .authority_pb2 import SignReply, SignRequest, TokenReply, TokenRequest
 from .authority_pb2_grpc import AuthorityServicer
 from .calls import Context, admit

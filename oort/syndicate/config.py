@@ -19,10 +19,10 @@ from typing import Any
 from configobj import ConfigObj, ConfigObjError, flatten_errors
 from configobj.validate import Validator
 
+from oort import machine
 from oort.errors import ConfigError, RingError, StateError
 from oort.ring.builder import Settings as RingSettings
 
-from . import machine
 from .authority import SERVICE as AUTHORITY
 from .state import check_service
 

@@ -16,7 +16,7 @@ from itertools import chain
 from statistics import median
 
 from oort.ring.builder import Builder
-from oort.ring.rebalance import NodeShare
+from oort.ring.report import NodeShare
 
 NODES = (10, 100, 1000)
 ROUNDS = 3

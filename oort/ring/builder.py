@@ -17,7 +17,8 @@ from typing import Any
 
 from oort.errors import RingError
 
-from .rebalance import LONG_AGO, Rebalancer, Report, double, drop_replicas
+from .rebalance import LONG_AGO, Rebalancer, double, drop_replicas
+from .report import Report
 from .ring import MAX_NODES, MAX_PARTITION_BITS, MAX_REPLICAS, UNASSIGNED, Node, Ring, name_tiers
 from .shares import TierTree
 

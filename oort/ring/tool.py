@@ -24,7 +24,7 @@ from oort.flags import FlagParser
 
 from . import files
 from .builder import MAX_ADDRESSES, MAX_CONF_BYTES, MAX_TIERS, Builder, Settings
-from .rebalance import Report, node_shares
+from .report import Report, node_shares
 from .ring import UNASSIGNED, Node, Ring
 
 HELP = """\

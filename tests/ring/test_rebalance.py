@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from oort.errors import RingError
 from oort.ring.builder import Builder, Settings
-from oort.ring.rebalance import Report
+from oort.ring.report import Report
 from oort.ring.ring import Node
 from oort.ring.shares import TierTree, fresh_rows
 

@@ -124,6 +124,9 @@ static int32_t status_error(struct oort_call *call, int32_t status)
         return call_error(call, "OOM oort could not allocate the memory for this command");
     case OORT_ERR_TOO_BIG:
         return call_error(call, "ERR key, value or batch is larger than the store takes");
+    case OORT_ERR_IO:
+        snprintf(text, sizeof(text), "MISCONF a disk error: %s", oort_session_error(call->session));
+        return call_error(call, text);
     default:
         snprintf(text, sizeof(text), "ERR the store failed: %s", oort_session_error(call->session));
         return call_error(call, text);

@@ -518,7 +518,9 @@ static int check_failure(const char *line, int32_t at, int32_t status, bool *rea
         CHECK(after.size == expected.size && memcmp(after.data, expected.data, after.size) == 0);
     } else {
         CHECK(disturbed.failed && disturbed.output.pin_count == 0);
-        const char *code = status == OORT_ERR_FULL ? "-MISCONF oort is read-only" : "-ERR ";
+        const char *code = status == OORT_ERR_FULL ? "-MISCONF oort is read-only"
+                           : status == OORT_ERR_IO ? "-MISCONF a disk error: "
+                                                   : "-ERR ";
         CHECK(memcmp(disturbed.output.data + 7, code, strlen(code)) == 0);
         uint8_t *end = memchr(disturbed.output.data + 7, '\n', disturbed.output.size - 7);
         CHECK(end == disturbed.output.data + disturbed.output.size - 1);
@@ -536,7 +538,8 @@ static int check_failure(const char *line, int32_t at, int32_t status, bool *rea
 
 static int test_failures(void)
 {
-    static const int32_t statuses[] = {OORT_COLD, OORT_ERR_FULL, OORT_ERR_DAMAGED};
+    static const int32_t statuses[] = {OORT_COLD, OORT_ERR_FULL, OORT_ERR_IO,
+                                       OORT_ERR_DAMAGED};
     for (size_t i = 0; i < sizeof(victims) / sizeof(victims[0]); i++) {
         for (size_t j = 0; j < sizeof(statuses) / sizeof(statuses[0]); j++) {
             bool reached = true;

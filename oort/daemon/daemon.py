@@ -37,7 +37,13 @@ from oort.daemon.membership import Membership
 from oort.daemon.patience import Patience
 from oort.daemon.reply import Reply, error
 from oort.daemon.watchdog import Workers
-from oort.errors import OortError, StoreFailedError, StoreFullError, StoreMemoryError
+from oort.errors import (
+    OortError,
+    StoreFailedError,
+    StoreFullError,
+    StoreIOError,
+    StoreMemoryError,
+)
 from oort.journal import STALLED, STOPPED, STOPPING, entry, log, log_store_event, set_level
 from oort.notify import Notifier
 from oort.store import Session, Store
@@ -515,7 +521,7 @@ class Daemon:
 def _failure(failure: OortError) -> bytes:
     """With the code that the data plane gives the same failure."""
     match failure:
-        case StoreFullError() | StoreFailedError():
+        case StoreFullError() | StoreFailedError() | StoreIOError():
             code = "MISCONF"
         case StoreMemoryError():
             code = "OOM"

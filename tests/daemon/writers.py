@@ -112,13 +112,11 @@ class Writer:
         database: int,
         large: int,
         volatile: bool = True,
-        disk_may_fail: bool = False,
     ) -> None:
         self.random = random.Random(f"{seed}/{number}")
         self.database = database
         self.large = large
         self.volatile = volatile
-        self.disk_may_fail = disk_may_fail
         self.mirror = Mirror(b"{tag}%d:" % number if number % 2 else b"%d:" % number)
         self.alone = database != 0  # then it may empty its database
         self.unanswered: list[Command] = []
@@ -148,10 +146,6 @@ class Writer:
                     self._take(connection.read_response())
         except (redis.ConnectionError, redis.TimeoutError, OSError):
             pass  # the server was killed
-        except redis.ResponseError as error:
-            # Refused, as it must be once the disk has failed: not acknowledged.
-            if not (self.disk_may_fail and str(error).startswith("MISCONF")):
-                self.failure = f"{type(error).__name__}: {error}"
         except BaseException as error:
             self.failure = f"{type(error).__name__}: {error}"
         finally:

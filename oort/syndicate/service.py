@@ -43,6 +43,8 @@ from .subscribers import Subscribers
 from .syndicate_pb2_grpc import SyndicateServicer
 
 NODE_SECONDS = 10.0  # for a node's answer
+LEARN_SECONDS = 5.0  # until a change that the leader made is known here too
+LEARN_LOOK_SECONDS = 0.01
 _RESTART = "restart-required"
 
 log = logging.getLogger("synd.service")
@@ -82,6 +84,7 @@ class SyndicateService(SyndicateServicer):
             _, version = await self._made(context, change)
         except StateNotLeaderError:
             status: messages.RingStatus = await self._hand_on(context, method, request)
+            await self._learned(status.version, context)
             return status
         log.info("%s: %s by %s: version %d", self.configuration.name, method, caller, version)
         return messages.RingStatus(status=True, version=version)
@@ -105,6 +108,13 @@ class SyndicateService(SyndicateServicer):
         if target is None or forwarded:
             raise RequestError("no synd leads just now: ask again", "UNAVAILABLE")
         return await self._leader.call(target, method, request, seconds_left(context))
+
+    async def _learned(self, version: int, context: Context) -> None:
+        """Who made a change by way of the leader finds it here, once the state has told of it."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + min(LEARN_SECONDS, seconds_left(context) / 2)
+        while self._keeper.held.version < version and loop.time() < end:
+            await asyncio.sleep(LEARN_LOOK_SECONDS)
 
     async def AddNode(self, request: messages.Node, context: Context) -> messages.RingStatus:
         def change(draft: Draft) -> None:

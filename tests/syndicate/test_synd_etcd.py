@@ -183,7 +183,7 @@ def test_etcd_away_for_a_while(synds, etcd):
         assert len(files_of(calls)) == 1
         etcd.start()
         retried(calls.AddNode, Node(id=3, active=True))
-        assert 3 in files_of(calls)
+        until(lambda: 3 in files_of(calls))  # its own watch may take a moment to come back
 
 
 def files_of(calls):

@@ -2,7 +2,7 @@
 
 What is in it is declared once, in csrc/oort.h between its cffi marks, and known to cffi at
 run time only: here it is Any.  Code that calls it directly stays inside the thin wrappers
-(oort.store, oort.daemon.dataplane and the like), whose own faces are typed.
+(oort.store, oort.dataplane and the like), whose own faces are typed.
 """
 
 from typing import Any

@@ -12,14 +12,14 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from oort.config import Configuration, Settings
+from oort.config.settings import Configuration, Settings
 from oort.daemon import listeners
 from oort.daemon.daemon import Daemon, limits_of
-from oort.daemon.dataplane import DataPlane
-from oort.daemon.membership import Membership
 from oort.daemon.patience import Patience
+from oort.dataplane import DataPlane
 from oort.errors import BootError
 from oort.journal import STARTED, entry, log
+from oort.membership.membership import Membership
 from oort.notify import Notifier, Passed
 from oort.store import Opening, Store, StoreConfig, on_tmpfs, open_store
 

@@ -1,4 +1,4 @@
-"""oortd under CmdCtrl: the node that oort/cmdctrl/server.py controls.
+"""oortd under CmdCtrl: the node that oort/cmdctrl/service.py controls.
 
 Calls come on gRPC's threads.  What they ask for is done on the main loop, one call after the other
 and never beside a client's command; a call that the loop does not get to in time is taken back and
@@ -20,16 +20,17 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from oort.cmdctrl.node import Outcome
-from oort.cmdctrl.server import ControlServer
-from oort.config import join_address, split_address
-from oort.daemon import info, reload
+from oort.cmdctrl.service import ControlServer
+from oort.commands import info
+from oort.config.settings import join_address, split_address
+from oort.daemon import reload
 from oort.errors import ControlError, OortError, RingError
 from oort.journal import log
-from oort.tls import server_credentials_of_files
+from oort.tls.channels import server_credentials_of_files
 
 if TYPE_CHECKING:
     from oort.daemon.daemon import Daemon
-    from oort.daemon.ring_state import RingState
+    from oort.membership.state import RingState
 
 # Seconds until a call is given up.
 QUICK = 10.0

@@ -16,27 +16,25 @@ from dataclasses import dataclass
 from types import GeneratorType
 from typing import Any, Protocol
 
-from oort.config import Configuration, Settings, join_address
-from oort.daemon import (  # noqa: F401 (importing a command module registers its handlers)
-    config_commands,
+from oort.commands import (  # noqa: F401 (importing a command module registers its handlers)
+    command,
+    config,
     connection,
     info,
-    introspection,
     keyspace,
-    listeners,
-    reload,
     server,
     table,
 )
-from oort.daemon.clients import Client
-from oort.daemon.dataplane import AUTHENTICATED, DataPlane, Limits, Request
-from oort.daemon.dispatch import Answer, Dispatcher, Later
+from oort.commands.clients import Client
+from oort.commands.dispatch import Answer, Dispatcher, Later
+from oort.commands.reply import Reply, error
+from oort.config.settings import Configuration, Settings, join_address
+from oort.daemon import listeners, reload
 from oort.daemon.jobs import Job, Jobs, Timed
 from oort.daemon.loop import Loop
-from oort.daemon.membership import Membership
 from oort.daemon.patience import Patience
-from oort.daemon.reply import Reply, error
 from oort.daemon.watchdog import Workers
+from oort.dataplane import AUTHENTICATED, DataPlane, Limits, Request
 from oort.errors import (
     OortError,
     StoreFailedError,
@@ -45,6 +43,7 @@ from oort.errors import (
     StoreMemoryError,
 )
 from oort.journal import STALLED, STOPPED, STOPPING, entry, log, log_store_event, set_level
+from oort.membership.membership import Membership
 from oort.notify import Notifier
 from oort.store import Session, Store
 

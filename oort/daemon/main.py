@@ -13,11 +13,11 @@ from collections.abc import Mapping
 from importlib.metadata import version as package_version
 
 from oort import journal
-from oort.config import Configuration, Layer, Settings, print_config, resolve
-from oort.config_layers import environment_layer, file_layer
-from oort.daemon import boot_ring, discovery
+from oort.config.layers import environment_layer, file_layer
+from oort.config.settings import Configuration, Layer, Settings, print_config, resolve
 from oort.errors import ConfigError, OortError
 from oort.flags import FlagParser
+from oort.membership import boot_ring, discovery
 from oort.notify import Notifier, passed_descriptors
 
 # Flags that set a setting, by the field they set.

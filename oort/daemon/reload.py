@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from oort.cmdctrl.node import Outcome
-from oort.config import SETTINGS, Configuration, Setting, format_value
-from oort.daemon.config_commands import CHANGEABLE
+from oort.commands.config import CHANGEABLE
+from oort.config.settings import SETTINGS, Configuration, Setting, format_value
 from oort.errors import OortError
 from oort.journal import log
 

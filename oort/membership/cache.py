@@ -16,6 +16,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from oort import durable
 from oort.errors import CacheError
 
 MAX_SECONDS = 48 * 3600
@@ -46,10 +47,7 @@ def write(path: str, cached: Cached) -> None:
         "node_conf": base64.b64encode(cached.node_conf).decode("ascii"),
     }
     try:
-        # Imported late: a node on its own has no use for it.
-        from oort.ring import files
-
-        files.replace(Path(path).resolve(), json.dumps(content, indent=1).encode() + b"\n")
+        durable.replace(Path(path).resolve(), json.dumps(content, indent=1).encode() + b"\n")
     except OSError as error:
         raise CacheError(
             f"cannot write the cached configuration {path}: {error.strerror or error}"

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+from oort import durable
 from oort.errors import BootError, RingError
 from oort.ring import files
 from oort.ring.ring import Ring
@@ -130,7 +131,7 @@ class RingState:
             # The same again takes no room: a full disk keeps no node from its ring.
             if not path.exists() or path.read_bytes() != data:
                 self._directory.mkdir(mode=0o750, parents=True, exist_ok=True)
-                files.replace(path, data)
+                durable.replace(path, data)
         except OSError as error:
             raise BootError(f"cannot keep the ring as {path}: {error.strerror}") from error
         for old in [one for one in self._files() if one != path][: -(KEPT - 1)]:

@@ -9,17 +9,16 @@ any moment leaves a pair that works.
 
 from __future__ import annotations
 
-import contextlib
 import os
-import secrets
 import stat
 from pathlib import Path
 
+from oort import durable
 from oort.errors import TLSError
 
 from .certificates import MAX_PEM_BYTES, Identity, belong, read_certificates
 
-PRIVATE = 0o600
+PRIVATE = durable.PRIVATE
 PUBLIC = 0o644
 _READABLE = 0o664
 _NOT_BY_ALL = 0o660
@@ -72,10 +71,9 @@ def save_identity(
         write_public(ca_file, identity.roots)
     try:
         follower = _next(cert)
-        _replace(follower, identity.certificate, PUBLIC)
-        _replace(key, identity.key, PRIVATE, keep_mode=True)
-        follower.replace(cert)
-        _sync_directory(cert.parent)
+        durable.replace(follower, identity.certificate, PUBLIC)
+        _replace(key, identity.key, PRIVATE)
+        durable.rename(follower, cert)
     except OSError as error:
         raise _unwritable(error, cert) from error
 
@@ -84,7 +82,7 @@ def write_public(path: Path | str, data: bytes) -> None:
     """A file for everybody to read, replaced at once and durably."""
     path = _target(path)
     try:
-        _replace(path, data, PUBLIC, keep_mode=True)
+        _replace(path, data, PUBLIC)
     except OSError as error:
         raise _unwritable(error, path) from error
 
@@ -97,12 +95,7 @@ def write_key(path: Path | str, key: bytes, *, group: int | None = None) -> None
     path = Path(path)
     mode = PRIVATE if group is None else 0o640
     try:
-        temporary = _temporary(path, key, mode, (-1, -1 if group is None else group))
-        try:
-            os.link(temporary, path)  # unlike a rename, never over a file
-        finally:
-            temporary.unlink()
-        _sync_directory(path.parent)
+        durable.create(path, key, mode, group=durable.AS_IT_IS if group is None else group)
     except FileExistsError as error:
         raise TLSError(f"{path} is there already: it is not overwritten") from error
     except OSError as error:
@@ -146,35 +139,10 @@ def read(path: Path | str) -> bytes:
     return data
 
 
-def _temporary(path: Path, data: bytes, mode: int, owner: tuple[int, int] = (-1, -1)) -> Path:
-    """A durable file beside `path`; it has data only after it has its owner and its mode."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, PRIVATE)
-    try:
-        with open(descriptor, "wb") as file:
-            _give(descriptor, *owner)
-            os.fchmod(descriptor, mode)
-            file.write(data)
-            file.flush()
-            os.fsync(descriptor)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
-    return temporary
-
-
-def _give(descriptor: int, uid: int, gid: int) -> None:
-    """To this owner and group; -1: as it is.  Where that is so already nothing is asked of the
-    kernel: a confined service may have to do without chown."""
-    there = os.fstat(descriptor)
-    if (uid, gid) not in ((-1, -1), (there.st_uid, there.st_gid), (-1, there.st_gid)):
-        os.fchown(descriptor, uid, gid)
-
-
-def _replace(path: Path, data: bytes, mode: int, *, keep_mode: bool = False) -> None:
-    owner = (-1, -1)
-    if keep_mode and path.exists():
+def _replace(path: Path, data: bytes, mode: int) -> None:
+    """A file that is there keeps its owner, and of its mode the bits that are safe for `mode`."""
+    owner = group = durable.AS_IT_IS
+    if path.exists():
         there = path.stat()
         mode = (
             stat.S_IMODE(there.st_mode) & (_READABLE if mode == PUBLIC else _NOT_BY_ALL) | PRIVATE
@@ -182,22 +150,7 @@ def _replace(path: Path, data: bytes, mode: int, *, keep_mode: bool = False) -> 
         # Only root can give a file away; whoever else may replace it becomes its owner, and can
         # keep its group only as a member.
         if os.geteuid() == 0:
-            owner = (there.st_uid, there.st_gid)
+            owner, group = there.st_uid, there.st_gid
         elif there.st_gid in (os.getegid(), *os.getgroups()):
-            owner = (-1, there.st_gid)
-    temporary = _temporary(path, data, mode, owner)
-    try:
-        temporary.replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
-    _sync_directory(path.parent)
-
-
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+            group = there.st_gid
+    durable.replace(path, data, mode, owner=owner, group=group)

@@ -25,6 +25,7 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from oort import durable
 from oort.errors import RingFormatError, StateConflict, StateError, StateLockedError
 
 from .state import Announcer, Snapshot, check_fact, check_service, check_snapshot, encode_name
@@ -33,7 +34,6 @@ KEPT_VERSIONS = 5
 _BUILDER = "-oort.builder"
 _RING = "-oort.ring"
 _VERSIONED = re.compile(r"([1-9][0-9]*)(-oort\.(?:builder|ring))", re.ASCII)
-_UNFINISHED = ".unfinished"
 _CURES = {
     errno.ENOSPC: "free disk space there; nothing has been changed",
     errno.EDQUOT: "raise the disk quota; nothing has been changed",
@@ -157,7 +157,7 @@ class DirectoryState:
         """The newest version; what a killed write has left is removed."""
         for folder in (self._folder, self._facts):
             for path in list(folder.iterdir()):
-                if path.name.endswith(_UNFINISHED):
+                if path.name.endswith(durable.UNFINISHED):
                     path.unlink()
         builders, rings = self._versions(_BUILDER), self._versions(_RING)
         newest = max(builders & rings, default=0)
@@ -173,8 +173,8 @@ class DirectoryState:
         ]:
             self._path(version, suffix).unlink()
         snapshot = self._load(newest) if newest else Snapshot()
-        _sync_folder(self._facts)
-        _sync_folder(self._folder)
+        durable.sync_directory(self._facts)
+        durable.sync_directory(self._folder)
         return snapshot
 
     def _load(self, version: int) -> Snapshot:
@@ -217,21 +217,10 @@ class DirectoryState:
 
     def _replace(self, path: Path, data: bytes) -> None:
         """Put a file in its place, durably.  If it is not sure that it stays, nothing more goes."""
-        unfinished = path.with_name(path.name + _UNFINISHED)
         with self._explained("cannot write"):
+            durable.put(path, data)
             try:
-                descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-                with open(descriptor, "wb") as file:
-                    file.write(data)
-                    file.flush()
-                    os.fsync(file.fileno())
-                unfinished.replace(path)
-            except BaseException:
-                with contextlib.suppress(OSError):  # the next start removes it
-                    unfinished.unlink()
-                raise
-            try:
-                _sync_folder(path.parent)
+                durable.sync_directory(path.parent)
             except BaseException as error:
                 self._failed = (
                     f"it is not known whether {path} is on the disk ({error}): look into the "
@@ -278,12 +267,4 @@ def _make_folder(path: Path) -> None:
         path.mkdir(mode=0o700)
     if not path.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
-    _sync_folder(path.parent)
-
-
-def _sync_folder(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    durable.sync_directory(path.parent)

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from oort._native import ffi, lib
-from oort.commands.reply import Reply
 from oort.errors import BootError
 
 AUTHENTICATED: int = lib.OORT_CONN_AUTHENTICATED
@@ -39,6 +38,17 @@ class Request:
     flags: int
     database: int
     protocol: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What goes back to a connection, and what changes in it; None leaves a thing as it is."""
+
+    data: bytes
+    database: int | None = None
+    protocol: int | None = None
+    flags: int | None = None
+    close: bool = False
 
 
 @dataclass(frozen=True, slots=True)

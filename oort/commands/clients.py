@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from oort.commands.table import COMMANDS
 from oort.dataplane import NO_EVICT, NO_TOUCH, Connection
@@ -14,6 +13,7 @@ class Client:
     id: int
     address: str
     local_address: str
+    created: float  # seconds since 1970
     name: bytes = b""
     library: bytes = b""
     library_version: bytes = b""
@@ -21,7 +21,6 @@ class Client:
     # the data plane counts in containers only.
     last_cold: str = ""
     last_cold_position: int = -1
-    created: float = field(default_factory=time.time)
 
 
 def valid_name(name: bytes) -> bool:

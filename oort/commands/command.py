@@ -7,18 +7,17 @@ the tips for clients that talk to several nodes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from oort._native import lib
 from oort.commands import reply, table
 from oort.commands.arguments import ARGUMENTS, Argument
-from oort.commands.dispatch import handles
+from oort.commands.context import Context
+from oort.commands.dispatch import Handlers
 from oort.commands.glob import compile_glob
 from oort.commands.table import Command
 from oort.dataplane import Request
 
-if TYPE_CHECKING:
-    from oort.daemon.daemon import Daemon
+HANDLERS = Handlers()
 
 HELP = (
     "COMMAND <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
@@ -197,13 +196,13 @@ def _everything(protocol: int) -> bytes:
     return reply.array([_details(command, protocol) for command in table.TOP_LEVEL])
 
 
-@handles("command")
-def command_all(daemon: Daemon, request: Request) -> bytes:
+@HANDLERS.handles("command")
+def command_all(context: Context, request: Request) -> bytes:
     return _everything(request.protocol)
 
 
-@handles("command|info")
-def command_info(daemon: Daemon, request: Request) -> bytes:
+@HANDLERS.handles("command|info")
+def command_info(context: Context, request: Request) -> bytes:
     if len(request.argv) == 2:
         return _everything(request.protocol)
     found = map(table.find, request.argv[2:])
@@ -215,20 +214,20 @@ def command_info(daemon: Daemon, request: Request) -> bytes:
     )
 
 
-@handles("command|docs")
-def command_docs(daemon: Daemon, request: Request) -> bytes:
+@HANDLERS.handles("command|docs")
+def command_docs(context: Context, request: Request) -> bytes:
     asked = [table.find(name) for name in request.argv[2:]] or table.TOP_LEVEL
     docs = [(one.name, _documentation(one, request.protocol)) for one in asked if one]
     return _named(docs, request.protocol)
 
 
-@handles("command|count")
-def command_count(daemon: Daemon, request: Request) -> bytes:
+@HANDLERS.handles("command|count")
+def command_count(context: Context, request: Request) -> bytes:
     return reply.integer(len(table.TOP_LEVEL))
 
 
-@handles("command|list")
-def command_list(daemon: Daemon, request: Request) -> bytes:
+@HANDLERS.handles("command|list")
+def command_list(context: Context, request: Request) -> bytes:
     argv = request.argv
     if len(argv) == 2:
         return reply.bulks([command.name for command in table.TOP_LEVEL])
@@ -246,8 +245,8 @@ def command_list(daemon: Daemon, request: Request) -> bytes:
     return reply.SYNTAX_ERROR
 
 
-@handles("command|getkeys")
-def command_getkeys(daemon: Daemon, request: Request) -> bytes:
+@HANDLERS.handles("command|getkeys")
+def command_getkeys(context: Context, request: Request) -> bytes:
     words = request.argv[2:]
     command = table.find(words[0])
     if command is not None and command.name in table.SUBCOMMANDS:
@@ -263,6 +262,6 @@ def command_getkeys(daemon: Daemon, request: Request) -> bytes:
     return reply.bulks(list(words[command.first_key : last + 1 : command.key_step]))
 
 
-@handles("command|help")
-def command_help(daemon: Daemon, request: Request) -> bytes:
+@HANDLERS.handles("command|help")
+def command_help(context: Context, request: Request) -> bytes:
     return reply.simples(HELP)

@@ -10,18 +10,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from oort.commands import reply
 from oort.commands.connection import DATABASES
-from oort.commands.dispatch import handles
+from oort.commands.context import Context
+from oort.commands.dispatch import Handlers
 from oort.commands.glob import compile_glob
 from oort.commands.reply import OK
 from oort.config.settings import Settings, parse_size, split_address
 from oort.dataplane import Request
 
-if TYPE_CHECKING:
-    from oort.daemon.daemon import Daemon
+HANDLERS = Handlers()
 
 HELP = (
     "CONFIG <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
@@ -216,20 +216,20 @@ def _parameter(name: bytes) -> Parameter | None:
     return PARAMETERS.get(name.decode("ascii", "replace").lower())
 
 
-@handles("config|get")
-def config_get(daemon: Daemon, request: Request) -> bytes:
+@HANDLERS.handles("config|get")
+def config_get(context: Context, request: Request) -> bytes:
     # As in Redis a name without wildcards comes back as it was written.
     found: dict[str, tuple[bytes, bytes]] = {}
     for pattern in request.argv[2:]:
         exact = None if any(c in pattern for c in b"[*?") else _parameter(pattern)
         if exact is not None:
-            shown = reply.bulk(exact.show(daemon.settings))
+            shown = reply.bulk(exact.show(context.settings))
             found.setdefault(exact.name, (reply.bulk(pattern), shown))
             continue
         match = compile_glob(pattern, fold=True)
         for name, parameter in PARAMETERS.items():
             if name not in found and match(name.encode()):
-                found[name] = reply.bulk(name), reply.bulk(parameter.show(daemon.settings))
+                found[name] = reply.bulk(name), reply.bulk(parameter.show(context.settings))
     return reply.pairs(list(found.values()), request.protocol)
 
 
@@ -240,8 +240,8 @@ def _failed(name: bytes, why: str) -> bytes:
     )
 
 
-@handles("config|set")
-def config_set(daemon: Daemon, request: Request) -> bytes:
+@HANDLERS.handles("config|set")
+def config_set(context: Context, request: Request) -> bytes:
     argv = request.argv
     if len(argv) % 2:
         return reply.SYNTAX_ERROR
@@ -261,7 +261,7 @@ def config_set(daemon: Daemon, request: Request) -> bytes:
             return _failed(name, "duplicate parameter")
         seen.add(parameter.name)
         if parameter.parse is None:
-            if text.decode("utf-8", "replace").lower() != parameter.show(daemon.settings).lower():
+            if text.decode("utf-8", "replace").lower() != parameter.show(context.settings).lower():
                 return _failed(name, parameter.why)
             continue
         try:
@@ -270,25 +270,25 @@ def config_set(daemon: Daemon, request: Request) -> bytes:
             return _failed(name, str(refused))
         if value is not None:
             changes[parameter.field] = value
-    problem = daemon.change_settings(changes)
+    problem = context.change_settings(changes)
     if problem is not None:
         return _failed(problem[0].encode(), problem[1])
     return OK
 
 
-@handles("config|resetstat")
-def config_resetstat(daemon: Daemon, request: Request) -> bytes:
-    daemon.reset_stats()
+@HANDLERS.handles("config|resetstat")
+def config_resetstat(context: Context, request: Request) -> bytes:
+    context.reset_figures()
     return OK
 
 
-@handles("config|rewrite")
-def config_rewrite(daemon: Daemon, request: Request) -> bytes:
-    if daemon.config_file is None:
+@HANDLERS.handles("config|rewrite")
+def config_rewrite(context: Context, request: Request) -> bytes:
+    if context.process.config_file is None:
         return b"-ERR The server is running without a config file\r\n"
     return b"-ERR Rewriting config file: oortd leaves its configuration file to its owner\r\n"
 
 
-@handles("config|help")
-def config_help(daemon: Daemon, request: Request) -> bytes:
+@HANDLERS.handles("config|help")
+def config_help(context: Context, request: Request) -> bytes:
     return reply.simples(HELP)

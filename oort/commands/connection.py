@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import time
-from typing import TYPE_CHECKING
 
 from oort.commands import reply
 from oort.commands.clients import Client, describe, valid_name
-from oort.commands.dispatch import handles
-from oort.commands.reply import OK, Reply
-from oort.dataplane import AUTHENTICATED, NO_EVICT, NO_TOUCH, Connection, Request
+from oort.commands.context import Context
+from oort.commands.dispatch import Handlers
+from oort.commands.reply import OK
+from oort.dataplane import AUTHENTICATED, NO_EVICT, NO_TOUCH, Connection, Reply, Request
 
-if TYPE_CHECKING:
-    from oort.daemon.daemon import Daemon
+HANDLERS = Handlers()
 
 DATABASES = 16
+REDIS_VERSION = "7.0.15"  # whose commands and texts these are; clients choose features by it
 
 HELP = (
     "CLIENT <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
@@ -83,19 +82,19 @@ _CLIENT_TYPES = {
 }
 
 
-def authenticates(daemon: Daemon, user: bytes, password: bytes) -> bool:
+def authenticates(context: Context, user: bytes, password: bytes) -> bool:
     """Whether user and password open a connection; the time taken tells nothing of the password."""
-    wanted = daemon.settings.require_pass.encode()
+    wanted = context.settings.require_pass.encode()
     # Digests, as comparing texts of different lengths takes another time.
     digests = hashlib.sha256(wanted).digest(), hashlib.sha256(password).digest()
     matches = hmac.compare_digest(*digests) or not wanted
     return matches and user == b"default"
 
 
-@handles("hello")
-def hello(daemon: Daemon, request: Request) -> Reply:
+@HANDLERS.handles("hello")
+def hello(context: Context, request: Request) -> Reply:
     argv, protocol, flags = request.argv, request.protocol, request.flags
-    client = daemon.clients[request.connection]
+    client = context.clients[request.connection]
     if len(argv) > 1:
         version = reply.parse_integer(argv[1])
         if version is None:
@@ -107,7 +106,7 @@ def hello(daemon: Daemon, request: Request) -> Reply:
     while position < len(argv):
         option, rest = argv[position].upper(), len(argv) - position - 1
         if option == b"AUTH" and rest >= 2:
-            if not authenticates(daemon, argv[position + 1], argv[position + 2]):
+            if not authenticates(context, argv[position + 1], argv[position + 2]):
                 return Reply(_WRONG_PASSWORD, flags=flags)
             flags |= AUTHENTICATED
             position += 3
@@ -119,11 +118,11 @@ def hello(daemon: Daemon, request: Request) -> Reply:
         else:
             word = argv[position].partition(b"\0")[0]
             return Reply(reply.error(b"ERR Syntax error in HELLO option '%b'" % word), flags=flags)
-    if not flags & AUTHENTICATED and daemon.settings.require_pass:
+    if not flags & AUTHENTICATED and context.settings.require_pass:
         return Reply(_HELLO_UNAUTHENTICATED)
     facts = (
         ("server", reply.bulk("redis")),
-        ("version", reply.bulk(daemon.redis_version)),
+        ("version", reply.bulk(REDIS_VERSION)),
         ("proto", reply.integer(protocol)),
         ("id", reply.integer(request.connection)),
         ("mode", reply.bulk("standalone")),
@@ -134,21 +133,21 @@ def hello(daemon: Daemon, request: Request) -> Reply:
     return Reply(data, protocol=protocol, flags=flags)
 
 
-@handles("auth")
-def auth(daemon: Daemon, request: Request) -> Reply:
+@HANDLERS.handles("auth")
+def auth(context: Context, request: Request) -> Reply:
     argv = request.argv
     if len(argv) > 3:
         return Reply(reply.SYNTAX_ERROR)
-    if len(argv) == 2 and not daemon.settings.require_pass:
+    if len(argv) == 2 and not context.settings.require_pass:
         return Reply(_NO_PASSWORD_SET)
     user, password = (b"default", argv[1]) if len(argv) == 2 else argv[1:]
-    if not authenticates(daemon, user, password):
+    if not authenticates(context, user, password):
         return Reply(_WRONG_PASSWORD)
     return Reply(OK, flags=request.flags | AUTHENTICATED)
 
 
-@handles("select")
-def select(daemon: Daemon, request: Request) -> Reply:
+@HANDLERS.handles("select")
+def select(context: Context, request: Request) -> Reply:
     index = reply.parse_integer(request.argv[1])
     if index is None:
         return Reply(reply.NOT_AN_INTEGER)
@@ -159,43 +158,43 @@ def select(daemon: Daemon, request: Request) -> Reply:
     return Reply(OK, database=index)
 
 
-@handles("quit")
-def quit_connection(daemon: Daemon, request: Request) -> Reply:
+@HANDLERS.handles("quit")
+def quit_connection(context: Context, request: Request) -> Reply:
     return Reply(OK, close=True)
 
 
-@handles("reset")
-def reset(daemon: Daemon, request: Request) -> Reply:
-    daemon.clients[request.connection].name = b""
+@HANDLERS.handles("reset")
+def reset(context: Context, request: Request) -> Reply:
+    context.clients[request.connection].name = b""
     flags = request.flags & ~(AUTHENTICATED | NO_EVICT | NO_TOUCH)
-    if not daemon.settings.require_pass:
+    if not context.settings.require_pass:
         flags |= AUTHENTICATED
     return Reply(b"+RESET\r\n", database=0, protocol=2, flags=flags)
 
 
-@handles("client|id")
-def client_id(daemon: Daemon, request: Request) -> bytes:
+@HANDLERS.handles("client|id")
+def client_id(context: Context, request: Request) -> bytes:
     return reply.integer(request.connection)
 
 
-@handles("client|setname")
-def client_setname(daemon: Daemon, request: Request) -> bytes:
+@HANDLERS.handles("client|setname")
+def client_setname(context: Context, request: Request) -> bytes:
     if not valid_name(request.argv[2]):
         return _BAD_NAME
-    daemon.clients[request.connection].name = request.argv[2]
+    context.clients[request.connection].name = request.argv[2]
     return OK
 
 
-@handles("client|getname")
-def client_getname(daemon: Daemon, request: Request) -> bytes:
-    name = daemon.clients[request.connection].name
+@HANDLERS.handles("client|getname")
+def client_getname(context: Context, request: Request) -> bytes:
+    name = context.clients[request.connection].name
     return reply.bulk(name) if name else reply.null(request.protocol)
 
 
-@handles("client|setinfo")
-def client_setinfo(daemon: Daemon, request: Request) -> bytes:
+@HANDLERS.handles("client|setinfo")
+def client_setinfo(context: Context, request: Request) -> bytes:
     option, value = request.argv[2].lower(), request.argv[3]
-    client = daemon.clients[request.connection]
+    client = context.clients[request.connection]
     if option not in (b"lib-name", b"lib-ver"):
         word = request.argv[2].partition(b"\0")[0]
         return reply.error(b"ERR Unrecognized option '%b'" % word)
@@ -210,27 +209,27 @@ def client_setinfo(daemon: Daemon, request: Request) -> bytes:
     return OK
 
 
-@handles("client|info")
-def client_info(daemon: Daemon, request: Request) -> bytes:
-    connection = daemon.plane.connections().get(request.connection)
+@HANDLERS.handles("client|info")
+def client_info(context: Context, request: Request) -> bytes:
+    connection = context.plane.connections().get(request.connection)
     if connection is None:
         return reply.null(request.protocol)  # closed meanwhile: nobody will read this
-    text = describe(daemon.clients[request.connection], connection, time.time())
+    text = describe(context.clients[request.connection], connection, context.clock.wall())
     return reply.verbatim(text, request.protocol)
 
 
-def _known(daemon: Daemon) -> list[tuple[Client, Connection]]:
+def _known(context: Context) -> list[tuple[Client, Connection]]:
     """Every client both sides know, in order of id."""
-    connections = daemon.plane.connections()
+    connections = context.plane.connections()
     return [
-        (daemon.clients[identifier], connection)
+        (context.clients[identifier], connection)
         for identifier, connection in connections.items()
-        if identifier in daemon.clients
+        if identifier in context.clients
     ]
 
 
-@handles("client|list")
-def client_list(daemon: Daemon, request: Request) -> bytes:
+@HANDLERS.handles("client|list")
+def client_list(context: Context, request: Request) -> bytes:
     argv = request.argv
     wanted: set[int] | None = None
     if len(argv) == 4 and argv[2].lower() == b"type":
@@ -247,10 +246,10 @@ def client_list(daemon: Daemon, request: Request) -> bytes:
             wanted.add(identifier)
     elif len(argv) != 2:
         return reply.SYNTAX_ERROR
-    now = time.time()
+    now = context.clock.wall()
     lines = [
         describe(client, connection, now)
-        for client, connection in _known(daemon)
+        for client, connection in _known(context)
         if wanted is None or client.id in wanted
     ]
     return reply.verbatim(b"".join(lines), request.protocol)
@@ -260,11 +259,11 @@ def _unknown_type(word: bytes) -> bytes:
     return reply.error(b"ERR Unknown client type '%b'" % word.partition(b"\0")[0])
 
 
-@handles("client|kill")
-def client_kill(daemon: Daemon, request: Request) -> bytes | Reply:
+@HANDLERS.handles("client|kill")
+def client_kill(context: Context, request: Request) -> bytes | Reply:
     argv = request.argv
     if len(argv) == 3:
-        return _kill_address(daemon, request, argv[2])
+        return _kill_address(context, request, argv[2])
     filters: dict[str, object] = {}
     skip_self = True
     if len(argv) % 2:
@@ -300,25 +299,25 @@ def client_kill(daemon: Daemon, request: Request) -> bytes | Reply:
             skip_self = value.lower() == b"yes"
         else:
             return reply.SYNTAX_ERROR
-    return _kill_matching(daemon, request, filters, skip_self)
+    return _kill_matching(context, request, filters, skip_self)
 
 
-def _kill_address(daemon: Daemon, request: Request, address: bytes) -> bytes | Reply:
-    for client in daemon.clients.values():
+def _kill_address(context: Context, request: Request, address: bytes) -> bytes | Reply:
+    for client in context.clients.values():
         if client.address.encode() == address:
             if client.id == request.connection:
                 return Reply(OK, close=True)
-            if daemon.plane.kill(client.id):
+            if context.plane.kill(client.id):
                 return OK
     return b"-ERR No such client\r\n"
 
 
 def _kill_matching(
-    daemon: Daemon, request: Request, filters: dict[str, object], skip_self: bool
+    context: Context, request: Request, filters: dict[str, object], skip_self: bool
 ) -> bytes | Reply:
     killed, close_self = 0, False
-    now = time.time()
-    for client in list(daemon.clients.values()):
+    now = context.clock.wall()
+    for client in list(context.clients.values()):
         if (
             filters.get("id", client.id) != client.id
             or filters.get("address", client.address) != client.address
@@ -331,7 +330,7 @@ def _kill_matching(
             if not skip_self:
                 close_self = True
                 killed += 1
-        elif daemon.plane.kill(client.id):
+        elif context.plane.kill(client.id):
             killed += 1
     return Reply(reply.integer(killed), close=close_self)
 
@@ -345,16 +344,16 @@ def _switch(request: Request, flag: int) -> bytes | Reply:
     return reply.SYNTAX_ERROR
 
 
-@handles("client|no-evict")
-def client_no_evict(daemon: Daemon, request: Request) -> bytes | Reply:
+@HANDLERS.handles("client|no-evict")
+def client_no_evict(context: Context, request: Request) -> bytes | Reply:
     return _switch(request, NO_EVICT)
 
 
-@handles("client|no-touch")
-def client_no_touch(daemon: Daemon, request: Request) -> bytes | Reply:
+@HANDLERS.handles("client|no-touch")
+def client_no_touch(context: Context, request: Request) -> bytes | Reply:
     return _switch(request, NO_TOUCH)
 
 
-@handles("client|help")
-def client_help(daemon: Daemon, request: Request) -> bytes:
+@HANDLERS.handles("client|help")
+def client_help(context: Context, request: Request) -> bytes:
     return reply.simples(HELP)

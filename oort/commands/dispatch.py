@@ -1,26 +1,30 @@
-"""From a cold request to the function that executes it.
+"""From a request to the function that executes it, and what that function may answer.
 
-Handlers register under their name in the command table ("client|id").  What a handler returns
-decides how its connection goes on:
+Each file of commands has its handlers in one Handlers, by their names in the command table
+("client|id"); oort/commands/handlers.py has all of them.  What a handler returns decides how its
+connection goes on:
  - bytes or a Reply: answered at once;
  - Later: answered after a time, nothing else waits;
- - a generator: a job for the helper thread (see jobs.py), for what takes long or may read the disk;
- - None: never answered (SHUTDOWN).
+ - a generator: a Job for the helper thread, for what takes long or may read the disk;
+ - Background: answered at once, and a Job is done behind the client's back;
+ - Stop: never answered, the process ends.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
 
 from oort.commands import reply, table
-from oort.commands.reply import Reply
-from oort.daemon.jobs import Job
-from oort.dataplane import Request
+from oort.commands.context import Context
+from oort.commands.figures import Figures
+from oort.dataplane import Reply, Request
 
-if TYPE_CHECKING:
-    from oort.daemon.daemon import Daemon
+Result = TypeVar("Result")
+
+# Does a slice of work, yields, and so on; its return value is the result.
+Job = Generator[None, None, Result]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,69 +33,52 @@ class Later:
     reply: Reply
 
 
-Answer = bytes | Reply
-Outcome = Answer | Later | Job[Answer] | None
-Handler = Callable[["Daemon", Request], Outcome]
+@dataclass(frozen=True, slots=True)
+class Background:
+    reply: bytes
+    job: Job[object]
+    done: Callable[[object], None]  # is given the result, or the exception, on the main loop
 
-HANDLERS: dict[str, Handler] = {}
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    reason: str
+
+
+Answer = bytes | Reply
+Outcome = Answer | Later | Job[Answer] | Background | Stop
+Handler = Callable[[Context, Request], Outcome]
+
+
+class Handlers(dict[str, Handler]):
+    """Handlers by the names of their commands."""
+
+    def handles(self, *names: str) -> Callable[[Handler], Handler]:
+        def register(handler: Handler) -> Handler:
+            for name in names:
+                self[name] = handler
+            return handler
+
+        return register
+
 
 # Containers that find their subcommands themselves: Redis has none in its table for these.
 _OPEN_CONTAINERS = frozenset({"debug"})
 
 
-def handles(*names: str) -> Callable[[Handler], Handler]:
-    def register(handler: Handler) -> Handler:
-        for name in names:
-            HANDLERS[name] = handler
-        return handler
-
-    return register
-
-
-@dataclass(slots=True)
-class SubcommandStats:
-    """What the data plane cannot count: it sees containers only."""
-
-    calls: int = 0
-    failed: int = 0
-    rejected: int = 0
-
-
-@dataclass(slots=True)
-class Dispatcher:
-    stats: dict[str, SubcommandStats] = field(default_factory=dict)
-    nanoseconds: dict[str, int] = field(default_factory=dict)
-
-    def reset(self) -> None:
-        self.stats.clear()
-        self.nanoseconds.clear()
-
-    def spent(self, name: str, nanoseconds: int) -> None:
-        """Add to the time a command has taken, waiting for its turn not counted."""
-        self.nanoseconds[name] = self.nanoseconds.get(name, 0) + nanoseconds
-
-    def find(self, request: Request) -> tuple[str, Handler] | bytes:
-        """The full name and handler of a request whose command is known, or an error reply."""
-        command = table.COMMANDS[request.command]
-        short = table.SUBCOMMANDS.get(command.name)
-        if short is None or command.name in _OPEN_CONTAINERS or len(request.argv) == 1:
-            return command.name, HANDLERS[command.name]
-        word = request.argv[1].decode("ascii", "replace").lower()
-        subcommand = short.get(word)
-        if subcommand is None:
-            return reply.unknown_subcommand(request.argv[1], command.name)
-        if not subcommand.takes(len(request.argv)):
-            self._of(subcommand.name).rejected += 1
-            return reply.wrong_arity(subcommand.name)
-        return subcommand.name, HANDLERS[subcommand.name]
-
-    def count(self, name: str, answer: Answer) -> None:
-        if "|" not in name:
-            return
-        stats = self._of(name)
-        stats.calls += 1
-        data = answer.data if isinstance(answer, Reply) else answer
-        stats.failed += data.startswith(b"-")
-
-    def _of(self, name: str) -> SubcommandStats:
-        return self.stats.setdefault(name, SubcommandStats())
+def find(
+    handlers: Mapping[str, Handler], request: Request, figures: Figures
+) -> tuple[str, Handler] | bytes:
+    """The full name and handler of a request whose command is known, or an error reply."""
+    command = table.COMMANDS[request.command]
+    short = table.SUBCOMMANDS.get(command.name)
+    if short is None or command.name in _OPEN_CONTAINERS or len(request.argv) == 1:
+        return command.name, handlers[command.name]
+    word = request.argv[1].decode("ascii", "replace").lower()
+    subcommand = short.get(word)
+    if subcommand is None:
+        return reply.unknown_subcommand(request.argv[1], command.name)
+    if not subcommand.takes(len(request.argv)):
+        figures.rejected(subcommand.name)
+        return reply.wrong_arity(subcommand.name)
+    return subcommand.name, handlers[subcommand.name]

@@ -11,19 +11,19 @@ import platform
 import re
 import resource
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from oort.commands import reply, table
-from oort.commands.dispatch import handles
+from oort.commands.connection import REDIS_VERSION
+from oort.commands.context import Context
+from oort.commands.dispatch import Handlers
+from oort.commands.figures import process_memory
 from oort.commands.server import last_save
 from oort.config.settings import split_address
 from oort.dataplane import Request
 
-if TYPE_CHECKING:
-    from oort.daemon.daemon import Daemon
+HANDLERS = Handlers()
 
 Fields = list[tuple[str, object]]
 
@@ -40,58 +40,52 @@ def human(size: int) -> str:
     return f"{size}B" if unit == "B" else f"{value:.2f}{unit}"
 
 
-def process_memory() -> dict[str, int]:
-    """RssAnon, VmRSS and others from /proc/self/status, in bytes."""
-    found = {}
-    for line in Path("/proc/self/status").read_text().splitlines():
-        name, _, rest = line.partition(":")
-        if rest.endswith(" kB"):
-            found[name] = int(rest.split()[0]) * 1024
-    return found
-
-
-def _server(daemon: Daemon) -> Fields:
-    uptime = int(time.time() - daemon.started)
+def _server(context: Context) -> Fields:
+    process = context.process
+    uptime = int(context.clock.wall() - process.started)
     return [
-        ("redis_version", daemon.redis_version),
-        ("oort_version", daemon.version),
+        ("redis_version", REDIS_VERSION),
+        ("oort_version", process.version),
         ("redis_mode", "standalone"),
         ("os", f"{platform.system()} {platform.release()} {platform.machine()}"),
         ("arch_bits", 64 if sys.maxsize > 2**32 else 32),
         ("multiplexing_api", "epoll"),
         ("process_id", os.getpid()),
-        ("process_supervised", "systemd" if daemon.notifier.active else "no"),
-        ("run_id", daemon.run_id),
-        ("tcp_port", split_address(daemon.addresses[0])[1]),
-        ("server_time_usec", time.time_ns() // 1000),
+        ("process_supervised", "systemd" if process.supervised else "no"),
+        ("run_id", process.run_id),
+        ("tcp_port", split_address(process.addresses[0])[1]),
+        ("server_time_usec", int(context.clock.wall() * 1_000_000)),
         ("uptime_in_seconds", uptime),
         ("uptime_in_days", uptime // 86400),
         ("executable", Path(sys.argv[0]).resolve()),
-        ("config_file", Path(daemon.config_file).resolve() if daemon.config_file else ""),
-        ("io_threads_active", int(daemon.settings.workers > 1)),
-        ("oort_workers", daemon.settings.workers),
-        ("oort_store", daemon.settings.store_type),
-        ("oort_needs_restart", " ".join(name.replace(" ", "") for name in daemon.needs_restart)),
+        (
+            "config_file",
+            Path(process.config_file).resolve() if process.config_file else "",
+        ),
+        ("io_threads_active", int(context.settings.workers > 1)),
+        ("oort_workers", context.settings.workers),
+        ("oort_store", context.settings.store_type),
+        ("oort_needs_restart", " ".join(name.replace(" ", "") for name in context.needs_restart)),
     ]
 
 
-def _clients(daemon: Daemon) -> Fields:
-    connections = daemon.plane.connections().values()
+def _clients(context: Context) -> Fields:
+    connections = context.plane.connections().values()
     return [
-        ("connected_clients", len(daemon.clients)),
+        ("connected_clients", len(context.clients)),
         ("cluster_connections", 0),
-        ("maxclients", daemon.settings.max_clients),
+        ("maxclients", context.settings.max_clients),
         ("client_recent_max_input_buffer", max((c.query_bytes for c in connections), default=0)),
         ("client_recent_max_output_buffer", max((c.output_bytes for c in connections), default=0)),
         ("blocked_clients", 0),
         ("tracking_clients", 0),
-        ("oort_clients_waiting_sync", daemon.plane.stats().waiting_sync),
+        ("oort_clients_waiting_sync", context.plane.stats().waiting_sync),
     ]
 
 
-def _memory(daemon: Daemon) -> Fields:
+def _memory(context: Context) -> Fields:
     memory = process_memory()
-    used, resident, peak = memory["RssAnon"], memory["VmRSS"], daemon.sample_memory()
+    used, resident, peak = memory["RssAnon"], memory["VmRSS"], context.figures.peak_memory()
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return [
         ("used_memory", used),
@@ -112,19 +106,19 @@ def _memory(daemon: Daemon) -> Fields:
     ]
 
 
-def _persistence(daemon: Daemon) -> Fields:
-    stats = daemon.store.stats()
+def _persistence(context: Context) -> Fields:
+    stats = context.store.stats()
     healthy = "ok" if stats.failed == 0 else "err"
     return [
         ("loading", 0),
         ("async_loading", 0),
-        ("rdb_bgsave_in_progress", int(daemon.saving)),
-        ("rdb_last_save_time", last_save(daemon)),
+        ("rdb_bgsave_in_progress", int(context.saving)),
+        ("rdb_last_save_time", last_save(context)),
         ("rdb_last_bgsave_status", healthy),
-        ("aof_enabled", int(daemon.settings.store_type == "valuestore")),
+        ("aof_enabled", int(context.settings.store_type == "valuestore")),
         ("aof_rewrite_in_progress", int(stats.compacting)),
         ("aof_last_write_status", healthy),
-        ("oort_fsync", daemon.settings.fsync),
+        ("oort_fsync", context.settings.fsync),
         ("oort_segments", stats.segments),
         ("oort_log_bytes", stats.log_bytes),
         ("oort_live_bytes", stats.live_bytes),
@@ -143,20 +137,20 @@ def _persistence(daemon: Daemon) -> Fields:
     ]
 
 
-def _stats(daemon: Daemon) -> Fields:
-    stats = daemon.plane.stats()
-    store = daemon.store.stats()
-    rates = daemon.rates
+def _stats(context: Context) -> Fields:
+    stats = context.plane.stats()
+    store = context.store.stats()
+    rates = context.figures.rates
     return [
-        ("total_connections_received", daemon.received_connections),
+        ("total_connections_received", context.figures.received_connections),
         ("total_commands_processed", stats.commands),
         ("instantaneous_ops_per_sec", int(rates.commands)),
         ("total_net_input_bytes", stats.bytes_in),
         ("total_net_output_bytes", stats.bytes_out),
         ("instantaneous_input_kbps", f"{rates.bytes_in / 1024:.2f}"),
         ("instantaneous_output_kbps", f"{rates.bytes_out / 1024:.2f}"),
-        ("total_error_replies", sum(daemon.plane.error_stats().values())),
-        ("rejected_connections", daemon.rejected_connections),
+        ("total_error_replies", sum(context.plane.error_stats().values())),
+        ("rejected_connections", context.figures.rejected_connections),
         ("sync_full", 0),
         ("sync_partial_ok", 0),
         ("sync_partial_err", 0),
@@ -177,12 +171,12 @@ def _stats(daemon: Daemon) -> Fields:
     ]
 
 
-def _replication(daemon: Daemon) -> Fields:
+def _replication(context: Context) -> Fields:
     return [
         ("role", "master"),
         ("connected_slaves", 0),
         ("master_failover_state", "no-failover"),
-        ("master_replid", daemon.run_id),
+        ("master_replid", context.process.run_id),
         ("master_replid2", "0" * 40),
         ("master_repl_offset", 0),
         ("second_repl_offset", -1),
@@ -193,7 +187,7 @@ def _replication(daemon: Daemon) -> Fields:
     ]
 
 
-def _cpu(daemon: Daemon) -> Fields:
+def _cpu(context: Context) -> Fields:
     whole = resource.getrusage(resource.RUSAGE_SELF)
     children = resource.getrusage(resource.RUSAGE_CHILDREN)
     main = resource.getrusage(resource.RUSAGE_THREAD)
@@ -207,11 +201,11 @@ def _cpu(daemon: Daemon) -> Fields:
     ]
 
 
-def _modules(daemon: Daemon) -> Fields:
+def _modules(context: Context) -> Fields:
     return []
 
 
-def _commandstats(daemon: Daemon) -> Fields:
+def _commandstats(context: Context) -> Fields:
     """Redis's shape, which parsers take by position.
 
     Every command of the main loop is timed. Of the hot ones some are, and the others are taken to
@@ -219,15 +213,15 @@ def _commandstats(daemon: Daemon) -> Fields:
     """
     rows: Fields = []
     for command, (calls, failed, rejected, nanoseconds) in zip(
-        table.COMMANDS, daemon.plane.command_stats(), strict=True
+        table.COMMANDS, context.plane.command_stats(), strict=True
     ):
-        below = daemon.dispatcher.stats.get(command.name)
+        below = context.figures.subcommands.get(command.name)
         if below is not None:
             calls, failed, rejected = below.calls, below.failed, below.rejected
         elif command.name in table.SUBCOMMANDS and command.name not in ("command", "debug"):
             continue  # counted by subcommand
         if calls or rejected:
-            usec = (nanoseconds + daemon.dispatcher.nanoseconds.get(command.name, 0)) // 1000
+            usec = (nanoseconds + context.figures.nanoseconds.get(command.name, 0)) // 1000
             per_call = usec / calls if calls else 0.0
             counts = (
                 f"calls={calls},usec={usec},usec_per_call={per_call:.2f},"
@@ -237,23 +231,23 @@ def _commandstats(daemon: Daemon) -> Fields:
     return rows
 
 
-def _errorstats(daemon: Daemon) -> Fields:
-    counts = daemon.plane.error_stats()
+def _errorstats(context: Context) -> Fields:
+    counts = context.plane.error_stats()
     return [(f"errorstat_{code}", f"count={count}") for code, count in counts.items() if count]
 
 
-def _cluster(daemon: Daemon) -> Fields:
+def _cluster(context: Context) -> Fields:
     return [("cluster_enabled", 0)]
 
 
-def _ring(daemon: Daemon) -> Fields:
-    return daemon.membership.facts()
+def _ring(context: Context) -> Fields:
+    return context.ring_facts()
 
 
-def _keyspace(daemon: Daemon) -> Fields:
+def _keyspace(context: Context) -> Fields:
     # The store does not count how many of its keys expire: that stands in their records.  Parsers
     # want the fields all the same.
-    keys = daemon.store.stats().keys
+    keys = context.store.stats().keys
     return [
         (f"db{number}", f"keys={count},expires=0,avg_ttl=0")
         for number, count in enumerate(keys)
@@ -261,7 +255,7 @@ def _keyspace(daemon: Daemon) -> Fields:
     ]
 
 
-_SECTIONS: dict[str, tuple[str, Callable[[Daemon], Fields]]] = {
+_SECTIONS: dict[str, tuple[str, Callable[[Context], Fields]]] = {
     "server": ("Server", _server),
     "clients": ("Clients", _clients),
     "memory": ("Memory", _memory),
@@ -292,16 +286,16 @@ def _typed(value: object) -> object:
     return text
 
 
-def facts(daemon: Daemon) -> dict[str, dict[str, object]]:
+def facts(context: Context) -> dict[str, dict[str, object]]:
     """All of INFO for programs, by section and field, numbers as numbers."""
     return {
-        section: {field: _typed(value) for field, value in fields(daemon)}
+        section: {field: _typed(value) for field, value in fields(context)}
         for section, (_, fields) in _SECTIONS.items()
     }
 
 
-@handles("info")
-def info(daemon: Daemon, request: Request) -> bytes:
+@HANDLERS.handles("info")
+def info(context: Context, request: Request) -> bytes:
     asked: set[str] = set()
     for word in request.argv[1:] or (b"default",):
         name = word.decode("ascii", "replace").lower()
@@ -314,6 +308,6 @@ def info(daemon: Daemon, request: Request) -> bytes:
     sections = []
     for name, (title, fields) in _SECTIONS.items():
         if name in asked:
-            rows = "".join(f"{field}:{value}\r\n" for field, value in fields(daemon))
+            rows = "".join(f"{field}:{value}\r\n" for field, value in fields(context))
             sections.append(f"# {title}\r\n{rows}")
     return reply.verbatim("\r\n".join(sections), request.protocol)

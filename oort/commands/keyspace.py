@@ -6,17 +6,15 @@ All but DBSIZE may read the disk, so they are jobs of the helper thread.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from oort.commands import reply
-from oort.commands.dispatch import handles
+from oort.commands.context import Context
+from oort.commands.dispatch import Handlers, Job
 from oort.commands.glob import compile_glob
 from oort.commands.reply import OK
-from oort.daemon.jobs import Job
 from oort.dataplane import Request
 
-if TYPE_CHECKING:
-    from oort.daemon.daemon import Daemon
+HANDLERS = Handlers()
 
 MEMORY_HELP = (
     "MEMORY <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
@@ -30,17 +28,17 @@ SLICE_KEYS = 1000  # keys visited between two yields: about a millisecond
 CURSOR_END = 2**48
 
 
-@handles("dbsize")
-def dbsize(daemon: Daemon, request: Request) -> bytes:
-    return reply.integer(daemon.store.stats().keys[request.database])
+@HANDLERS.handles("dbsize")
+def dbsize(context: Context, request: Request) -> bytes:
+    return reply.integer(context.store.stats().keys[request.database])
 
 
 def _slices(
-    daemon: Daemon, database: int, position: int, want: int
+    context: Context, database: int, position: int, want: int
 ) -> Iterator[tuple[int, list[bytes]]]:
     """Visit at least `want` keys; each slice comes with where it goes on (0: the end)."""
     while want > 0:
-        position, keys = daemon.session.scan(database, position, min(want, SLICE_KEYS))
+        position, keys = context.session.scan(database, position, min(want, SLICE_KEYS))
         yield position, keys
         if position == 0:
             return
@@ -48,8 +46,8 @@ def _slices(
         want -= max(1, len(keys))
 
 
-@handles("scan")
-def scan(daemon: Daemon, request: Request) -> Job[bytes]:
+@HANDLERS.handles("scan")
+def scan(context: Context, request: Request) -> Job[bytes]:
     argv = request.argv
     cursor = _cursor(argv[1])
     if cursor is None:
@@ -75,7 +73,7 @@ def scan(daemon: Daemon, request: Request) -> Job[bytes]:
     found: list[bytes] = []
     goes_on = 0
     if cursor < CURSOR_END:  # one past the end may be another server's: nothing is there
-        for following, names in _slices(daemon, request.database, cursor, count):
+        for following, names in _slices(context, request.database, cursor, count):
             goes_on = following
             if not wrong_type:
                 found += names if match is None else filter(match, names)
@@ -96,35 +94,35 @@ def _cursor(text: bytes) -> int | None:
     return -number % 2**64 if text[:1] == b"-" else number
 
 
-@handles("keys")
-def keys(daemon: Daemon, request: Request) -> Job[bytes]:
+@HANDLERS.handles("keys")
+def keys(context: Context, request: Request) -> Job[bytes]:
     match = compile_glob(request.argv[1])
     found: list[bytes] = []
-    for _, slice_keys in _slices(daemon, request.database, 0, CURSOR_END):
+    for _, slice_keys in _slices(context, request.database, 0, CURSOR_END):
         found += map(reply.bulk, filter(match, slice_keys))
         yield
     return reply.array(found)
 
 
-@handles("randomkey")
-def randomkey(daemon: Daemon, request: Request) -> Job[bytes]:
-    key = daemon.session.random_key(request.database)
+@HANDLERS.handles("randomkey")
+def randomkey(context: Context, request: Request) -> Job[bytes]:
+    key = context.session.random_key(request.database)
     yield
     return reply.null(request.protocol) if key is None else reply.bulk(key)
 
 
-@handles("flushall", "flushdb")
-def flush(daemon: Daemon, request: Request) -> Job[bytes]:
+@HANDLERS.handles("flushall", "flushdb")
+def flush(context: Context, request: Request) -> Job[bytes]:
     argv = request.argv
     if len(argv) > 2 or (len(argv) == 2 and argv[1].lower() not in (b"async", b"sync")):
         return reply.SYNTAX_ERROR
     yield
-    daemon.session.flush(None if argv[0].lower() == b"flushall" else request.database)
+    context.session.flush(None if argv[0].lower() == b"flushall" else request.database)
     return OK
 
 
-@handles("memory|usage")
-def memory_usage(daemon: Daemon, request: Request) -> Job[bytes]:
+@HANDLERS.handles("memory|usage")
+def memory_usage(context: Context, request: Request) -> Job[bytes]:
     argv = request.argv
     position = 3
     while position < len(argv):
@@ -137,10 +135,10 @@ def memory_usage(daemon: Daemon, request: Request) -> Job[bytes]:
             return reply.SYNTAX_ERROR
         position += 2
     yield
-    size = daemon.session.stored_bytes(request.database, argv[2])
+    size = context.session.stored_bytes(request.database, argv[2])
     return reply.null(request.protocol) if size is None else reply.integer(size)
 
 
-@handles("memory|help")
-def memory_help(daemon: Daemon, request: Request) -> bytes:
+@HANDLERS.handles("memory|help")
+def memory_help(context: Context, request: Request) -> bytes:
     return reply.simples(MEMORY_HELP)

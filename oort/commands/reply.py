@@ -8,24 +8,12 @@ those at the end of an error go, as in Redis.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 OK = b"+OK\r\n"
 SYNTAX_ERROR = b"-ERR syntax error\r\n"
 NOT_AN_INTEGER = b"-ERR value is not an integer or out of range\r\n"
 
 _ONE_LINE = bytes.maketrans(b"\r\n", b"  ")
-
-
-@dataclass(slots=True, frozen=True)
-class Reply:
-    """What goes back to a connection, and what changes in it; None leaves a thing as it is."""
-
-    data: bytes
-    database: int | None = None
-    protocol: int | None = None
-    flags: int | None = None
-    close: bool = False
 
 
 def simple(text: str) -> bytes:

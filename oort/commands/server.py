@@ -8,19 +8,16 @@ from __future__ import annotations
 
 import math
 import re
-import time
-from typing import TYPE_CHECKING
 
 from oort.commands import reply
-from oort.commands.dispatch import Later, Outcome, handles
-from oort.commands.reply import OK, Reply
-from oort.daemon.jobs import Job
-from oort.dataplane import Request
+from oort.commands.context import Context
+from oort.commands.dispatch import Background, Handlers, Job, Later, Outcome, Stop
+from oort.commands.reply import OK
+from oort.dataplane import Reply, Request
 from oort.errors import OortError
 from oort.journal import log
 
-if TYPE_CHECKING:
-    from oort.daemon.daemon import Daemon
+HANDLERS = Handlers()
 
 DEBUG_HELP = (
     "DEBUG <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
@@ -31,53 +28,52 @@ DEBUG_HELP = (
 )
 
 
-@handles("time")
-def time_of_day(daemon: Daemon, request: Request) -> bytes:
-    microseconds = time.time_ns() // 1000
+@HANDLERS.handles("time")
+def time_of_day(context: Context, request: Request) -> bytes:
+    microseconds = int(context.clock.wall() * 1_000_000)
     return reply.bulks([str(microseconds // 1_000_000), str(microseconds % 1_000_000)])
 
 
-@handles("lastsave")
-def lastsave(daemon: Daemon, request: Request) -> bytes:
-    return reply.integer(last_save(daemon))
+@HANDLERS.handles("lastsave")
+def lastsave(context: Context, request: Request) -> bytes:
+    return reply.integer(last_save(context))
 
 
-def last_save(daemon: Daemon) -> int:
+def last_save(context: Context) -> int:
     """Seconds since the epoch; like Redis, the start counts as a save."""
-    return max(int(daemon.store.stats().last_sync_ms) // 1000, int(daemon.started))
+    return max(int(context.store.stats().last_sync_ms) // 1000, int(context.process.started))
 
 
-@handles("save")
-def save(daemon: Daemon, request: Request) -> Job[bytes]:
+@HANDLERS.handles("save")
+def save(context: Context, request: Request) -> Job[bytes]:
     yield
-    daemon.store.sync()
+    context.store.sync()
     return OK
 
 
-@handles("bgsave")
-def bgsave(daemon: Daemon, request: Request) -> bytes:
+@HANDLERS.handles("bgsave")
+def bgsave(context: Context, request: Request) -> bytes | Background:
     argv = request.argv
     if len(argv) > 2 or (len(argv) == 2 and argv[1].lower() != b"schedule"):
         return reply.SYNTAX_ERROR
-    if daemon.saving:
+    if context.saving:
         return b"-ERR Background save already in progress\r\n"
-    daemon.saving = True
+    context.saving = True
 
     def job() -> Job[None]:
         yield
-        daemon.store.sync()
+        context.store.sync()
 
     def done(result: object) -> None:
-        daemon.saving = False
+        context.saving = False
         if isinstance(result, OortError):
             log.error("background save failed: %s", result)
 
-    daemon.run_job(job(), done)
-    return b"+Background saving started\r\n"
+    return Background(b"+Background saving started\r\n", job(), done)
 
 
-@handles("shutdown")
-def shutdown(daemon: Daemon, request: Request) -> Outcome:
+@HANDLERS.handles("shutdown")
+def shutdown(context: Context, request: Request) -> Outcome:
     words = [word.lower() for word in request.argv[1:]]
     if not set(words) <= {b"save", b"nosave", b"now", b"force", b"abort"}:
         return reply.SYNTAX_ERROR
@@ -86,12 +82,11 @@ def shutdown(daemon: Daemon, request: Request) -> Outcome:
     if b"abort" in words:
         return b"-ERR No shutdown in progress.\r\n"
     # Everything acknowledged is in the log, and closing syncs it: SAVE and NOSAVE end alike.
-    daemon.stop("SHUTDOWN from a client")
-    return None
+    return Stop("SHUTDOWN from a client")
 
 
-@handles("debug")
-def debug(daemon: Daemon, request: Request) -> Outcome:
+@HANDLERS.handles("debug")
+def debug(context: Context, request: Request) -> Outcome:
     argv = request.argv
     word = argv[1].lower()
     if word == b"sleep" and len(argv) == 3:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from oort.clock import SYSTEM
 from oort.config.settings import Settings
 from oort.errors import BootError, CacheError, ConfigError, DiscoveryError, OortError, RingError
 from oort.journal import log
@@ -58,7 +59,7 @@ def configuration_of(origin: Origin, settings: Settings) -> tuple[RingConfigurat
     except OortError as error:
         reason = f"no syndicate answers: {error}"
     try:
-        cached = cache.read(settings.config_cache, to_show=True)
+        cached = cache.read(settings.config_cache, SYSTEM.wall(), to_show=True)
     except CacheError as error:
         return RingConfiguration(), f"{reason}; {error}"
     return RingConfiguration(cached.ring_conf, cached.node_conf, cached=True), reason
@@ -146,7 +147,7 @@ def _from_cache(
     from oort.membership.follower import Follower
 
     try:
-        cached = cache.read(settings.config_cache)
+        cached = cache.read(settings.config_cache, SYSTEM.wall())
     except CacheError as error:
         hint = "" if ALONE in str(reason) else f"; {ALONE}"
         raise BootError(f"no syndicate answers: {reason}; and {error}{hint}") from error

@@ -12,7 +12,6 @@ import contextlib
 import json
 import os
 import stat
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,11 +35,11 @@ class Cached:
     age: float = 0.0  # seconds since it was written
 
 
-def write(path: str, cached: Cached) -> None:
-    """Raises CacheError.  Of a link, what it points to is replaced."""
+def write(path: str, cached: Cached, now: float) -> None:
+    """Raises CacheError.  Of a link, what it points to is replaced.  now: seconds since 1970."""
     content = {
         "format": _FORMAT,
-        "written": int(time.time()),
+        "written": int(now),
         "local_id": str(cached.local_id),
         "version": str(cached.version),
         "ring_conf": base64.b64encode(cached.ring_conf).decode("ascii"),
@@ -54,10 +53,10 @@ def write(path: str, cached: Cached) -> None:
         ) from error
 
 
-def read(path: str, *, to_show: bool = False) -> Cached:
+def read(path: str, now: float, *, to_show: bool = False) -> Cached:
     """Raises CacheError, which says why it does not count, for one that does not.
 
-    to_show: root looks at what the service's own user has written.
+    now: seconds since 1970; to_show: root looks at what the service's own user has written.
     """
     try:
         with open(path, "rb") as file:
@@ -77,7 +76,7 @@ def read(path: str, *, to_show: bool = False) -> Cached:
         )
     cached, written = _parse(path, content)
     # Either may have been moved by a copy or by a clock.
-    age = max(0.0, time.time() - min(written, status.st_mtime))
+    age = max(0.0, now - min(written, status.st_mtime))
     if age > MAX_SECONDS:
         raise CacheError(
             f"the cached configuration {path} is {age / 3600:.0f} hours old: it counts for"

@@ -16,11 +16,11 @@ from __future__ import annotations
 
 import random
 import threading
-import time
 from typing import Any
 
 import grpc
 
+from oort.clock import SYSTEM, Clock
 from oort.errors import CallError, OortError
 from oort.journal import log
 from oort.membership.link import Link, Seeker
@@ -35,10 +35,11 @@ CLOSE_SECONDS = 2.0
 
 
 class Follower:
-    def __init__(self, seeker: Seeker, link: Link | None) -> None:
+    def __init__(self, seeker: Seeker, link: Link | None, clock: Clock = SYSTEM) -> None:
         """link: the one over which the node has registered; None: none answered."""
         self._seeker = seeker
         self._link = link
+        self._clock = clock
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._said = ""
@@ -75,7 +76,7 @@ class Follower:
 
     def _run_on(self, membership: Membership) -> None:
         link, self._link = self._link, None
-        self._heeded = membership.ring_configuration
+        self._heeded = membership.configuration.ring
         if link is not None:
             membership.found(link.server)
         pause = FIRST_PAUSE
@@ -83,14 +84,14 @@ class Follower:
             if link is None:
                 link = self._connect(membership)
             if link is not None:
-                since = time.monotonic()
+                since = self._clock.monotonic()
                 try:
                     self._follow(link, membership)
                 finally:
                     link.close()
                     link = None
                 membership.lost()
-                if time.monotonic() - since > LONGEST_PAUSE:
+                if self._clock.monotonic() - since > LONGEST_PAUSE:
                     pause = FIRST_PAUSE
             self._stop.wait(pause * random.uniform(0.5, 1.0))
             pause = min(LONGEST_PAUSE, pause * 2)
@@ -185,7 +186,7 @@ class Follower:
                 ended.set()
 
     def _heed(self, link: Link, membership: Membership) -> None:
-        conf = membership.ring_configuration
+        conf = membership.configuration.ring
         if conf != self._heeded:
             try:
                 asks = link.asks_for_restart(conf)
@@ -200,14 +201,14 @@ class Follower:
 
     def _renew(self, link: Link, membership: Membership) -> None:
         """The syndicate calls this node at the addresses that the ring has of it."""
-        if time.monotonic() < self._renew_at:
+        if self._clock.monotonic() < self._renew_at:
             return
         ring = membership.ring
         node = ring.local_node if ring is not None else None
         try:
             needed = {parse_address(one, "ring")[0] for one in (node.addresses if node else ())}
             if link.renew(self._seeker.joining, needed):
-                self._renew_at = time.monotonic() + RENEWAL_PAUSE
+                self._renew_at = self._clock.monotonic() + RENEWAL_PAUSE
         except OortError as error:
-            self._renew_at = time.monotonic() + RENEWAL_PAUSE
+            self._renew_at = self._clock.monotonic() + RENEWAL_PAUSE
             log.warning("the certificate was not renewed: %s", error)

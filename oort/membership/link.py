@@ -6,11 +6,11 @@ that comes when none answers.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
+from oort.clock import SYSTEM, Clock
 from oort.config.settings import Settings, join_address
 from oort.errors import DiscoveryError, OortError, RingError, TLSError
 from oort.journal import log
@@ -108,10 +108,11 @@ class Link:
 class Seeker:
     """Finds a host of the syndicate that answers."""
 
-    def __init__(self, origin: FromSyndicate, settings: Settings) -> None:
+    def __init__(self, origin: FromSyndicate, settings: Settings, clock: Clock = SYSTEM) -> None:
         """Raises ConfigError for a syndicate's address or fingerprint that is none."""
         self._origin = origin
         self._settings = settings
+        self._clock = clock
         self.joining = Joining(origin, settings)
         if origin.override:
             discovery.hosts(origin)
@@ -133,9 +134,9 @@ class Seeker:
 
     def _first(self, may_join: bool, act: Callable[[Link], None] | None = None) -> Link:
         reasons: dict[str, None] = {}
-        until = time.monotonic() + ROUND_SECONDS
+        until = self._clock.monotonic() + ROUND_SECONDS
         for address in discovery.hosts(self._origin):
-            if time.monotonic() > until:
+            if self._clock.monotonic() > until:
                 break
             try:
                 link = self._open(address, may_join, act)

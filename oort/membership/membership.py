@@ -1,9 +1,9 @@
 """Which ring this node is in, which node of it, and the configuration that comes with it.
 
 A node that serves alone is in a ring of one.  Any other keeps its ring in a RingState.  Whoever
-brings a newer one (the follower, CmdCtrl), its configuration is applied as a reload would, and the
-cached configuration is written anew.  A configuration that is wrong changes nothing, and is not
-cached.
+brings news (the follower, CmdCtrl) tells them here; transitions.py decides what they change, and
+what follows is done here: the cached configuration is written, and the process is told to
+reconfigure itself.
 
 Calls come on any thread, between attach() and close(); layers() at any time.
 """
@@ -11,22 +11,37 @@ Calls come on any thread, between attach() and close(); layers() at any time.
 from __future__ import annotations
 
 import threading
-import time
 from array import array
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 from oort import journal
+from oort.clock import SYSTEM, Clock
 from oort.config.settings import Layer
-from oort.daemon import reload
-from oort.errors import CacheError, ConfigError, OortError
+from oort.errors import CacheError
 from oort.journal import log
 from oort.membership import cache
-from oort.membership import configuration as ring_configuration
 from oort.membership.configuration import RingConfiguration
+from oort.membership.transitions import (
+    Came,
+    Effect,
+    Found,
+    Held,
+    InTouch,
+    Lost,
+    NewestRing,
+    OtherId,
+    Reconfigure,
+    RestartAsked,
+    Restarted,
+    TellRing,
+    Warn,
+    WriteCache,
+    transition,
+)
 from oort.ring.ring import Node, Ring
 
 if TYPE_CHECKING:
-    from oort.daemon.daemon import Daemon
     from oort.membership.state import RingState
 
 
@@ -48,22 +63,18 @@ class Membership:
         ring_data: bytes | None = None,
         version: int = 0,
         follower: RingFollower | None = None,
+        clock: Clock = SYSTEM,
     ) -> None:
         """source: where the ring is from, in words; ring_data: its file's bytes, None where the
         newest of the data directory counts; version: of the ring that the configuration is of."""
-        self.source = source
-        self.connected = False
-        self.restart_asked = False  # by a configuration that came since the last
         self.state: RingState | None = None
-        self._local_id = local_id
-        self._configuration = configuration
+        self._held = Held(local_id, version, configuration, source)
         self._ring_data = ring_data
-        self._version = version
         self._follower = follower
-        self._daemon: Daemon | None = None
+        self._clock = clock
         self._cache_path = ""
-        self._cached_at = float("-inf")  # monotonic
         self._cache_problem = ""
+        self._reconfigure: Callable[[RingConfiguration, str], None] | None = None
         self._lock = threading.Lock()
 
     @property
@@ -72,8 +83,7 @@ class Membership:
 
     @property
     def local_id(self) -> int:
-        state = self.state
-        return state.local_id if state is not None else self._local_id
+        return self._held.local_id
 
     @property
     def ring(self) -> Ring | None:
@@ -88,139 +98,122 @@ class Membership:
         return ring is None or ring.node(self.local_id) is not None
 
     @property
-    def ring_configuration(self) -> bytes:
-        """The text of every node's."""
-        return self._configuration.ring
+    def configuration(self) -> RingConfiguration:
+        return self._held.configuration
 
     def layers(self) -> list[Layer]:
         """Of the configuration.  Raises ConfigError."""
-        return self._configuration.layers()
+        return self.configuration.layers()
 
     # ---- life -----------------------------------------------------------------
 
-    def attach(self, daemon: Daemon) -> None:
-        """The store is open: the data directory is ours.  Raises BootError and RingError."""
+    def attach(
+        self, data_dir: str, cache_path: str, reconfigure: Callable[[RingConfiguration, str], None]
+    ) -> None:
+        """The store is open: the data directory is ours.  Raises BootError and RingError.
+
+        reconfigure(configuration, cause): another configuration of the ring counts from now on; it
+        is called on any thread, and must not wait.
+        """
         # Imported late: a ring of one takes nothing that reads and makes rings.
         from oort.membership.state import RingState
 
-        settings = daemon.settings
-        self._cache_path = settings.config_cache
-        state = RingState(settings.data_dir, lambda _: self._apply(), self._refused)
+        self._cache_path = cache_path
+        state = RingState(data_dir, lambda _: self._newest_ring(), self._refused)
         if self._ring_data is not None:
-            state.adopt(self._local_id, self._ring_data)
-        elif not state.load(self._local_id):
-            log.warning(
-                "there is no ring in %s: it is known when a syndicate answers", settings.data_dir
-            )
+            state.adopt(self.local_id, self._ring_data)
+        elif not state.load(self.local_id):
+            log.warning("there is no ring in %s: it is known when a syndicate answers", data_dir)
         self._ring_data = None
         self.state = state
-        self._daemon = daemon
+        self._reconfigure = reconfigure
 
     def begin(self) -> None:
         """Clients are served."""
-        if self._follower is None:
-            return
-        self._apply(force=True)
-        self._follower.start(self)
+        if self._follower is not None:
+            self._newest_ring(confirmed=True)
+            self._follower.start(self)
 
     def close(self) -> None:
-        """Nothing reaches the daemon any more."""
+        """No news count any more."""
         if self._follower is not None:
             self._follower.close()
         with self._lock:
-            self._daemon = None
+            self._reconfigure = None
 
-    # ---- what the syndicate says ------------------------------------------------
+    # ---- news -----------------------------------------------------------------
 
     def registered(self, server: str, local_id: int, ring: Ring, data: bytes) -> None:
         """A syndicate has answered, with the id and the ring.  Raises BootError and RingError."""
         state = self.state
         assert state is not None
-        self.found(server)
-        if local_id == state.local_id:
+        self._came(Found(server))
+        if local_id == self.local_id:
             state.update(ring.version, data)
         else:
-            if state.local_id:
-                log.warning("this node has another id: %d, it was %d", local_id, state.local_id)
-            self._version = 0
+            self._came(OtherId(local_id))
             state.adopt(local_id, data)
-        self._apply(force=True)
+        self._newest_ring(confirmed=True)
 
     def found(self, server: str) -> None:
-        self.source = f"syndicate {server}"
-        self.connected = True
+        self._came(Found(server))
 
     def lost(self) -> None:
-        self.connected = False
+        self._came(Lost())
 
     def ask_for_restart(self) -> None:
         """The syndicate wants it, with the configuration of the ring as it is now."""
-        if not self.restart_asked:
-            log.warning("the ring's configuration asks for a restart of this node")
-        self.restart_asked = True
+        self._came(RestartAsked())
+
+    def restarted(self) -> None:
+        self._came(Restarted())
 
     def in_touch(self) -> None:
         """The syndicate is there and has nothing newer: what is cached is not old."""
-        if time.monotonic() - self._cached_at > cache.RENEW_SECONDS:
-            self._apply(force=True)
+        with self._lock:
+            if (ring := self.ring) is not None:
+                self._apply(InTouch(ring, self._clock.monotonic()))
 
-    # ---- what follows from a ring ---------------------------------------------------
+    def _newest_ring(self, *, confirmed: bool = False) -> None:
+        """Rings come on several threads: whichever has brought the newest, that one counts."""
+        with self._lock:
+            if (ring := self.ring) is not None:
+                self._apply(NewestRing(ring, self._clock.monotonic(), confirmed))
 
     def _refused(self, why: str) -> None:
         log.warning("%s", why)
 
-    def _apply(self, *, force: bool = False) -> None:
-        """The newest ring counts.  force: write the cache whether or not there is something new."""
-        state = self.state
-        if state is None:
-            return
-        with self._lock:
-            ring, before = state.ring, self._configuration
-            if ring is None or ring.version < self._version:
-                return  # what we have of it is newer than the file that was left
-            now = ring_configuration.of_ring(ring, state.local_id, before)
-            news = ring.version != self._version
-            now_cached = before.cached and not self.connected and not news
-            self._configuration = RingConfiguration(now.ring, now.node, now_cached)
-            self._version = ring.version
-            changed = not now.same_texts(before)
-            try:
-                ignored = self._configuration.ignored()
-            except ConfigError:
-                good = False  # the reload says what is wrong
-            else:
-                good = True
-                if changed:
-                    for why in ignored:
-                        log.warning("%s; it is left out", why)
-            if good and not now_cached and (news or changed or force):
-                self._write_cache(state, ring)
-            if news and not self.member:
-                log.warning(
-                    "ring %d is without this node (%d): it serves on, with the configuration it"
-                    " has; a restart registers it anew",
-                    ring.version,
-                    state.local_id,
-                )
-            daemon = self._daemon
-            if daemon is None:
-                return
-            if news:
-                kind = journal.entry(journal.RING_CHANGED, ring_version=ring.version)
-                log.info("ring %d: %d nodes", ring.version, len(ring.nodes), extra=kind)
-            if changed:
-                cause = f"ring {ring.version}"
-                daemon.loop.call_soon_from_thread(lambda: _reload(daemon, cause))
+    # ---- what follows -----------------------------------------------------------
 
-    def _write_cache(self, state: RingState, ring: Ring) -> None:
+    def _came(self, came: Came) -> None:
+        with self._lock:
+            self._apply(came)
+
+    def _apply(self, came: Came) -> None:
+        if self._reconfigure is not None:
+            self._held, effects = transition(self._held, came)
+            for effect in effects:
+                self._carry_out(effect, self._reconfigure)
+
+    def _carry_out(
+        self, effect: Effect, reconfigure: Callable[[RingConfiguration, str], None]
+    ) -> None:
+        match effect:
+            case Warn(text):
+                log.warning("%s", text)
+            case TellRing(version, nodes):
+                kind = journal.entry(journal.RING_CHANGED, ring_version=version)
+                log.info("ring %d: %d nodes", version, nodes, extra=kind)
+            case WriteCache(cached):
+                self._write_cache(cached)
+            case Reconfigure(configuration, cause):
+                reconfigure(configuration, cause)
+
+    def _write_cache(self, cached: cache.Cached) -> None:
         if self._follower is None:
             return
-        configuration = self._configuration
         try:
-            cache.write(
-                self._cache_path,
-                cache.Cached(state.local_id, ring.version, configuration.ring, configuration.node),
-            )
+            cache.write(self._cache_path, cached, self._clock.wall())
         except CacheError as error:
             # Once for each kind: it is tried again and again.
             if str(error) != self._cache_problem:
@@ -230,15 +223,14 @@ class Membership:
             self._cache_problem = str(error)
         else:
             self._cache_problem = ""
-        self._cached_at = time.monotonic()
 
     # ---- for INFO -------------------------------------------------------------------
 
     def facts(self) -> list[tuple[str, object]]:
-        ring = self.ring
+        ring, held = self.ring, self._held
         return [
-            ("oort_ring_source", self.source),
-            ("oort_ring_local_id", str(self.local_id)),
+            ("oort_ring_source", held.source),
+            ("oort_ring_local_id", str(held.local_id)),
             ("oort_ring_version", str(ring.version if ring is not None else 0)),
             ("oort_ring_nodes", len(ring.nodes) if ring is not None else 0),
             (
@@ -248,14 +240,14 @@ class Membership:
             ("oort_ring_replicas", ring.replica_count if ring is not None else 0),
             ("oort_ring_partitions", ring.partitions if ring is not None else 0),
             ("oort_ring_member", int(ring is not None and self.member)),
-            ("oort_ring_restart_asked", int(self.restart_asked)),
-            ("oort_syndicate_connected", int(self.connected)),
+            ("oort_ring_restart_asked", int(held.restart_asked)),
+            ("oort_syndicate_connected", int(held.connected)),
         ]
 
     @property
     def trouble(self) -> str:
         """For the status line; empty: none."""
-        if self._follower is not None and not self.connected:
+        if self._follower is not None and not self._held.connected:
             return "no syndicate answers"
         return "" if self.member else "this node is not in the ring any more"
 
@@ -264,11 +256,12 @@ class Alone(Membership):
     """A ring of one."""
 
     def __init__(self, local_id: int = 0) -> None:
-        super().__init__("standalone", local_id or 1, RingConfiguration())
+        local_id = local_id or 1
+        super().__init__("standalone", local_id, RingConfiguration())
         self._ring = Ring(
             version=0,
             conf=b"",
-            nodes=[Node(self._local_id)],
+            nodes=[Node(local_id)],
             partition_bits=0,
             rows=[array("i", [0])],
             local_index=0,
@@ -278,12 +271,7 @@ class Alone(Membership):
     def ring(self) -> Ring | None:
         return self._ring
 
-    def attach(self, daemon: Daemon) -> None:
+    def attach(
+        self, data_dir: str, cache_path: str, reconfigure: Callable[[RingConfiguration, str], None]
+    ) -> None:
         """It keeps no ring."""
-
-
-def _reload(daemon: Daemon, cause: str) -> None:
-    try:
-        reload.reload(daemon, cause)
-    except OortError as error:
-        log.error("%s: %s", cause, error)

@@ -5,12 +5,11 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import oort.daemon.daemon  # noqa: F401 (registers the handlers)
 from oort.commands import page as commands_page
 from oort.commands import table
 from oort.commands.arguments import ARGUMENTS, Argument
 from oort.commands.command import _KEY_FLAGS
-from oort.commands.dispatch import HANDLERS
+from oort.commands.handlers import ALL
 from oort.config import page as config_page
 from oort.config.settings import resolve
 
@@ -23,7 +22,7 @@ def test_handlers_are_exactly_the_cold_commands() -> None:
         for command in table.COMMANDS
         if not command.hot and (command.name not in table.SUBCOMMANDS or command.name == "command")
     }
-    assert set(HANDLERS) == cold
+    assert set(ALL) == cold
 
 
 def test_every_command_with_keys_says_how_it_uses_them() -> None:

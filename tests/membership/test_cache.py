@@ -8,12 +8,7 @@ import re
 import stat
 import time
 from pathlib import Path
-from types import SimpleNamespace
-from typing import cast
 
-import pytest
-
-from oort.daemon.daemon import Daemon
 from oort.membership import cache
 from oort.membership.configuration import RingConfiguration, of_ring
 from oort.membership.membership import Membership
@@ -125,9 +120,18 @@ class Silent:
         pass
 
 
-def test_a_cache_is_written_again_every_hour_in_touch(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+class StoppedClock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def wall(self) -> float:
+        return time.time()
+
+
+def test_a_cache_is_written_again_every_hour_in_touch(tmp_path: Path) -> None:
     """Or a node whose ring does not change for two days could not start without a syndicate."""
     path = tmp_path / "a.cache"
     builder = Builder(replicas=1)
@@ -135,26 +139,26 @@ def test_a_cache_is_written_again_every_hour_in_touch(
     builder.rebalance()
     ring = builder.ring()
     data = files.encode(ring)
+    clock = StoppedClock()
     membership = Membership(
         "test", 7, of_ring(ring, 7, RingConfiguration()),
-        ring_data=data, version=ring.version, follower=Silent(),
+        ring_data=data, version=ring.version, follower=Silent(), clock=clock,
     )  # fmt: skip
-    settings = SimpleNamespace(data_dir=str(tmp_path / "data"), config_cache=str(path))
-    membership.attach(cast(Daemon, SimpleNamespace(settings=settings)))
+    membership.attach(str(tmp_path / "data"), str(path), lambda configuration, cause: None)
     membership.begin()
 
     def written_again_after(seconds: float) -> bool:
         old = time.time() - 47 * HOURS
         os.utime(path, (old, old))
-        now = time.monotonic()
-        with monkeypatch.context() as later:
-            later.setattr("oort.membership.membership.time.monotonic", lambda: now + seconds)
-            membership.in_touch()
-        return cache.read(str(path)).age < HOURS
+        begun = clock.now
+        clock.now += seconds
+        membership.in_touch()
+        clock.now = begun
+        return cache.read(str(path), time.time()).age < HOURS
 
     assert not written_again_after(HOURS / 2)
     assert written_again_after(HOURS + 1)
-    assert cache.read(str(path)).local_id == 7
+    assert cache.read(str(path), time.time()).local_id == 7
 
 
 def test_without_its_ring_file_it_boots_all_the_same(synd: Synd, node: RingNode) -> None:

@@ -41,6 +41,13 @@ static int32_t failure(oort_error *error, const char *what, uint64_t sequence)
                      "segment %016" PRIx64 ".log: cannot %s: %s", sequence, what, strerror(saved));
 }
 
+/* Final whatever errno says: the kernel tells of a failed write once, and has dropped the pages. */
+static int32_t sync_failure(oort_error *error, const char *what, uint64_t sequence)
+{
+    return oort_fail(error, OORT_ERR_IO, errno, "segment %016" PRIx64 ".log: cannot sync %s: %s",
+                     sequence, what, strerror(errno));
+}
+
 static struct segment *segment_new(uint64_t sequence, uint64_t capacity)
 {
     struct segment *new = calloc(1, sizeof *new);
@@ -297,7 +304,7 @@ int32_t segment_sync(struct segment *segment, oort_error *error)
         segment->header_synced_ms = now_ms;
     }
     if (fdatasync(segment->fd) != 0)
-        return failure(error, "sync it", segment->sequence);
+        return sync_failure(error, "it", segment->sequence);
     atomic_store(&segment->synced, tail);
     return OORT_OK;
 }
@@ -489,9 +496,12 @@ static int32_t toc_write(int directory_fd, uint64_t sequence, toc_builder *build
     if (fd < 0)
         return failure(error, "create its table of contents", sequence);
     bool written = write_all(fd, &builder->header, sizeof builder->header) &&
-                   write_all(fd, builder->entries, builder->count * sizeof *builder->entries) &&
-                   fdatasync(fd) == 0;
+                   write_all(fd, builder->entries, builder->count * sizeof *builder->entries);
     int32_t result = written ? OORT_OK : failure(error, "write its table of contents", sequence);
+    if (written && fdatasync(fd) != 0) {
+        result = sync_failure(error, "its table of contents", sequence);
+        written = false;
+    }
     if (close(fd) != 0 && written)
         result = failure(error, "write its table of contents", sequence);
     if (result == OORT_OK && renameat(directory_fd, temporary, directory_fd, name) != 0)
@@ -508,7 +518,7 @@ int32_t segment_cut(struct segment *segment, oort_error *error)
     if (ftruncate(segment->fd, (off_t)tail) != 0)
         return failure(error, "cut it to its tail", segment->sequence);
     if (fsync(segment->fd) != 0)
-        return failure(error, "sync it", segment->sequence);
+        return sync_failure(error, "it", segment->sequence);
     atomic_store(&segment->synced, tail);
     /* If the table of contents is lost, a scan must tell damage from an unsynced tail. */
     note_synced(segment, tail);
@@ -541,7 +551,7 @@ int32_t segment_seal(int directory_fd, struct segment *segment, oort_error *erro
     if (result != OORT_OK)
         return result;
     if (fsync(directory_fd) != 0)
-        return failure(error, "sync its directory", segment->sequence);
+        return sync_failure(error, "its directory", segment->sequence);
     atomic_store(&segment->min_stamp, builder.header.min_stamp);
     atomic_store(&segment->max_stamp, builder.header.max_stamp);
     atomic_store(&segment->tombstone_bytes, builder.header.tombstone_bytes);

@@ -281,8 +281,7 @@ static void retire(struct vlog *log, struct segment *segment)
     /* The thread that seals does not keep up: the writers help. */
     if (many || !atomic_load(&log->seal_behind)) {
         oort_error error;
-        if (vlog_seal_pending(log, &error) < 0 && error.code == OORT_ERR_IO)
-            vlog_fail(log, &error);
+        (void)vlog_seal_pending(log, &error); /* a full disk heals, an I/O error has been noted */
     }
 }
 
@@ -581,8 +580,11 @@ static int32_t seal(struct vlog *log, struct segment *segment, oort_error *error
     if (result == OORT_ERR_IO)
         vlog_fail(log, error);
     (void)pthread_mutex_unlock(&log->sync_mutex);
-    if (result == OORT_OK)
+    if (result == OORT_OK) {
         result = segment_seal(log->directory_fd, segment, error);
+        if (result == OORT_ERR_IO)
+            vlog_fail(log, error);
+    }
     if (result == OORT_OK && segment->quarantined)
         events_post(log->events, EVENT_ERROR, OORT_EVENT_DAMAGE, segment->sequence,
                     "segment %016" PRIx64 ".log was damaged before it was sealed; it will not be "

@@ -17,24 +17,25 @@
 #define KEYS 400u
 
 static struct state model[MODEL_DATABASES][MODEL_KEYS];
-static _Atomic bool device_fails, device_waits;
+static _Atomic bool device_waits;
+static _Atomic int device_error; /* an errno, 0: the device works */
 
 /* In the place of the C library's. */
 int fdatasync(int fd)
 {
     while (atomic_load(&device_waits))
         (void)usleep(1000);
-    if (!atomic_load(&device_fails))
+    if (atomic_load(&device_error) == 0)
         return (int)syscall(SYS_fdatasync, fd);
-    errno = EIO;
+    errno = atomic_load(&device_error);
     return -1;
 }
 
 int fsync(int fd)
 {
-    if (!atomic_load(&device_fails))
+    if (atomic_load(&device_error) == 0)
         return (int)syscall(SYS_fsync, fd);
-    errno = EIO;
+    errno = atomic_load(&device_error);
     return -1;
 }
 
@@ -143,7 +144,7 @@ static void test_full(void)
 
 /* ---- failing ------------------------------------------------------------------------- */
 
-static void test_failing(int32_t background)
+static void test_failing(int32_t background, int failure)
 {
     place p;
     oort_error error = {0};
@@ -160,7 +161,7 @@ static void test_failing(int32_t background)
     uint64_t ticket = oort_session_ticket(f.session);
     while (oort_store_synced(f.store) < ticket)
         (void)usleep(1000);
-    atomic_store(&device_fails, true);
+    atomic_store(&device_error, failure);
     struct state fresh = {.present = true, .version = 9999, .size = 10};
     CHECK(put_state(&f, 0, 0, &fresh) == OORT_OK);
     ticket = oort_session_ticket(f.session);
@@ -170,7 +171,7 @@ static void test_failing(int32_t background)
     CHECK(oort_store_synced(f.store) == UINT64_MAX);
     CHECK(stats_of(&f).failed == OORT_ERR_IO);
     /* It may work again: what was lost meanwhile nobody knows. */
-    atomic_store(&device_fails, false);
+    atomic_store(&device_error, 0);
     CHECK(put_state(&f, 0, 1, &fresh) == OORT_ERR_FAILED);
     char name[32];
     CHECK(drop(&f, model_key(name, 0, 2)) == OORT_ERR_FAILED);
@@ -187,6 +188,31 @@ static void test_failing(int32_t background)
         CHECK(same_state(&f, 0, i, &model[0][i]));
     CHECK(same_state(&f, 0, 0, &model[0][0]) || same_state(&f, 0, 0, &fresh));
     close_store(&f);
+    place_remove(&p);
+}
+
+/* A segment is full and its sync fails while it is sealed: as final as any other, whatever errno says. */
+static void test_failing_seal(int failure)
+{
+    place p;
+    oort_error error = {0};
+    place_make(&p);
+    fixture f = in_place(&p);
+    f.config.fsync = OORT_FSYNC_NO;
+    memset(model, 0, sizeof model);
+    open_store(&f);
+    atomic_store(&device_error, failure);
+    int32_t status = OORT_OK;
+    for (uint32_t i = 0; i < MODEL_KEYS && status == OORT_OK; i++) {
+        struct state fresh = {.present = true, .version = i + 1, .size = 1000};
+        status = put_state(&f, 0, i, &fresh);
+    }
+    CHECK(status == OORT_ERR_FAILED);
+    CHECK(stats_of(&f).failed == OORT_ERR_IO);
+    CHECK(said(&f, "restart"));
+    atomic_store(&device_error, 0);
+    oort_session_close(f.session);
+    CHECK(oort_store_close(f.store, &error) != OORT_OK);
     place_remove(&p);
 }
 
@@ -476,8 +502,11 @@ int main(void)
 {
     test_pins();
     test_tombstone_age();
-    test_failing(0);
-    test_failing(1);
+    test_failing(0, EIO);
+    test_failing(1, EIO);
+    test_failing(1, ENOSPC);
+    test_failing_seal(EIO);
+    test_failing_seal(EDQUOT);
     test_absence_waits();
     test_committing_together();
     test_cold();

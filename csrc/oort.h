@@ -94,6 +94,9 @@ typedef struct oort_store_config {
     int32_t fsync;                 /* an oort_fsync */
     int32_t background;            /* 0: no threads at all (tests); 1: sync, compaction, expiry */
     oort_open_progress *progress;  /* NULL: nobody looks; else used until the open returns */
+    int32_t held_directory;        /* 0: none; a descriptor of the directory that somebody has held
+                                      open since the store was last opened: its file system has
+                                      not been away */
 } oort_store_config;
 
 typedef struct oort_store oort_store;

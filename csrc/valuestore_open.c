@@ -3,9 +3,15 @@
  *
  *   closed in order            the index is taken as it is: its mark, and the list of segments, match
  *   process died, kernel lives a nonce matches between the index and a file on tmpfs, in the same
- *                              boot, for the same inode: the mapping is as the process left it;
- *                              what the index did not yet know (at most one change a writer) is replayed
+ *                              boot, for the same inode, and the file system has been mounted all the
+ *                              while: the mapping is as the process left it; what the index did not yet
+ *                              know (at most one change a writer) is replayed
  *   anything else              the index is made anew from tables of contents and scans
+ *
+ * The file system has been there all the while if the directory is reached through the same mount (the
+ * kernel gives each mount of a boot a number of its own, from Linux 6.8 on), or if somebody has held
+ * the directory open.  One that was unmounted, or that refuses to sync the index now, may have lost pages.
+ * No index is trusted that does not know the stamp of every sealed segment.
  */
 #include "valuestore.h"
 
@@ -22,6 +28,9 @@
 #include <sys/statfs.h>
 #include <unistd.h>
 
+#ifndef STATX_MNT_ID_UNIQUE
+#define STATX_MNT_ID_UNIQUE 0x00004000U /* Linux 6.8 */
+#endif
 #define TMPFS_MAGIC_NUMBER 0x01021994
 #define SEGMENT_BYTES_DEFAULT (UINT64_C(64) * 1024 * 1024)
 #define SEGMENT_BYTES_MIN (UINT64_C(64) * 1024)
@@ -34,6 +43,7 @@ struct nonce_file {
     uint64_t nonce[2];
     char boot_id[40];
     uint64_t device, inode;
+    uint64_t mount; /* 0: the kernel does not tell */
 };
 
 /* ---- trust ------------------------------------------------------------------------- */
@@ -77,7 +87,25 @@ static bool same_file(const struct checkpoint *checkpoint, int fd)
            checkpoint->inode == (uint64_t)status.st_ino;
 }
 
-static bool nonce_matches(const struct valuestore *store, const struct checkpoint *checkpoint)
+/* The mount through which the data directory is reached; never used again in this boot.  0: not told. */
+static uint64_t mount_number(const struct valuestore *store)
+{
+    struct statx status;
+    if (statx(store->log.directory_fd, "", AT_EMPTY_PATH, STATX_MNT_ID_UNIQUE, &status) != 0 ||
+        (status.stx_mask & STATX_MNT_ID_UNIQUE) == 0)
+        return 0;
+    return status.stx_mnt_id;
+}
+
+static bool same_directory(int held, int directory_fd)
+{
+    struct stat left, right;
+    return held > 0 && fstat(held, &left) == 0 && fstat(directory_fd, &right) == 0 &&
+           left.st_dev == right.st_dev && left.st_ino == right.st_ino;
+}
+
+static bool nonce_matches(const struct valuestore *store, const struct checkpoint *checkpoint,
+                          int held_directory)
 {
     struct nonce_file kept;
     char boot_id[40];
@@ -94,7 +122,22 @@ static bool nonce_matches(const struct valuestore *store, const struct checkpoin
            (kept.nonce[0] | kept.nonce[1]) != 0 &&
            memcmp(kept.boot_id, boot_id, sizeof boot_id) == 0 &&
            memcmp(checkpoint->boot_id, boot_id, sizeof boot_id) == 0 &&
-           kept.device == checkpoint->device && kept.inode == checkpoint->inode;
+           kept.device == checkpoint->device && kept.inode == checkpoint->inode &&
+           ((kept.mount != 0 && kept.mount == mount_number(store)) ||
+            same_directory(held_directory, store->log.directory_fd));
+}
+
+/* Whether the index has seen the latest record of every sealed segment.  The delete bit does not count:
+ * the tombstone of an expired value has the value's stamp otherwise. */
+static bool knows_tables(const struct valuestore *store)
+{
+    uint64_t highest = atomic_load(&store->checkpoint->highest_stamp);
+    for (uint32_t slot = 0; slot < SEGMENT_SLOTS; slot++) {
+        const struct segment *segment = atomic_load(&store->log.table[slot]);
+        if (segment != NULL && atomic_load(&segment->max_stamp) >> 1 > highest >> 1)
+            return false;
+    }
+    return true;
 }
 
 /* From here on the index on disk is not to be trusted, but for the nonce. */
@@ -124,6 +167,7 @@ static int32_t mark_open(struct valuestore *store, oort_error *error)
     memcpy(kept.boot_id, checkpoint->boot_id, sizeof kept.boot_id);
     kept.device = checkpoint->device;
     kept.inode = checkpoint->inode;
+    kept.mount = mount_number(store);
     (void)unlink(store->log.nonce_path);
     int fd = open(store->log.nonce_path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
     bool written = fd >= 0 && write(fd, &kept, sizeof kept) == (ssize_t)sizeof kept;
@@ -143,11 +187,14 @@ static int32_t mark_open(struct valuestore *store, oort_error *error)
 static int32_t take_lock(struct valuestore *store, const char *directory, oort_error *error)
 {
     char text[32] = {0};
+    /* The directory itself: a file in it can be removed, and made anew by another process.  Some network
+     * file systems lock files only. */
+    bool locked = flock(store->log.directory_fd, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK;
     store->lock_fd = openat(store->log.directory_fd, "lock", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     if (store->lock_fd < 0)
         return oort_fail(error, OORT_ERR_IO, errno,
                          "data directory %s is not writable: %s", directory, strerror(errno));
-    if (flock(store->lock_fd, LOCK_EX | LOCK_NB) != 0) {
+    if (!locked || flock(store->lock_fd, LOCK_EX | LOCK_NB) != 0) {
         ssize_t got = pread(store->lock_fd, text, sizeof text - 1, 0);
         return oort_fail(error, OORT_ERR_LOCKED, errno,
                          "data directory %s is in use by another oortd (pid %ld); stop it first",
@@ -194,8 +241,8 @@ static bool segments_lost(struct valuestore *store, bool tell)
     return lost;
 }
 
-static int32_t recover(struct valuestore *store, const char *path, oort_open_progress *progress,
-                       oort_error *error)
+static int32_t recover(struct valuestore *store, const char *path,
+                       const oort_store_config *config, oort_error *error)
 {
     oort_error reason = {0};
     bool clean = false, alive = false;
@@ -220,7 +267,12 @@ static int32_t recover(struct valuestore *store, const char *path, oort_open_pro
     if (known) {
         clean = store->checkpoint->clean == 1 &&
                 store->checkpoint->manifest == vlog_manifest(&store->log);
-        alive = !clean && store->checkpoint->clean == 0 && nonce_matches(store, store->checkpoint);
+        /* A file system that has failed, or failed to write pages of the index, says so once more. */
+        alive = !clean && store->checkpoint->clean == 0 &&
+                nonce_matches(store, store->checkpoint, config->held_directory) &&
+                fsync(index_fd(store->index)) == 0;
+        if (!knows_tables(store))
+            clean = alive = false;
         /* After a kill the live bytes are no more than a guide: enough for doubt, not to tell. */
         bool closed = store->checkpoint->clean == 1;
         if (!clean && segments_lost(store, closed))
@@ -243,7 +295,7 @@ static int32_t recover(struct valuestore *store, const char *path, oort_open_pro
     }
     store->recovery = clean || new_store ? 0 : alive ? 1 : 2;
     if (!clean)
-        result = valuestore_recover(store, alive, progress, error);
+        result = valuestore_recover(store, alive, config->progress, error);
     return result;
 }
 
@@ -374,7 +426,7 @@ oort_store *oort_valuestore_open(const oort_store_config *config, oort_error *er
         (void)valuestore_set_fsync(&store->base, config->fsync);
         store->log.nonce_path = nonce_path(store, config->runtime_directory);
         valuestore_check_disk(store);
-        result = recover(store, path, config->progress, error);
+        result = recover(store, path, config, error);
     }
     if (result == OORT_OK)
         result = mark_open(store, error);

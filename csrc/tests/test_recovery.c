@@ -6,6 +6,8 @@
  */
 #include "recovery_suite.h"
 
+#include <sys/wait.h>
+
 #define KEYS 120u
 
 static struct state model[MODEL_DATABASES][MODEL_KEYS];
@@ -66,6 +68,9 @@ static void test_ways(void)
     for (int i = 0; i < 600; i++)
         change_one(&f, model, &random);
     oort_store_config again = f.config;
+    CHECK(oort_valuestore_open(&again, &error) == NULL && error.code == OORT_ERR_LOCKED);
+    /* The directory is locked, whatever becomes of the files in it. */
+    remove_in(p.data, "lock");
     CHECK(oort_valuestore_open(&again, &error) == NULL && error.code == OORT_ERR_LOCKED);
     close_store(&f);
 
@@ -128,6 +133,95 @@ static void check_image(fixture *f)
             bool last = same_state(f, database, i, &later[database][i]);
             CHECK(durable || last);
         }
+    }
+}
+
+/* ---- a kill, and what came between ---------------------------------------------------- */
+
+/* Work in a process of its own, which ends as if it had been killed: sealed segments, then more of them.  The
+ * index as it was in between is left beside the data. */
+static void work_and_die(place *p, uint32_t keys)
+{
+    pid_t child = fork();
+    CHECK(child >= 0);
+    if (child == 0) {
+        char path[512], stale[512];
+        size_t size;
+        fixture f = in_place(p);
+        open_store(&f);
+        for (uint32_t i = 0; i < keys; i++) {
+            CHECK(put_state(&f, 0, i, &model[0][i]) == OORT_OK);
+            if (i == keys / 2) {
+                (void)snprintf(path, sizeof path, "%s/index", p->data);
+                (void)snprintf(stale, sizeof stale, "%s/stale", p->base);
+                uint8_t *bytes = read_file(path, &size);
+                write_file(stale, bytes, size);
+                free(bytes);
+            }
+        }
+        CHECK(oort_store_sync(f.store, NULL) == OORT_OK);
+        _exit(0);
+    }
+    int status;
+    CHECK(waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0);
+}
+
+static void fill_model(uint32_t keys)
+{
+    memset(model, 0, sizeof model);
+    for (uint32_t i = 0; i < keys; i++)
+        model[0][i] = (struct state){.present = true, .version = i + 1, .size = 1000};
+}
+
+/* The file system lost pages of the index after the kill: what is there is whole, but of an earlier time. */
+static void test_stale_index(void)
+{
+    place p;
+    char path[512], stale[512];
+    oort_error error = {0};
+    size_t size;
+    place_make(&p);
+    fill_model(400);
+    work_and_die(&p, 400);
+    (void)snprintf(path, sizeof path, "%s/index", p.data);
+    (void)snprintf(stale, sizeof stale, "%s/stale", p.base);
+    uint8_t *bytes = read_file(stale, &size);
+    write_file(path, bytes, size);
+    free(bytes);
+    fixture f = in_place(&p);
+    check_open(&f, 2);
+    CHECK(oort_store_compact(f.store, 1, &error) >= 0);
+    check_model(&f, model);
+    close_store(&f);
+    place_remove(&p);
+}
+
+/* The data directory was unmounted after the kill, so that the kernel has dropped its pages.  A mount of its own
+ * needs root: here the nonce names another one. */
+static void test_other_mount(void)
+{
+    place p;
+    char path[512];
+    static char names[8][32];
+    size_t size;
+    for (int held = 0; held < 2; held++) {
+        place_make(&p);
+        fill_model(100);
+        work_and_die(&p, 100);
+        CHECK(list_files(p.run, ".nonce", names, 8) == 1);
+        (void)snprintf(path, sizeof path, "%s/%.31s", p.run, names[0]);
+        uint8_t *bytes = read_file(path, &size);
+        bytes[size - sizeof(uint64_t)] ^= 1;
+        write_file(path, bytes, size);
+        free(bytes);
+        fixture f = in_place(&p);
+        int directory = open(held ? p.data : p.run, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        CHECK(directory > 0);
+        f.config.held_directory = directory;
+        check_open(&f, held ? 1 : 2);
+        close_store(&f);
+        CHECK(close(directory) == 0);
+        place_remove(&p);
     }
 }
 
@@ -486,6 +580,8 @@ int main(void)
     for (size_t position = 0; position < 3; position++)
         test_lost_and_found(position);
     test_ways();
+    test_stale_index();
+    test_other_mount();
     test_power();
     test_damage();
     test_no_resurrection();

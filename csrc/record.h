@@ -118,6 +118,10 @@ _Static_assert(sizeof(segment_header) == 72, "segment header");
 _Static_assert(sizeof(toc_header) == 88, "table of contents header");
 _Static_assert(sizeof(toc_entry) == 32, "table of contents entry");
 
+/* In the index a dead entry has the delete bit set in its stamp: its record is a tombstone, or a value
+ * that expired. */
+static inline bool stamp_is_dead(uint64_t stamp) { return (stamp & 1) != 0; }
+
 static inline uint64_t record_size(uint64_t key_size, uint64_t value_size)
 {
     return (sizeof(record_header) + key_size + value_size + RECORD_ALIGN - 1) &

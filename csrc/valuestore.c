@@ -119,8 +119,8 @@ static int32_t same_key(struct value_session *session, const oort_key *key, enum
     return 0;
 }
 
-int32_t valuestore_find(struct value_session *session, const oort_key *key, enum find_mode mode,
-                        struct found *out)
+static int32_t find(struct value_session *session, const oort_key *key, enum find_mode mode,
+                    bool dead_too, struct found *out)
 {
     struct valuestore *store = session->store;
     struct found damaged = {.damaged = false};
@@ -128,17 +128,20 @@ int32_t valuestore_find(struct value_session *session, const oort_key *key, enum
                                             memory_order_relaxed);
     index_seek(store->index, key->hash, key->database, &out->cursor);
     while (index_next(store->index, &out->cursor, &out->entry)) {
-        if (index_stamp(out->entry) < flushed)
+        bool dead = stamp_is_dead(index_stamp(out->entry));
+        if (index_stamp(out->entry) < flushed || (dead && !dead_too))
             continue;
         int32_t same = same_key(session, key, mode, out);
         if (same == 1) {
             out->damaged = false;
+            out->dead = dead;
             return OORT_OK;
         }
         if (same == OORT_COLD)
             return OORT_COLD;
-        if (same == OORT_ERR_DAMAGED) {
+        if (same == OORT_ERR_DAMAGED && !dead) {
             damaged = *out;
+            damaged.dead = false;
             damaged.damaged = true;
         }
     }
@@ -146,6 +149,18 @@ int32_t valuestore_find(struct value_session *session, const oort_key *key, enum
         return OORT_MISSING;
     *out = damaged;
     return OORT_OK;
+}
+
+int32_t valuestore_find(struct value_session *session, const oort_key *key, enum find_mode mode,
+                        struct found *out)
+{
+    return find(session, key, mode, false, out);
+}
+
+int32_t valuestore_find_any(struct value_session *session, const oort_key *key,
+                            enum find_mode mode, struct found *out)
+{
+    return find(session, key, mode, true, out);
 }
 
 const record_header *valuestore_target(struct valuestore *store, const record_header *record,
@@ -254,12 +269,14 @@ static int32_t fetch(oort_store *base, oort_cold cold)
     return result;
 }
 
-/* The entry's time has come: forget it.  The record itself is as good as a tombstone. */
+/* The value has expired.  Its record serves as a tombstone: the dead entry is the evidence by which
+ * compaction removes older values of the key. */
 static void expire(struct value_session *session, const oort_key *key, struct found *at)
 {
     struct valuestore *store = session->store;
-    valuestore_account(store, index_location(at->entry), -1);
-    index_erase(store->index, &at->cursor);
+    uint64_t location = index_location(at->entry);
+    valuestore_account(store, location, -1);
+    index_replace(store->index, &at->cursor, location, index_stamp(at->entry) | 1);
     (void)atomic_fetch_sub(&store->checkpoint->keys[key->database], 1);
     (void)atomic_fetch_add_explicit(&store->expired_keys, 1, memory_order_relaxed);
 }
@@ -456,7 +473,11 @@ int32_t valuestore_apply_set(struct value_session *session, const oort_key *key,
     uint64_t location = segment_location(segment->slot, offset);
     valuestore_account(store, location, 1);
     if (exists) {
-        valuestore_account(store, index_location(at->entry), -1);
+        if (!at->dead)
+            valuestore_account(store, index_location(at->entry), -1);
+        else
+            (void)atomic_fetch_add_explicit(&store->checkpoint->keys[key->database], 1,
+                                            memory_order_relaxed);
         index_replace(store->index, &at->cursor, location, stamp);
         return OORT_OK;
     }
@@ -526,7 +547,7 @@ static int32_t remove_found(struct value_session *session, const oort_key *key, 
     (void)atomic_fetch_add_explicit(&segment->tombstone_bytes, record_size(key->size, 0),
                                     memory_order_relaxed);
     valuestore_account(store, index_location(at->entry), -1);
-    index_erase(store->index, &at->cursor);
+    index_replace(store->index, &at->cursor, segment_location(segment->slot, offset), shape.stamp);
     (void)atomic_fetch_sub(&store->checkpoint->keys[key->database], 1);
     valuestore_note_removal(store);
     vlog_applied(&session->writer, segment);
@@ -574,7 +595,7 @@ static int32_t write_key(oort_session *base, const oort_key *key, const oort_byt
         result = remove_key(base, key);
         return result == OORT_MISSING ? OORT_OK : result;
     }
-    result = valuestore_find(session, key, FIND_HOT, &at);
+    result = valuestore_find_any(session, key, FIND_HOT, &at);
     if (result != OORT_OK && result != OORT_MISSING)
         return result;
     record_header shape = {.kind = RECORD_SET,

@@ -116,6 +116,7 @@ struct found {
     uint64_t offset;
     const record_header *record; /* NULL: damaged beyond reading its sizes */
     bool damaged;
+    bool dead; /* a tombstone, or a value that expired */
 };
 
 enum find_mode { FIND_HOT, FIND_BLOCKING };
@@ -131,8 +132,12 @@ static inline bool expired(const record_header *record, int64_t now_ms)
 }
 
 /* valuestore.c */
+/* The key's entry, if it has a value.  Dead entries are passed over without a look at their records. */
 int32_t valuestore_find(struct value_session *session, const oort_key *key, enum find_mode mode,
                         struct found *out);
+/* The key's entry, dead or not: what a write replaces. */
+int32_t valuestore_find_any(struct value_session *session, const oort_key *key,
+                            enum find_mode mode, struct found *out);
 uint64_t valuestore_stamp(struct value_session *session, bool deleting);
 int32_t valuestore_append(struct value_session *session, const record_header *shape,
                           const uint8_t *key, const oort_bytes *parts, uint32_t part_count,

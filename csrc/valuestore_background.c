@@ -237,7 +237,7 @@ int32_t valuestore_set_fsync(oort_store *base, int32_t fsync)
 
 /* ---- expiry -------------------------------------------------------------------------- */
 
-/* The entry of this hash that points at location, if its time has come: forget it. */
+/* The value at location has expired: its entry is dead from now on. */
 static void expire_at(struct valuestore *store, uint64_t hash, uint8_t database, uint64_t location)
 {
     index_cursor cursor;
@@ -246,10 +246,10 @@ static void expire_at(struct valuestore *store, uint64_t hash, uint8_t database,
     valuestore_lock_stripe(store, stripe);
     index_seek(store->index, hash, database, &cursor);
     while (index_next(store->index, &cursor, &entry)) {
-        if (index_location(entry) != location)
+        if (index_location(entry) != location || stamp_is_dead(index_stamp(entry)))
             continue;
         valuestore_account(store, location, -1);
-        index_erase(store->index, &cursor);
+        index_replace(store->index, &cursor, location, index_stamp(entry) | 1);
         (void)atomic_fetch_sub(&store->checkpoint->keys[database], 1);
         (void)atomic_fetch_add(&store->expired_keys, 1);
         break;

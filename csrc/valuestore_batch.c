@@ -39,7 +39,7 @@ int32_t valuestore_stash(struct value_session *session, const oort_key *key, con
                      uint32_t part_count, uint64_t value_size, int64_t expiry_ms)
 {
     struct found at;
-    int32_t result = valuestore_find(session, key, FIND_HOT, &at);
+    int32_t result = valuestore_find_any(session, key, FIND_HOT, &at);
     if (result != OORT_OK && result != OORT_MISSING)
         return result;
     if (session->batch_count == session->batch_capacity)
@@ -139,7 +139,7 @@ int32_t valuestore_batch_commit(oort_session *base)
         struct found at;
         if (batch[i].superseded)
             continue;
-        int32_t found = valuestore_find(session, &batch[i].key, FIND_BLOCKING, &at);
+        int32_t found = valuestore_find_any(session, &batch[i].key, FIND_BLOCKING, &at);
         result = valuestore_apply_set(session, &batch[i].key, &at, found == OORT_OK, segment,
                            location_offset(batch[i].location), stamp);
     }

@@ -1,12 +1,18 @@
 /*
  * valuestore_compaction.c: giving back the space of dead records.
  *
- * One sealed segment at a time, chosen by how much of it is dead: what the index still points at is copied to
- * the compactor's own segment with its stamp, the copies are made durable, then
- * the segment's files are removed.  A tombstone (and a flush) is copied too, until no
- * other segment can hold an older version of its key and TombstoneAge has passed:
- * dropped sooner, a rebuild would bring the dead back.  A value whose time had come
- * hides older ones as well: it leaves a tombstone.
+ * One sealed segment at a time, chosen by how much of it is dead: the records that the index points at
+ * are copied to the compactor's own segment with their stamps, the copies are made durable, then the
+ * segment's files are removed.
+ *
+ * A value is left behind only on evidence: a later record of its key that the index knows (a value, a
+ * tombstone or an expired value), or a flush.  Where the index is silent about a value, the record
+ * is copied as it is, the index is left alone, and the operator is told: a rebuild decides.
+ *
+ * A tombstone (and a flush) is copied too, unless a later record of its key or a flush supersedes it, until
+ * no other segment can hold an older version of its key and TombstoneAge has passed: dropped sooner,
+ * a rebuild would bring the older version back.  An expired value hides older ones as well: it leaves a
+ * tombstone.  Entries of tombstones that went leave the index last, since they are evidence.
  *
  * A kill at any point leaves the old segment or both copies, which carry the
  * same stamp.  A segment with a damaged record is left alone, for a person to see.
@@ -149,22 +155,33 @@ struct compaction {
     uint64_t keep_after; /* tombstones with a larger stamp are too young to go */
     uint64_t elsewhere;  /* smallest stamp outside the source */
     uint64_t copied;     /* bytes */
+    uint64_t unexplained; /* values that the index knew nothing of */
     bool damaged;
 };
 
-static int32_t copy_set(struct compaction *work, const record_header *from, const uint8_t *value,
-                        uint32_t value_size, index_cursor *cursor, index_entry entry)
+/* Copy a value to the compactor's segment, with its stamp.  The index still knows the original only. */
+static int32_t append_value(struct compaction *work, const record_header *from,
+                            const uint8_t *value, uint32_t value_size, struct segment **segment,
+                            uint64_t *offset)
 {
     record_header shape = *from;
     shape.kind = RECORD_SET;
     shape.flags = 0;
     shape.value_size = value_size;
-    shape.stamp = index_stamp(entry);
     oort_bytes part = {value, value_size};
+    int32_t result =
+        valuestore_append(work->session, &shape, record_key(from), &part, 1, segment, offset);
+    if (result == OORT_OK)
+        work->copied += record_size(shape.key_size, shape.value_size);
+    return result;
+}
+
+static int32_t copy_set(struct compaction *work, const record_header *from, const uint8_t *value,
+                        uint32_t value_size, index_cursor *cursor, index_entry entry)
+{
     struct segment *segment;
     uint64_t offset;
-    int32_t result = valuestore_append(work->session, &shape, record_key(from), &part, 1, &segment,
-                                       &offset);
+    int32_t result = append_value(work, from, value, value_size, &segment, &offset);
     if (result != OORT_OK)
         return result;
     uint64_t location = segment_location(segment->slot, offset);
@@ -172,13 +189,13 @@ static int32_t copy_set(struct compaction *work, const record_header *from, cons
     valuestore_account(work->store, index_location(entry), -1);
     index_replace(work->store->index, cursor, location, index_stamp(entry));
     vlog_applied(&work->session->writer, segment);
-    work->copied += record_size(shape.key_size, shape.value_size);
     return OORT_OK;
 }
 
 /* Leave a tombstone for a record of the source: a copy of one, or one in the place of an expired value,
- * whose stamp it follows at once. */
-static int32_t copy_tombstone(struct compaction *work, const record_header *record)
+ * whose stamp it follows at once.  cursor: at the dead entry that points at the record, NULL: none does. */
+static int32_t copy_tombstone(struct compaction *work, const record_header *record,
+                              index_cursor *cursor)
 {
     record_header shape = *record;
     struct segment *segment;
@@ -200,6 +217,9 @@ static int32_t copy_tombstone(struct compaction *work, const record_header *reco
     if (result != OORT_OK)
         return result;
     (void)atomic_fetch_add(&segment->tombstone_bytes, record_size(shape.key_size, 0));
+    if (cursor != NULL)
+        index_replace(work->store->index, cursor, segment_location(segment->slot, offset),
+                      shape.stamp);
     vlog_applied(&work->session->writer, segment);
     work->copied += record_size(shape.key_size, 0);
     return OORT_OK;
@@ -250,7 +270,44 @@ static bool points_at(const struct compaction *work, const record_header *record
            target.sequence == work->source->sequence;
 }
 
-/* Copy the record if the index, or an expiry record the index points at, needs it.  Its stripe is held. */
+/* The source's record, or what it points at, is not whole: the source stays as it is. */
+static int32_t found_damaged(struct compaction *work, const toc_entry *place, uint64_t location)
+{
+    work->damaged = true;
+    valuestore_damaged(work->store, work->source, location_offset(location),
+                       (uint64_t)place->size * RECORD_ALIGN);
+    return OORT_OK;
+}
+
+/* The value that a record of the source stands for, NULL: damaged, or its target is lost. */
+static const record_header *value_of(struct compaction *work, const record_header *record,
+                                     uint64_t location)
+{
+    if (record_check(work->source->map, location_offset(location),
+                     atomic_load(&work->source->tail), work->source->seed) == 0)
+        return NULL;
+    return record->kind == RECORD_EXPIRY ? target_value(work, record) : record;
+}
+
+/* The index knows neither this value nor anything that replaced it: no evidence that it is dead. */
+static int32_t copy_unexplained(struct compaction *work, const toc_entry *place, uint64_t location,
+                                const record_header *record)
+{
+    struct segment *segment;
+    uint64_t offset;
+    const record_header *value = value_of(work, record, location);
+    if (value == NULL)
+        return found_damaged(work, place, location);
+    work->unexplained++;
+    int32_t result = append_value(work, record, record_value(value), value->value_size, &segment,
+                                  &offset);
+    if (result == OORT_OK)
+        vlog_applied(&work->session->writer, segment);
+    return result;
+}
+
+/* Copy a value if the index, or an expiry record the index points at, needs it, or if nothing shows that
+ * it is dead.  Its stripe is held. */
 static int32_t copy_live(struct compaction *work, const toc_entry *place, uint64_t location,
                          const record_header *record)
 {
@@ -261,27 +318,21 @@ static int32_t copy_live(struct compaction *work, const toc_entry *place, uint64
     index_entry entry;
     uint8_t database = (uint8_t)(place->place >> 4 & 15);
     /* A flush stays in the log for as long as there are older values. */
-    bool hidden = place->expiry_ms == 0 ||
-                  place->stamp < atomic_load(&store->checkpoint->flush_stamp[database]);
+    bool superseded = place->stamp < atomic_load(&store->checkpoint->flush_stamp[database]);
     index_seek(store->index, place->hash, database, &cursor);
     while (index_next(store->index, &cursor, &entry)) {
-        hidden = hidden || supersedes(work, entry, place, location, record);
         if (index_location(entry) == location) {
-            const record_header *value = record;
-            if (record_check(work->source->map, location_offset(location),
-                             atomic_load(&work->source->tail), work->source->seed) == 0)
-                value = NULL;
-            else if (record->kind == RECORD_EXPIRY)
-                value = target_value(work, record);
-            if (value == NULL) {
-                work->damaged = true;
-                valuestore_damaged(store, work->source, location_offset(location),
-                                   (uint64_t)place->size * RECORD_ALIGN);
-                return OORT_OK;
-            }
+            if (stamp_is_dead(index_stamp(entry)))
+                return superseded || droppable(work, place->stamp)
+                           ? OORT_OK
+                           : copy_tombstone(work, record, &cursor);
+            const record_header *value = value_of(work, record, location);
+            if (value == NULL)
+                return found_damaged(work, place, location);
             return copy_set(work, record, record_value(value), value->value_size, &cursor, entry);
         }
-        if (!has_targets)
+        superseded = superseded || supersedes(work, entry, place, location, record);
+        if (!has_targets || stamp_is_dead(index_stamp(entry)))
             continue;
         struct segment *other = vlog_segment(&store->log, index_location(entry));
         uint64_t offset = location_offset(index_location(entry));
@@ -301,9 +352,28 @@ static int32_t copy_live(struct compaction *work, const toc_entry *place, uint64
             continue;
         return copy_set(work, pointer, record_value(record), record->value_size, &cursor, entry);
     }
-    if (hidden || droppable(work, place->stamp))
+    if (superseded)
         return OORT_OK;
-    return copy_tombstone(work, record);
+    if (place->expiry_ms == 0 || place->expiry_ms > work->session->base.now_us / 1000)
+        return copy_unexplained(work, place, location, record);
+    return droppable(work, place->stamp) ? OORT_OK : copy_tombstone(work, record, NULL);
+}
+
+/* Copy a tombstone unless a later record of its key, or a flush, does its work.  Its stripe is held. */
+static int32_t copy_delete(struct compaction *work, const toc_entry *place, uint64_t location,
+                           const record_header *record)
+{
+    struct valuestore *store = work->store;
+    index_cursor cursor;
+    index_entry entry;
+    index_seek(store->index, place->hash, (uint8_t)(place->place >> 4 & 15), &cursor);
+    while (index_next(store->index, &cursor, &entry)) {
+        if (index_location(entry) == location)
+            return copy_tombstone(work, record, &cursor);
+        if (supersedes(work, entry, place, location, record))
+            return OORT_OK;
+    }
+    return copy_tombstone(work, record, NULL);
 }
 
 static int32_t compact_entry(struct compaction *work, const toc_entry *place)
@@ -313,12 +383,12 @@ static int32_t compact_entry(struct compaction *work, const toc_entry *place)
     uint64_t location = segment_location(work->source->slot, offset);
     uint32_t kind = place->place & 15;
     const record_header *record = segment_record(work->source, offset);
-    if (kind == RECORD_DELETE || kind == RECORD_FLUSH) {
-        return droppable(work, place->stamp) ? OORT_OK : copy_tombstone(work, record);
-    }
+    if (kind == RECORD_FLUSH)
+        return copy_tombstone(work, record, NULL);
     uint32_t stripe = stripe_of(place->hash);
     valuestore_lock_stripe(store, stripe);
-    int32_t result = copy_live(work, place, location, record);
+    int32_t result = kind == RECORD_DELETE ? copy_delete(work, place, location, record)
+                                           : copy_live(work, place, location, record);
     valuestore_unlock_stripe(store, stripe);
     return result;
 }
@@ -330,29 +400,65 @@ static bool is_pressed(const struct valuestore *store)
 }
 
 /* Whether the table of contents and the index say that nothing of this record is to be kept, so that it
- * need not be read. */
+ * need not be read.  A later entry with the same 38 bits of hash is taken for one of the same key: it can
+ * be another's only where the index has lost this one's as well. */
 static bool is_dead(struct compaction *work, const toc_entry *place)
 {
     struct valuestore *store = work->store;
     uint32_t kind = place->place & 15;
     uint64_t location = segment_location(work->source->slot,
                                          (uint64_t)(place->place >> 8) * RECORD_ALIGN);
-    if (kind == RECORD_DELETE || kind == RECORD_FLUSH)
+    uint8_t database = (uint8_t)(place->place >> 4 & 15);
+    if (kind == RECORD_FLUSH)
         return droppable(work, place->stamp);
-    if (kind != RECORD_SET || place->expiry_ms != 0)
+    if (place->stamp < atomic_load(&store->checkpoint->flush_stamp[database]) ||
+        (kind == RECORD_DELETE && droppable(work, place->stamp)))
+        return true;
+    if (kind == RECORD_EXPIRY || place->expiry_ms != 0)
         return false; /* a tombstone may have to take its place */
     index_cursor cursor;
     index_entry entry;
     uint32_t stripe = stripe_of(place->hash);
     valuestore_lock_stripe(store, stripe);
     /* Some expiry record may need it.  Asked under the lock: one may be on its way. */
-    bool dead = (atomic_load(&store->checkpoint->segment_flags[work->source->slot]) &
-                 SEGMENT_HAS_TARGETS) == 0;
-    index_seek(store->index, place->hash, (uint8_t)(place->place >> 4 & 15), &cursor);
-    while (dead && index_next(store->index, &cursor, &entry))
-        dead = index_location(entry) != location;
+    bool unneeded = kind == RECORD_DELETE ||
+                    (atomic_load(&store->checkpoint->segment_flags[work->source->slot]) &
+                     SEGMENT_HAS_TARGETS) == 0;
+    bool superseded = false;
+    index_seek(store->index, place->hash, database, &cursor);
+    while (unneeded && index_next(store->index, &cursor, &entry)) {
+        unneeded = index_location(entry) != location;
+        superseded = superseded || index_stamp(entry) >= place->stamp;
+    }
     valuestore_unlock_stripe(store, stripe);
-    return dead;
+    return unneeded && superseded;
+}
+
+/* The dead entries that still point into the source leave the index: their records need not be copied, and
+ * the values that they hid here have been left behind. */
+static void forget_dead(struct compaction *work, const toc_header *toc)
+{
+    struct valuestore *store = work->store;
+    for (uint64_t i = 0; i < toc->count; i++) {
+        const toc_entry *place = &toc_entries(toc)[i];
+        uint32_t kind = place->place & 15;
+        if (kind == RECORD_FLUSH || (kind != RECORD_DELETE && place->expiry_ms == 0))
+            continue;
+        uint64_t location = segment_location(work->source->slot,
+                                             (uint64_t)(place->place >> 8) * RECORD_ALIGN);
+        index_cursor cursor;
+        index_entry entry;
+        uint32_t stripe = stripe_of(place->hash);
+        valuestore_lock_stripe(store, stripe);
+        index_seek(store->index, place->hash, (uint8_t)(place->place >> 4 & 15), &cursor);
+        while (index_next(store->index, &cursor, &entry)) {
+            if (index_location(entry) == location && stamp_is_dead(index_stamp(entry))) {
+                index_erase(store->index, &cursor);
+                break;
+            }
+        }
+        valuestore_unlock_stripe(store, stripe);
+    }
 }
 
 /* What is dead is not read, and what is not read is not waited for: a segment that is all dead goes at
@@ -417,6 +523,8 @@ static int32_t renew_toc(struct valuestore *store, struct segment *source, oort_
     events_post(&store->events, EVENT_WARNING, OORT_EVENT_DAMAGE, source->sequence,
                 "segment %016" PRIx64 ".toc was damaged; %s", source->sequence,
                 result == OORT_OK ? "it has been made anew from the segment" : error->text);
+    if (result == OORT_ERR_IO)
+        vlog_fail(&store->log, error);
     return result;
 }
 
@@ -448,15 +556,26 @@ int32_t valuestore_compact_one(struct valuestore *store, uint32_t dead_percent, 
                            store->log.directory);
     if (result == OORT_OK) {
         toc = segment_toc(store->log.directory_fd, source, true, &mapped);
-        if (toc == NULL && renew_toc(store, source, error) == OORT_OK && !source->quarantined)
-            toc = segment_toc(store->log.directory_fd, source, true, &mapped);
-        if (toc == NULL)
+        if (toc == NULL) {
+            result = renew_toc(store, source, error);
+            if (result == OORT_OK && !source->quarantined)
+                toc = segment_toc(store->log.directory_fd, source, true, &mapped);
+        }
+        if (result == OORT_OK && toc == NULL)
             work.damaged = true;
-        else
+        else if (result == OORT_OK)
             result = copy_segment(&work, toc, paced, error);
+        if (toc != NULL && result == OORT_OK && !work.damaged)
+            forget_dead(&work, toc);
     }
     if (toc != NULL)
         (void)munmap((void *)(uintptr_t)toc, mapped);
+    if (work.unexplained != 0)
+        events_post(&store->events, EVENT_ERROR, OORT_EVENT_DAMAGE, source->sequence,
+                    "segment %016" PRIx64 ".log: the index knew nothing of %" PRIu64
+                    " values in it and of nothing that replaced them; they are kept in the log: stop"
+                    " oortd, remove %s/index and start it again, which rebuilds the index",
+                    source->sequence, work.unexplained, store->log.directory);
     if (result == OORT_OK && work.damaged) {
         source->quarantined = true;
         events_post(&store->events, EVENT_ERROR, OORT_EVENT_DAMAGE, source->sequence,

@@ -110,12 +110,15 @@ static bool find_same(struct recovery *work, uint64_t hash, uint8_t database, ui
                         .hash = hash,
                         .size = record->key_size,
                         .database = database};
-        return valuestore_find(work->session, &key, FIND_BLOCKING, at) == OORT_OK;
+        return valuestore_find_any(work->session, &key, FIND_BLOCKING, at) == OORT_OK;
     }
     index_seek(store->index, hash, database, &at->cursor);
+    if (!index_next(store->index, &at->cursor, &at->entry))
+        return false;
     at->damaged = true;
+    at->dead = stamp_is_dead(index_stamp(at->entry));
     at->record = NULL;
-    return index_next(store->index, &at->cursor, &at->entry);
+    return true;
 }
 
 static int32_t apply(struct recovery *work, uint64_t hash, uint8_t database, uint32_t kind,
@@ -133,12 +136,7 @@ static int32_t apply(struct recovery *work, uint64_t hash, uint8_t database, uin
         if (find_same(work, hash, database, location, size, &at)) {
             if (!wins(&at, kind, stamp, location, replay))
                 return OORT_OK;
-            if (replay && kind == RECORD_DELETE) {
-                valuestore_account(store, index_location(at.entry), -1);
-                index_erase(store->index, &at.cursor);
-                return OORT_OK;
-            }
-            if (!at.damaged && at.record->kind != RECORD_DELETE)
+            if (!at.damaged && !at.dead)
                 valuestore_account(store, index_location(at.entry), -1);
             add_live(work, location, kind, size);
             if (kind == RECORD_EXPIRY)
@@ -147,8 +145,6 @@ static int32_t apply(struct recovery *work, uint64_t hash, uint8_t database, uin
             return OORT_OK;
         }
     }
-    if (replay && kind == RECORD_DELETE)
-        return OORT_OK;
     int32_t result = index_insert(store->index, hash, database, location, stamp);
     if (result != OORT_OK)
         return oort_fail(work->error, result, 0,
@@ -399,18 +395,20 @@ static int settle_entry(void *context, uint32_t slot, index_entry entry)
     struct recovery *work = context;
     struct checkpoint *checkpoint = work->store->checkpoint;
     uint8_t database = index_database(entry);
+    bool dead = stamp_is_dead(index_stamp(entry));
     (void)slot;
-    if ((index_stamp(entry) & 1) != 0)
-        return INDEX_ERASE;
     if (index_stamp(entry) < atomic_load(&checkpoint->flush_stamp[database])) {
-        valuestore_account(work->store, index_location(entry), -1);
+        if (!dead)
+            valuestore_account(work->store, index_location(entry), -1);
         return INDEX_ERASE;
     }
+    if (dead)
+        return INDEX_KEEP;
     (void)atomic_fetch_add_explicit(&checkpoint->keys[database], 1, memory_order_relaxed);
     return INDEX_KEEP;
 }
 
-/* Tombstones and flushes have done their work; the counters are counted anew. */
+/* Flushes have done their work; the keys are counted anew. */
 static void settle_index(struct recovery *work)
 {
     struct checkpoint *checkpoint = work->store->checkpoint;

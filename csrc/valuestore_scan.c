@@ -26,7 +26,7 @@ static int32_t visible(struct value_session *session, uint8_t database, index_en
                        const record_header **record)
 {
     struct valuestore *store = session->store;
-    if (index_database(entry) != database || (index_stamp(entry) & 1) != 0 ||
+    if (index_database(entry) != database || stamp_is_dead(index_stamp(entry)) ||
         index_stamp(entry) < atomic_load(&store->checkpoint->flush_stamp[database]))
         return OORT_MISSING;
     struct segment *segment = vlog_segment(&store->log, index_location(entry));
@@ -243,6 +243,8 @@ static int sweep_entry(void *context, uint32_t slot, index_entry entry)
     (void)slot;
     if (index_stamp(entry) >= atomic_load(&store->checkpoint->flush_stamp[database]))
         return INDEX_KEEP;
+    if (stamp_is_dead(index_stamp(entry)))
+        return INDEX_ERASE;
     valuestore_account(store, index_location(entry), -1);
     (void)atomic_fetch_sub(&store->checkpoint->keys[database], 1);
     return INDEX_ERASE;

@@ -18,7 +18,7 @@
 #include "segment.h"
 
 #define LOG_WRITERS 256u
-#define CHECKPOINT_MAGIC UINT64_C(0x3154504b43545254)
+#define CHECKPOINT_MAGIC UINT64_C(0x3254504b43545254)
 
 enum checkpoint_segment_flag {
     SEGMENT_APPLIED = 1,      /* the index knows all its records */

@@ -9,6 +9,8 @@
 
 #include <pthread.h>
 
+#include "../index.h"
+
 #define SCHEDULE_KEYS 60u
 #define SCHEDULE_DATABASES 3u
 
@@ -293,6 +295,52 @@ static void test_damaged_target(size_t in_record, bool rebuilt)
     place_remove(&p);
 }
 
+/* The index has lost the entry of a value.  Compaction must not take the silence for a deletion. */
+static void test_silent_index(void)
+{
+    place p;
+    char path[512], name[32];
+    oort_error error = {0};
+    place_make(&p);
+    fixture f = in_place(&p);
+    memset(model, 0, sizeof model);
+    open_store(&f);
+    oort_session_set_clock(f.session, 0);
+    for (uint32_t i = 0; i < 200; i++) {
+        model[0][i] = (struct state){.present = i % 2 == 0, .version = i + 1, .size = 1000};
+        CHECK(put_state(&f, 0, i, &model[0][i]) == OORT_OK);
+    }
+    for (uint32_t i = 1; i < 200; i += 2)
+        CHECK(drop(&f, model_key(name, 0, i)) == OORT_OK);
+    close_store(&f);
+
+    (void)snprintf(path, sizeof path, "%s/index", p.data);
+    oort_index *index = index_open(path, 0, &error);
+    CHECK(index != NULL);
+    for (uint32_t i = 0; i < 20; i += 2) {
+        oort_key key = model_key(name, 0, i);
+        index_cursor cursor;
+        index_entry entry;
+        index_seek(index, key.hash, 0, &cursor);
+        CHECK(index_next(index, &cursor, &entry));
+        index_erase(index, &cursor);
+    }
+    CHECK(index_close(index, true, &error) == OORT_OK);
+
+    open_store(&f);
+    CHECK(stats_of(&f).recovery == 0);
+    CHECK(oort_store_compact(f.store, 1, &error) >= 0);
+    CHECK(stats_of(&f).compactions > 0);
+    CHECK(said(&f, "the index knew nothing of"));
+    close_store(&f);
+    CHECK(unlink(path) == 0);
+    open_store(&f);
+    CHECK(stats_of(&f).recovery == 2);
+    check_model(&f, model);
+    close_store(&f);
+    place_remove(&p);
+}
+
 int main(void)
 {
     /* kind, size of the key, key, value */
@@ -301,6 +349,7 @@ int main(void)
         test_damaged_target(places[i / 2], i % 2 == 1);
     test_dead_segments_are_not_read();
     test_expiry_meanwhile();
+    test_silent_index();
     test_schedules();
     return 0;
 }

@@ -21,7 +21,7 @@ OORT_CFLAGS ?= -Werror
 unexport OORT_CFLAGS OORT_LDFLAGS
 COMPILE := OORT_CFLAGS='$(OORT_CFLAGS)' OORT_LDFLAGS='$(OORT_LDFLAGS)'
 
-NATIVE_SOURCES := $(wildcard csrc/*.c csrc/*.h csrc/*.def csrc/third_party/*.h) \
+NATIVE_SOURCES := $(wildcard csrc/*.h csrc/*/*.c csrc/*/*.h csrc/*/*.def) \
     oort/native_build.py setup.py
 
 .PHONY: build run test test-system test-sanitized soak lint bench stubs install clean

@@ -28,6 +28,11 @@ def declarations(header: str) -> str:
     return inside
 
 
+def sources(csrc: Path) -> list[Path]:
+    """The library's own files, without the tests and fuzzers beside it."""
+    return [path for path in csrc.glob("*/*.c") if path.parent.name not in ("tests", "fuzz")]
+
+
 def build() -> FFI:
     csrc = Path("csrc")
     ffi = FFI()
@@ -35,13 +40,11 @@ def build() -> FFI:
     ffi.set_source(
         "oort._native",
         '#include "oort.h"',
-        sources=sorted(str(path) for path in csrc.glob("*.c")),
+        sources=sorted(str(path) for path in sources(csrc)),
         depends=sorted(
-            str(path)
-            for pattern in ("*.h", "*.def", "third_party/*.h")
-            for path in csrc.glob(pattern)
+            str(path) for pattern in ("*.h", "*/*.h", "*/*.def") for path in csrc.glob(pattern)
         ),
-        include_dirs=["csrc", "csrc/third_party"],
+        include_dirs=["csrc"],
         extra_compile_args=FLAGS + shlex.split(os.environ.get("OORT_CFLAGS", "")),
         extra_link_args=shlex.split(os.environ.get("OORT_LDFLAGS", "")),
         libraries=["pthread", "m"],

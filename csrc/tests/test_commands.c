@@ -3,8 +3,8 @@
  * over a store that fails at every single call in turn: a command that meets a cold record leaves
  * no trace and succeeds when repeated, one that meets an error replies with that error alone.
  */
-#include "../commands.h"
-#include "../store.h"
+#include "commands/commands.h"
+#include "store/store.h"
 
 #include <stdio.h>
 #include <stdlib.h>

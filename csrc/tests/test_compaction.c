@@ -5,7 +5,7 @@
  * every now and then a copy of the data directory is opened, whose index must be rebuilt from the
  * log alone.  A failure prints its seed; OORT_TEST_SEED runs that one.
  */
-#include "recovery_suite.h"
+#include "tests/recovery_suite.h"
 
 #include <pthread.h>
 

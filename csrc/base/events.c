@@ -10,7 +10,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-#include "store/store.h"
+#include "base/error.h"
 
 int32_t events_open(struct events *events, oort_error *error)
 {

@@ -9,10 +9,11 @@
  * A bucket's count steers growth only; a kill may leave it off by one, and rebuilding corrects it.
  */
 #include "index/index_trie.h"
-#include "store/store.h"
 
 #include <stdlib.h>
 #include <string.h>
+
+#include "base/error.h"
 
 /* Percent of a table's entries.  It is rebuilt at GROW_LOAD, to GROWN_LOAD; before that when an
  * entry would lie DISPLACEMENT_MAX lines from home, unless the table is emptier than SPARSE_LOAD:

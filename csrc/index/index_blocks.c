@@ -10,7 +10,6 @@
  * may still look at an old block, and must find zeros there, not SIGBUS.
  */
 #include "index/index_blocks.h"
-#include "store/store.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -18,6 +17,8 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+#include "base/error.h"
 
 #define PAGE_BYTES 4096u
 #define HEADER_BYTES PAGE_BYTES

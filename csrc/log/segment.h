@@ -16,7 +16,6 @@
 #include <stdatomic.h>
 
 #include "log/record.h"
-#include "store/store.h"
 
 #define SEGMENT_SLOTS 65536u
 #define SEGMENT_OFFSET_BITS 24 /* of a location: offset in 8-byte units */

@@ -19,6 +19,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/error.h"
+
 #define PENDING_SEALS_MAX 64u
 
 static int64_t wall_ms(void)

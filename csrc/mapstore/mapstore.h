@@ -5,6 +5,7 @@
 #ifndef OORT_MAPSTORE_H
 #define OORT_MAPSTORE_H
 
+#include "base/error.h"
 #include "mapstore/maptable.h"
 #include "store/store.h"
 

@@ -13,7 +13,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-#include "store/store.h"
+#include "base/error.h"
 
 #define CLIENTS_BUCKETS_FIRST 64u
 

@@ -13,8 +13,6 @@
  */
 #include "plane/plane.h"
 
-#include "store/store.h"
-
 #define COMMIT_ROUNDS 8u
 #define GATHER_MISSES_MAX 6u
 

@@ -22,7 +22,7 @@
 #include <sys/timerfd.h>
 #include <unistd.h>
 
-#include "store/store.h"
+#include "base/error.h"
 
 #define ROUND_EVENTS 256
 #define TICK_MS 20u         /* paused connections, and writes while the store is behind */

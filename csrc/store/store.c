@@ -4,23 +4,10 @@
  */
 #include "store/store.h"
 
-#include <stdarg.h>
-#include <stdio.h>
 #include <string.h>
 #include <time.h>
 
-int32_t oort_fail(oort_error *error, int32_t code, int32_t sys_errno, const char *format, ...)
-{
-    if (error != NULL) {
-        va_list arguments;
-        error->code = code;
-        error->sys_errno = sys_errno;
-        va_start(arguments, format);
-        (void)vsnprintf(error->text, sizeof error->text, format, arguments);
-        va_end(arguments);
-    }
-    return code;
-}
+#include "base/error.h"
 
 int32_t oort_store_close(oort_store *store, oort_error *error)
 {

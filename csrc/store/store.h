@@ -63,8 +63,4 @@ struct oort_session {
     oort_error error;     /* the last failure */
 };
 
-/* Fill an error: one line, with the place and the cure.  Returns code. */
-int32_t oort_fail(oort_error *error, int32_t code, int32_t sys_errno, const char *format, ...)
-    __attribute__((format(printf, 4, 5)));
-
 #endif

@@ -18,8 +18,10 @@
 #ifndef OORT_VALUESTORE_H
 #define OORT_VALUESTORE_H
 
+#include "base/error.h"
 #include "index/index.h"
 #include "log/vlog.h"
+#include "store/store.h"
 
 #define STRIPES 1024u
 #define STRIPE_SLOTS (INDEX_SLOTS / STRIPES)

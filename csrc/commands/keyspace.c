@@ -198,7 +198,7 @@ int32_t keyspace_close_many(struct oort_call *call, oort_key *keys, const oort_k
 void keyspace_undo(struct oort_call *call, struct output_mark mark, int32_t status)
 {
     if (status != OORT_OK && status != OORT_MISSING) {
-        output_rollback(call->output, call->session->store, mark);
+        output_rollback(call->output, mark);
     }
 }
 
@@ -241,6 +241,12 @@ int32_t keyspace_remove_warm(struct oort_call *call, const oort_key *key)
     return status == OORT_COLD ? OORT_ERR_IO : status;
 }
 
+static void release_value(void *owner, void *pin)
+{
+    oort_value value = {.pin = pin};
+    oort_unpin(owner, &value);
+}
+
 void keyspace_reply_value(struct oort_call *call, oort_value *value)
 {
     if (value->size <= OORT_PIN_BYTES) {
@@ -248,7 +254,12 @@ void keyspace_reply_value(struct oort_call *call, oort_value *value)
         return;
     }
     oort_pin(call->session, value);
-    if (!reply_bulk_pinned(call->output, value)) {
+    struct pinned_bytes bytes = {.data = value->data,
+                                 .size = value->size,
+                                 .release = release_value,
+                                 .owner = call->session->store,
+                                 .pin = value->pin};
+    if (!reply_bulk_pinned(call->output, &bytes)) {
         oort_unpin(call->session->store, value);
     }
 }

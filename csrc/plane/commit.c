@@ -30,7 +30,7 @@ void worker_take_sync(struct worker *worker)
     while (conn != NULL) {
         struct conn *next = conn->park_next;
         if (synced == UINT64_MAX) {
-            output_rollback(&conn->output, worker->store, conn->held);
+            output_rollback(&conn->output, conn->held);
             reply_error(&conn->output,
                         "MISCONF the log could not be synced to disk; see the server log");
             conn->closing = true;

@@ -69,9 +69,9 @@ struct conn *conn_new(int fd, uint64_t id, uint32_t flags)
     return conn;
 }
 
-void conn_shut(struct conn *conn, oort_store *store)
+void conn_shut(struct conn *conn)
 {
-    output_drop_pins(&conn->output, store, 0);
+    output_drop_pins(&conn->output, 0);
     output_free(&conn->output);
     resp_parser_free(&conn->parser);
     free(conn->input.data);
@@ -143,7 +143,7 @@ uint64_t conn_unsent(const struct conn *conn)
 {
     uint64_t bytes = conn->output.size - conn->sent.data;
     for (uint32_t i = conn->sent.pin + 1; i < conn->output.pin_count; i++)
-        bytes += conn->output.pins[i].value.size;
+        bytes += conn->output.pins[i].bytes.size;
     return bytes;
 }
 
@@ -169,9 +169,9 @@ static int next_parts(const struct oort_output *output, struct conn_position at,
             size = stop - at.data < room ? stop - at.data : room;
             at.data += size;
         } else if (pinned) {
-            const oort_value *value = &output->pins[at.pin].value;
-            data = value->data + at.pin_bytes;
-            size = value->size - at.pin_bytes;
+            const struct pinned_bytes *bytes = &output->pins[at.pin].bytes;
+            data = bytes->data + at.pin_bytes;
+            size = bytes->size - at.pin_bytes;
             if (size > room) {
                 size = room;
                 at.pin_bytes += size;
@@ -191,8 +191,7 @@ static int next_parts(const struct oort_output *output, struct conn_position at,
     return count;
 }
 
-static void advance(oort_store *store, struct oort_output *output, struct conn_position *at,
-                    uint64_t bytes)
+static void advance(struct oort_output *output, struct conn_position *at, uint64_t bytes)
 {
     for (;;) {
         bool pinned = at->pin < output->pin_count;
@@ -202,21 +201,19 @@ static void advance(oort_store *store, struct oort_output *output, struct conn_p
         bytes -= step;
         if (at->data < stop || !pinned)
             return;
-        oort_value *value = &output->pins[at->pin].value;
-        step = value->size - at->pin_bytes < bytes ? value->size - at->pin_bytes : bytes;
+        struct output_pin *pin = &output->pins[at->pin];
+        step = pin->bytes.size - at->pin_bytes < bytes ? pin->bytes.size - at->pin_bytes : bytes;
         at->pin_bytes += step;
         bytes -= step;
-        if (at->pin_bytes < value->size)
+        if (at->pin_bytes < pin->bytes.size)
             return;
-        oort_unpin(store, value);
-        value->pin = NULL;
+        output_release_pin(pin);
         at->pin++;
         at->pin_bytes = 0;
     }
 }
 
-int conn_send(struct conn *conn, oort_store *store, struct oort_output *output,
-              struct conn_position *position)
+int conn_send(struct conn *conn, struct oort_output *output, struct conn_position *position)
 {
     struct iovec parts[CONN_SEND_PARTS];
     uint64_t total;
@@ -232,7 +229,7 @@ int conn_send(struct conn *conn, oort_store *store, struct oort_output *output,
         return errno == EAGAIN || errno == EWOULDBLOCK || errno == ENOBUFS ? CONN_SEND_FULL
                                                                            : CONN_SEND_BROKEN;
     shown_add(&conn->bytes_out, (uint64_t)sent);
-    advance(store, output, position, (uint64_t)sent);
+    advance(output, position, (uint64_t)sent);
     if ((uint64_t)sent < total)
         return CONN_SEND_FULL;
     if (position->data == output->size && position->pin == output->pin_count)
@@ -240,14 +237,14 @@ int conn_send(struct conn *conn, oort_store *store, struct oort_output *output,
     return CONN_SEND_MORE;
 }
 
-bool conn_output_keep(struct conn *conn, oort_store *store, struct oort_output *output,
+bool conn_output_keep(struct conn *conn, struct oort_output *output,
                       const struct conn_position *position)
 {
     uint64_t left = output->size - position->data;
 
     if (position->pin == output->pin_count && left <= CONN_KEEP_COPY) {
         output_append(&conn->output, output->data + position->data, left);
-        output_drop_pins(output, store, 0);
+        output_drop_pins(output, 0);
         output->size = 0;
         return !conn->output.failed;
     }
@@ -278,12 +275,12 @@ static void output_compact(struct conn *conn)
         output->pins[i].offset -= gap;
 }
 
-int conn_flush(struct conn *conn, oort_store *store)
+int conn_flush(struct conn *conn)
 {
-    int result = conn_send(conn, store, &conn->output, &conn->sent);
+    int result = conn_send(conn, &conn->output, &conn->sent);
 
     if (result == CONN_SEND_DONE) {
-        output_drop_pins(&conn->output, store, 0);
+        output_drop_pins(&conn->output, 0);
         output_free(&conn->output);
         conn->output = (struct oort_output){0};
         conn->sent = (struct conn_position){0};

@@ -51,8 +51,8 @@ enum conn_send_result {
 /* How far an output has been sent. */
 struct conn_position {
     uint64_t data;      /* bytes of output->data */
-    uint64_t pin_bytes; /* of the value pins[pin] */
-    uint32_t pin;       /* values before it are sent and unpinned */
+    uint64_t pin_bytes; /* of pins[pin] */
+    uint32_t pin;       /* those before it are sent and unpinned */
 };
 
 /* Unparsed bytes: data[start, end). */
@@ -144,7 +144,7 @@ static inline uint64_t shown_get(_Atomic uint64_t *counter)
 /* Makes the descriptor non-blocking; NULL: memory is short. */
 struct conn *conn_new(int fd, uint64_t id, uint32_t flags);
 /* Unpin, free every buffer, close the socket; the struct stays. */
-void conn_shut(struct conn *conn, oort_store *store);
+void conn_shut(struct conn *conn);
 
 /* Make room for the next read behind input.end and say how much there is, 0: memory is short.
  * Grows with what has arrived, whatever has been announced. */
@@ -160,12 +160,11 @@ uint64_t conn_unsent(const struct conn *conn);
 bool conn_all_sent(const struct conn *conn);
 /* Hand one slice of an output (the connection's own, or its worker's) to the kernel.
  * Values are unpinned once they are sent. */
-int conn_send(struct conn *conn, oort_store *store, struct oort_output *output,
-              struct conn_position *position);
+int conn_send(struct conn *conn, struct oort_output *output, struct conn_position *position);
 /* Move what is left of the worker's output into the connection's, which is empty. */
-bool conn_output_keep(struct conn *conn, oort_store *store, struct oort_output *output,
+bool conn_output_keep(struct conn *conn, struct oort_output *output,
                       const struct conn_position *position);
 /* Send a slice of its own output. */
-int conn_flush(struct conn *conn, oort_store *store);
+int conn_flush(struct conn *conn);
 
 #endif

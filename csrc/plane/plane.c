@@ -119,7 +119,7 @@ void worker_close(struct worker *worker, struct conn *conn)
     moved->slot = conn->slot;
     (void)epoll_ctl(worker->epoll_fd, EPOLL_CTL_DEL, conn->fd, NULL);
     clients_gone(worker->plane, conn);
-    conn_shut(conn, worker->store);
+    conn_shut(conn);
     release(conn);
 }
 
@@ -157,7 +157,7 @@ static void adopt(struct worker *worker, struct conn *conn)
         if (conns == NULL) {
             conn->dead = true;
             clients_gone(worker->plane, conn);
-            conn_shut(conn, worker->store);
+            conn_shut(conn);
             return;
         }
         worker->conns = conns;

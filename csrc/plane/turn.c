@@ -404,7 +404,7 @@ static bool send_own(struct worker *worker, struct conn *conn)
         return true;
     conn->writable = false;
     uint64_t before = shown_get(&conn->bytes_out);
-    int result = conn_flush(conn, worker->store);
+    int result = conn_flush(conn);
     shown_add(&worker->stats.bytes_out, shown_get(&conn->bytes_out) - before);
     switch (result) {
     case CONN_SEND_DONE:
@@ -432,12 +432,12 @@ static bool send_shared(struct worker *worker, struct conn *conn)
 
     if ((conn->waits & CONN_WAIT_SYNC) == 0) {
         uint64_t before = shown_get(&conn->bytes_out);
-        result = conn_send(conn, worker->store, &worker->output, &position);
+        result = conn_send(conn, &worker->output, &position);
         shown_add(&worker->stats.bytes_out, shown_get(&conn->bytes_out) - before);
     }
     bool kept = true;
     if (result == CONN_SEND_FULL || result == CONN_SEND_MORE)
-        kept = conn_output_keep(conn, worker->store, &worker->output, &position);
+        kept = conn_output_keep(conn, &worker->output, &position);
     if (result == CONN_SEND_BROKEN || !kept) {
         worker_close(worker, conn);
         return false;
@@ -453,7 +453,7 @@ static bool send_shared(struct worker *worker, struct conn *conn)
 
 static void clear_shared(struct worker *worker)
 {
-    output_drop_pins(&worker->output, worker->store, 0);
+    output_drop_pins(&worker->output, 0);
     worker->output.size = 0;
     worker->output.failed = false;
     if (worker->output.capacity > OUTPUT_KEEP)

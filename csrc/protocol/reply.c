@@ -23,11 +23,19 @@ void output_free(struct oort_output *output)
     memset(output, 0, sizeof(*output));
 }
 
-void output_drop_pins(struct oort_output *output, oort_store *store, uint32_t keep)
+void output_release_pin(struct output_pin *pin)
+{
+    if (pin->bytes.release != NULL) {
+        pin->bytes.release(pin->bytes.owner, pin->bytes.pin);
+        pin->bytes.release = NULL;
+    }
+}
+
+void output_drop_pins(struct oort_output *output, uint32_t keep)
 {
     while (output->pin_count > keep) {
         output->pin_count--;
-        oort_unpin(store, &output->pins[output->pin_count].value);
+        output_release_pin(&output->pins[output->pin_count]);
     }
 }
 
@@ -36,9 +44,9 @@ struct output_mark output_mark(const struct oort_output *output)
     return (struct output_mark){.size = output->size, .pin_count = output->pin_count};
 }
 
-void output_rollback(struct oort_output *output, oort_store *store, struct output_mark mark)
+void output_rollback(struct oort_output *output, struct output_mark mark)
 {
-    output_drop_pins(output, store, mark.pin_count);
+    output_drop_pins(output, mark.pin_count);
     output->size = mark.size;
 }
 
@@ -170,7 +178,7 @@ void reply_bulk(struct oort_output *output, const void *data, uint64_t size)
     output->size += header + size + 2;
 }
 
-bool reply_bulk_pinned(struct oort_output *output, const oort_value *value)
+bool reply_bulk_pinned(struct oort_output *output, const struct pinned_bytes *bytes)
 {
     if (output->pin_count == output->pin_capacity) {
         uint32_t capacity = output->pin_capacity == 0 ? 4 : output->pin_capacity * 2;
@@ -188,10 +196,10 @@ bool reply_bulk_pinned(struct oort_output *output, const oort_value *value)
     if (at == NULL) {
         return false;
     }
-    output->size += write_header(at, '$', value->size, false);
+    output->size += write_header(at, '$', bytes->size, false);
     struct output_pin *pin = &output->pins[output->pin_count++];
     pin->offset = output->size;
-    pin->value = *value;
+    pin->bytes = *bytes;
     output_append(output, "\r\n", 2);
     return true;
 }

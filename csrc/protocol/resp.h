@@ -81,16 +81,24 @@ bool resp_parse_integer(const uint8_t *data, uint64_t size, int64_t *out);
 
 /* ---- replies ------------------------------------------------------------ */
 
-/* A value sent from where it lies: it goes out after the first `offset` bytes of the output's
- * data. */
+/* Bytes that are sent from where they lie, and how to let go of them. */
+struct pinned_bytes {
+    const uint8_t *data;
+    uint64_t size;
+    /* Called once: after the last byte has been sent, or when the reply is dropped. */
+    void (*release)(void *owner, void *pin);
+    void *owner, *pin;
+};
+
+/* Pinned bytes go out after the first `offset` bytes of the output's data. */
 struct output_pin {
     uint64_t offset;
-    oort_value value;     /* pinned; whoever drops the entry calls oort_unpin */
+    struct pinned_bytes bytes; /* release is NULL once it has been called */
 };
 
 /* Replies not yet sent. A failed allocation is sticky: nothing is appended any more and the
  * connection must be closed. Zero bytes are a valid empty output.
- * The whole of it is: data up to pins[0].offset, pins[0].value, data up to pins[1].offset, ... */
+ * The whole of it is: data up to pins[0].offset, pins[0].bytes, data up to pins[1].offset, ... */
 struct oort_output {
     uint8_t *data;
     uint64_t size;
@@ -109,9 +117,12 @@ struct output_mark {
 
 /* Frees the memory; every pin must have been dropped first (output_drop_pins). */
 void output_free(struct oort_output *output);
-void output_drop_pins(struct oort_output *output, oort_store *store, uint32_t keep);
+/* Release every pin from position `keep` on, and forget them. */
+void output_drop_pins(struct oort_output *output, uint32_t keep);
+/* Release one pin and leave it in its place. */
+void output_release_pin(struct output_pin *pin);
 struct output_mark output_mark(const struct oort_output *output);
-void output_rollback(struct oort_output *output, oort_store *store, struct output_mark mark);
+void output_rollback(struct oort_output *output, struct output_mark mark);
 
 /* Room for `more` bytes at data + size (NULL: failed); the caller adds to size what it used. */
 uint8_t *output_reserve(struct oort_output *output, uint64_t more);
@@ -122,9 +133,8 @@ void reply_simple(struct oort_output *output, const char *text);
 void reply_error(struct oort_output *output, const char *text);
 void reply_integer(struct oort_output *output, int64_t value);
 void reply_bulk(struct oort_output *output, const void *data, uint64_t size);
-/* A bulk whose bytes are the value's own, already pinned with oort_pin. false: memory is short, the
- * value is still the caller's to unpin. */
-bool reply_bulk_pinned(struct oort_output *output, const oort_value *value);
+/* A bulk of pinned bytes. false: memory is short, the caller still has to release them. */
+bool reply_bulk_pinned(struct oort_output *output, const struct pinned_bytes *bytes);
 void reply_null(struct oort_output *output, uint8_t protocol);
 void reply_null_array(struct oort_output *output, uint8_t protocol);
 void reply_array(struct oort_output *output, uint64_t count);

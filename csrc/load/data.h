@@ -12,7 +12,7 @@
 #ifndef OORT_LOAD_DATA_H
 #define OORT_LOAD_DATA_H
 
-#include "oort.h"
+#include "load.h"
 
 /* ---- values ---- */
 

@@ -1,6 +1,6 @@
 /*
  * load.c: the load generator's sockets, threads and schedule
- * (contract: oort.h, section "load generator").
+ * (contract: load.h).
  *
  * Every thread has an epoll of its own over its share of the connections, its
  * own tally and its own random numbers: threads share nothing but the flag that

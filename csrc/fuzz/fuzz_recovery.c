@@ -7,6 +7,7 @@
  * say why not, and whatever it holds must be readable, writable and compactable.
  */
 #include "index/index.h"
+#include "log/toc.h"
 #include "log/vlog.h"
 
 #include <dirent.h>

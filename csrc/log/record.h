@@ -1,10 +1,10 @@
 /*
- * record.h: the on-disk formats of the value log, in one place.
+ * record.h: the on-disk formats of a segment: its header and its records.
  *
  * Everything is little-endian and 8-byte aligned (the library refuses to build
  * elsewhere).  A segment file is a segment_header followed by records without
  * gaps; zero bytes where a record would begin end it.  A sealed segment has a table of
- * contents beside it (toc_header, toc_entry...).
+ * contents beside it (toc.h).
  *
  * A record's checksum is CRC32C over everything after the checksum field, up to
  * the end of the value (padding is not covered).  It starts from the segment's random seed and the record's
@@ -26,7 +26,6 @@
 
 /* What is written now, and the oldest version of the reader that understands it. */
 #define SEGMENT_MAGIC UINT64_C(0x3147455354524f4f) /* "OORTSEG1" */
-#define TOC_MAGIC UINT64_C(0x31434f5454524f4f) /* "OORTTOC1" */
 #define LOG_FORMAT_VERSION 1u
 #define LOG_READER_VERSION 1u
 
@@ -88,35 +87,8 @@ typedef struct segment_header {
     uint32_t reserved;
 } segment_header;
 
-typedef struct toc_header {
-    uint64_t magic;
-    uint16_t version;
-    uint16_t reader_version;
-    uint32_t checksum; /* CRC32C of everything after this field, entries included */
-    uint64_t sequence;
-    uint64_t tail;     /* the segment's size in bytes */
-    uint64_t count;    /* entries */
-    uint64_t min_stamp;        /* of SET and EXPIRY records, UINT64_MAX: there are none */
-    int64_t min_expiry_ms;     /* 0: nothing expires */
-    uint64_t tombstone_bytes;  /* DELETE and FLUSH records */
-    uint64_t min_tombstone_stamp;
-    uint64_t max_stamp;
-    uint64_t damaged_bytes;    /* stepped over when it was made */
-} toc_header;
-
-typedef struct toc_entry {
-    uint64_t hash; /* ring hash, database included; 0 for FLUSH */
-    uint64_t stamp;
-    int64_t expiry_ms;
-    uint32_t place; /* offset in 8-byte units << 8 | database << 4 | kind. A FLUSH that
-                       is for every database has expiry_ms RECORD_ALL_DATABASES */
-    uint32_t size;  /* record, padding included, in 8-byte units */
-} toc_entry;
-
 _Static_assert(sizeof(record_header) == 32, "record header");
 _Static_assert(sizeof(segment_header) == 72, "segment header");
-_Static_assert(sizeof(toc_header) == 88, "table of contents header");
-_Static_assert(sizeof(toc_entry) == 32, "table of contents entry");
 
 static inline uint64_t record_size(uint64_t key_size, uint64_t value_size)
 {

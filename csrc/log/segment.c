@@ -1,6 +1,6 @@
 /*
- * segment.c: one file of the value log: its life, its scan, its table of
- * contents, and whether its bytes are in memory.  See segment.h.
+ * segment.c: one file of the value log: its life, its scan, and whether its bytes are in memory.
+ * See segment.h.
  */
 #include "log/segment.h"
 
@@ -17,31 +17,14 @@
 #include <unistd.h>
 
 #include "base/error.h"
+#include "log/files.h"
+#include "log/toc.h"
 
 #ifndef MADV_POPULATE_READ
 #define MADV_POPULATE_READ 22
 #endif
 
-#define NAME_BYTES 40
 #define RESIDENT_TICKS 4u /* how long an extent seen in memory is believed to stay there */
-
-static void segment_name(char name[NAME_BYTES], uint64_t sequence, const char *suffix)
-{
-    (void)snprintf(name, NAME_BYTES, "%016" PRIx64 ".%s", sequence, suffix);
-}
-
-static int32_t failure(oort_error *error, const char *what, uint64_t sequence)
-{
-    int saved = errno;
-    if (saved == ENOSPC || saved == EDQUOT || saved == EFBIG)
-        return oort_fail(error, OORT_ERR_FULL, saved,
-                         "segment %016" PRIx64 ".log: no space to %s; free disk space", sequence,
-                         what);
-    /* Out of memory, mappings or descriptors passes; what the disk refuses is final. */
-    bool passes = saved == ENOMEM || saved == EMFILE || saved == ENFILE || saved == EAGAIN;
-    return oort_fail(error, passes ? OORT_ERR_NOMEM : OORT_ERR_IO, saved,
-                     "segment %016" PRIx64 ".log: cannot %s: %s", sequence, what, strerror(saved));
-}
 
 static struct segment *segment_new(uint64_t sequence, uint64_t capacity)
 {
@@ -82,7 +65,7 @@ void segment_free(struct segment *segment)
 
 int32_t segment_unlink(int directory_fd, uint64_t sequence)
 {
-    char name[NAME_BYTES];
+    char name[SEGMENT_NAME_BYTES];
     /* The table first: a segment without one is scanned, a table without a segment is litter. */
     segment_name(name, sequence, "toc");
     if (unlinkat(directory_fd, name, 0) != 0 && errno != ENOENT)
@@ -131,7 +114,7 @@ static bool write_zeros(int fd, uint64_t size)
 struct segment *segment_create(int directory_fd, uint64_t sequence, uint32_t slot, uint64_t capacity,
                         const uint8_t store_id[16], bool zeroed, oort_error *error)
 {
-    char name[NAME_BYTES];
+    char name[SEGMENT_NAME_BYTES];
     segment_header header = {.magic = SEGMENT_MAGIC,
                              .version = LOG_FORMAT_VERSION,
                              .reader_version = LOG_READER_VERSION,
@@ -145,7 +128,7 @@ struct segment *segment_create(int directory_fd, uint64_t sequence, uint32_t slo
     }
     memcpy(header.store_id, store_id, sizeof header.store_id);
     if (getrandom(&header.seed, sizeof header.seed, 0) != (ssize_t)sizeof header.seed) {
-        (void)failure(error, "draw a checksum seed", sequence);
+        (void)segment_failure(error, "draw a checksum seed", sequence);
         segment_free(new);
         return NULL;
     }
@@ -157,18 +140,18 @@ struct segment *segment_create(int directory_fd, uint64_t sequence, uint32_t slo
     segment_name(name, sequence, "log");
     new->fd = openat(directory_fd, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     if (new->fd < 0) {
-        (void)failure(error, "create it", sequence);
+        (void)segment_failure(error, "create it", sequence);
         segment_free(new);
         return NULL;
     }
     int allocated = posix_fallocate(new->fd, 0, (off_t)capacity);
     if (allocated != 0) {
         errno = allocated;
-        (void)failure(error, "preallocate it", sequence);
+        (void)segment_failure(error, "preallocate it", sequence);
     } else if (zeroed && !write_zeros(new->fd, capacity)) {
-        (void)failure(error, "write zeros to it", sequence);
+        (void)segment_failure(error, "write zeros to it", sequence);
     } else if (!map_segment(new)) {
-        (void)failure(error, "map it", sequence);
+        (void)segment_failure(error, "map it", sequence);
     } else {
         memcpy(new->map, &header, sizeof header);
         atomic_store(&new->tail, SEGMENT_HEADER_BYTES);
@@ -185,20 +168,20 @@ struct segment *segment_create(int directory_fd, uint64_t sequence, uint32_t slo
 struct segment *segment_load(int directory_fd, uint64_t sequence, const uint8_t store_id[16],
                       bool any_store, oort_error *error)
 {
-    char name[NAME_BYTES];
+    char name[SEGMENT_NAME_BYTES];
     struct stat status;
     segment_header header;
     segment_name(name, sequence, "log");
     int fd = openat(directory_fd, name, O_RDWR | O_CLOEXEC);
     if (fd < 0 || fstat(fd, &status) != 0) {
-        (void)failure(error, "open it", sequence);
+        (void)segment_failure(error, "open it", sequence);
         if (fd >= 0)
             (void)close(fd);
         return NULL;
     }
     ssize_t got = pread(fd, &header, sizeof header, 0);
     if (got < 0) {
-        (void)failure(error, "read its header", sequence);
+        (void)segment_failure(error, "read its header", sequence);
         (void)close(fd);
         return NULL;
     }
@@ -230,7 +213,7 @@ struct segment *segment_load(int directory_fd, uint64_t sequence, const uint8_t 
     loaded->slot = header.slot;
     loaded->seed = header.seed;
     if (!map_segment(loaded)) {
-        (void)failure(error, "map it", sequence);
+        (void)segment_failure(error, "map it", sequence);
         segment_free(loaded);
         return NULL;
     }
@@ -247,7 +230,7 @@ struct segment *segment_load(int directory_fd, uint64_t sequence, const uint8_t 
     atomic_store(&loaded->state, SEGMENT_SEALING);
 
     uint64_t mapped = 0;
-    const toc_header *toc = segment_toc(directory_fd, loaded, false, &mapped);
+    const toc_header *toc = toc_map(directory_fd, sequence, loaded->capacity, false, &mapped);
     /* A sealed file ends at its tail. */
     if (toc != NULL && toc->tail == loaded->capacity) {
         atomic_store(&loaded->tail, toc->tail);
@@ -270,10 +253,10 @@ struct segment *segment_load(int directory_fd, uint64_t sequence, const uint8_t 
 
 int32_t segment_reopen(int directory_fd, struct segment *segment, oort_error *error)
 {
-    char name[NAME_BYTES];
+    char name[SEGMENT_NAME_BYTES];
     segment_name(name, segment->sequence, "log");
     segment->fd = openat(directory_fd, name, O_RDWR | O_CLOEXEC);
-    return segment->fd < 0 ? failure(error, "open it", segment->sequence) : OORT_OK;
+    return segment->fd < 0 ? segment_failure(error, "open it", segment->sequence) : OORT_OK;
 }
 
 /* Everything below is on the device: say so in the file's header. */
@@ -299,7 +282,7 @@ int32_t segment_sync(struct segment *segment, oort_error *error)
         segment->header_synced_ms = now_ms;
     }
     if (fdatasync(segment->fd) != 0)
-        return failure(error, "sync it", segment->sequence);
+        return segment_failure(error, "sync it", segment->sequence);
     atomic_store(&segment->synced, tail);
     return OORT_OK;
 }
@@ -411,139 +394,49 @@ int32_t segment_scan(struct segment *segment, uint64_t from, uint64_t limit, boo
     }
 }
 
-/* ---- table of contents --------------------------------------------------- */
-
-typedef struct toc_builder {
-    toc_entry *entries;
-    uint64_t count, capacity;
-    toc_header header;
-} toc_builder;
-
-static int32_t toc_add(void *context, struct segment *segment, uint64_t offset,
-                       const record_header *record, uint64_t size)
-{
-    toc_builder *builder = context;
-    toc_header *header = &builder->header;
-    (void)segment;
-    if (builder->count == builder->capacity) {
-        uint64_t capacity = builder->capacity ? builder->capacity * 2 : 4096;
-        toc_entry *larger = realloc(builder->entries, capacity * sizeof *larger);
-        if (larger == NULL)
-            return OORT_ERR_NOMEM;
-        builder->entries = larger;
-        builder->capacity = capacity;
-    }
-    toc_entry *entry = &builder->entries[builder->count++];
-    uint8_t database = record->database & 15;
-    entry->hash = 0;
-    entry->expiry_ms = record->expiry_ms;
-    if (record->kind == RECORD_FLUSH) {
-        entry->expiry_ms = record->database == RECORD_ALL_DATABASES ? RECORD_ALL_DATABASES : 0;
-    } else {
-        entry->hash = oort_ring_hash(record_key(record), record->key_size, database);
-        if (record->expiry_ms != 0 &&
-            (header->min_expiry_ms == 0 || record->expiry_ms < header->min_expiry_ms))
-            header->min_expiry_ms = record->expiry_ms;
-    }
-    entry->stamp = record->stamp;
-    entry->place = (uint32_t)(offset / RECORD_ALIGN) << 8 | (uint32_t)database << 4 | record->kind;
-    entry->size = (uint32_t)(size / RECORD_ALIGN);
-    if (record->stamp > header->max_stamp)
-        header->max_stamp = record->stamp;
-    if (record->kind == RECORD_SET || record->kind == RECORD_EXPIRY) {
-        if (record->stamp < header->min_stamp)
-            header->min_stamp = record->stamp;
-    } else {
-        header->tombstone_bytes += size;
-        if (record->stamp < header->min_tombstone_stamp)
-            header->min_tombstone_stamp = record->stamp;
-    }
-    return 0;
-}
-
-static bool write_all(int fd, const void *data, uint64_t size)
-{
-    const uint8_t *from = data;
-    while (size != 0) {
-        ssize_t count = write(fd, from, size < (1u << 30) ? (size_t)size : (1u << 30));
-        if (count < 0 && errno == EINTR)
-            continue;
-        if (count <= 0)
-            return false;
-        from += count;
-        size -= (uint64_t)count;
-    }
-    return true;
-}
-
-static int32_t toc_write(int directory_fd, uint64_t sequence, toc_builder *builder,
-                         oort_error *error)
-{
-    char temporary[NAME_BYTES], name[NAME_BYTES];
-    const size_t covered = offsetof(toc_header, checksum) + sizeof builder->header.checksum;
-    segment_name(temporary, sequence, "toc.new");
-    segment_name(name, sequence, "toc");
-    uint32_t sum = oort_crc32c(0, (const uint8_t *)&builder->header + covered,
-                               sizeof builder->header - covered);
-    builder->header.checksum =
-        oort_crc32c(sum, builder->entries, builder->count * sizeof *builder->entries);
-    int fd = openat(directory_fd, temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-    if (fd < 0)
-        return failure(error, "create its table of contents", sequence);
-    bool written = write_all(fd, &builder->header, sizeof builder->header) &&
-                   write_all(fd, builder->entries, builder->count * sizeof *builder->entries) &&
-                   fdatasync(fd) == 0;
-    int32_t result = written ? OORT_OK : failure(error, "write its table of contents", sequence);
-    if (close(fd) != 0 && written)
-        result = failure(error, "write its table of contents", sequence);
-    if (result == OORT_OK && renameat(directory_fd, temporary, directory_fd, name) != 0)
-        result = failure(error, "name its table of contents", sequence);
-    if (result != OORT_OK)
-        (void)unlinkat(directory_fd, temporary, 0);
-    return result;
-}
-
 int32_t segment_cut(struct segment *segment, oort_error *error)
 {
     uint64_t tail = atomic_load(&segment->tail);
     /* A scan must end at the tail: what lies beyond a recovered tail goes. */
     if (ftruncate(segment->fd, (off_t)tail) != 0)
-        return failure(error, "cut it to its tail", segment->sequence);
+        return segment_failure(error, "cut it to its tail", segment->sequence);
     if (fsync(segment->fd) != 0)
-        return failure(error, "sync it", segment->sequence);
+        return segment_failure(error, "sync it", segment->sequence);
     atomic_store(&segment->synced, tail);
     /* If the table of contents is lost, a scan must tell damage from an unsynced tail. */
     note_synced(segment, tail);
     return OORT_OK;
 }
 
+static int32_t add_to_toc(void *context, struct segment *segment, uint64_t offset,
+                          const record_header *record, uint64_t size)
+{
+    (void)segment;
+    return toc_add(context, offset, record, size);
+}
+
 int32_t segment_seal(int directory_fd, struct segment *segment, oort_error *error)
 {
-    toc_builder builder = {.header = {.magic = TOC_MAGIC,
-                                      .version = LOG_FORMAT_VERSION,
-                                      .reader_version = LOG_READER_VERSION,
-                                      .sequence = segment->sequence,
-                                      .min_stamp = UINT64_MAX,
-                                      .min_tombstone_stamp = UINT64_MAX}};
+    toc_builder builder;
     segment_damage damage;
     uint64_t tail = atomic_load(&segment->tail);
+    toc_begin(&builder, segment->sequence);
     int32_t result =
-        segment_scan(segment, SEGMENT_HEADER_BYTES, tail, false, toc_add, &builder, &damage);
+        segment_scan(segment, SEGMENT_HEADER_BYTES, tail, false, add_to_toc, &builder, &damage);
     if (result != 0) {
-        free(builder.entries);
+        toc_end(&builder);
         return oort_fail(error, OORT_ERR_NOMEM, ENOMEM,
                          "segment %016" PRIx64 ".log: no memory for its table of contents",
                          segment->sequence);
     }
     builder.header.tail = tail;
-    builder.header.count = builder.count;
     builder.header.damaged_bytes = damage.damaged_bytes;
-    result = toc_write(directory_fd, segment->sequence, &builder, error);
-    free(builder.entries);
+    result = toc_write(directory_fd, &builder, error);
+    toc_end(&builder);
     if (result != OORT_OK)
         return result;
     if (fsync(directory_fd) != 0)
-        return failure(error, "sync its directory", segment->sequence);
+        return segment_failure(error, "sync its directory", segment->sequence);
     atomic_store(&segment->min_stamp, builder.header.min_stamp);
     atomic_store(&segment->max_stamp, builder.header.max_stamp);
     atomic_store(&segment->tombstone_bytes, builder.header.tombstone_bytes);
@@ -555,40 +448,6 @@ int32_t segment_seal(int directory_fd, struct segment *segment, oort_error *erro
     segment_read_at_random(segment);
     atomic_store(&segment->state, SEGMENT_SEALED);
     return OORT_OK;
-}
-
-const toc_header *segment_toc(int directory_fd, const struct segment *segment, bool verify,
-                              uint64_t *mapped_bytes)
-{
-    char name[NAME_BYTES];
-    struct stat status;
-    const size_t covered = offsetof(toc_header, checksum) + sizeof(uint32_t);
-    segment_name(name, segment->sequence, "toc");
-    int fd = openat(directory_fd, name, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return NULL;
-    if (fstat(fd, &status) != 0 || status.st_size < (off_t)sizeof(toc_header)) {
-        (void)close(fd);
-        return NULL;
-    }
-    uint64_t size = (uint64_t)status.st_size;
-    void *map = mmap(NULL, size, PROT_READ, MAP_SHARED, fd, 0);
-    (void)close(fd);
-    if (map == MAP_FAILED)
-        return NULL;
-    const toc_header *toc = map;
-    bool fits = toc->magic == TOC_MAGIC && toc->reader_version <= LOG_FORMAT_VERSION &&
-                toc->sequence == segment->sequence && toc->tail >= SEGMENT_HEADER_BYTES &&
-                toc->tail <= segment->capacity &&
-                toc->count == (size - sizeof *toc) / sizeof(toc_entry);
-    if (fits && verify)
-        fits = toc->checksum == oort_crc32c(0, (const uint8_t *)map + covered, size - covered);
-    if (!fits) {
-        (void)munmap(map, size);
-        return NULL;
-    }
-    *mapped_bytes = size;
-    return toc;
 }
 
 /* ---- residency ------------------------------------------------------------- */

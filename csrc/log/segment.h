@@ -3,7 +3,7 @@
  *
  * A segment is active (one writer appends), sealing (full, its table of contents not yet
  * written) or sealed (never changed again).  Appending is done by
- * vlog.c; here are the file's life, scanning, the table of contents, and
+ * vlog.c; here are the file's life, scanning, and
  * whether bytes can be touched without waiting for the disk.
  *
  * A mapped page that cannot be read raises SIGBUS: readers ask
@@ -127,14 +127,6 @@ int32_t segment_cut(struct segment *segment, oort_error *error);
 /* After segment_cut: write the table of contents, make the segment read-only.  The descriptor stays
  * open: the caller closes it once no sync can be using it. */
 int32_t segment_seal(int directory_fd, struct segment *segment, oort_error *error);
-/* Map a sealed segment's table of contents; NULL when there is none that fits. */
-const toc_header *segment_toc(int directory_fd, const struct segment *segment, bool verify,
-                              uint64_t *mapped_bytes);
-static inline const toc_entry *toc_entries(const toc_header *toc)
-{
-    return (const toc_entry *)(const void *)(toc + 1);
-}
-
 /* May these bytes be touched without waiting?  tick: the residency clock, 0: always. */
 bool segment_resident(struct segment *segment, uint64_t offset, uint64_t size, uint32_t tick);
 /* Bring them in; may block.  OORT_OK or OORT_ERR_IO. */

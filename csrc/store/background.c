@@ -260,21 +260,22 @@ static void expire_at(struct valuestore *store, uint64_t hash, uint8_t database,
 static void sweep_sealed(struct valuestore *store, struct segment *segment, int64_t now_ms)
 {
     uint64_t mapped = 0;
-    const toc_header *toc = segment_toc(store->log.directory_fd, segment, !segment->toc_verified, &mapped);
+    const toc_header *toc = toc_map(store->log.directory_fd, segment->sequence, segment->capacity,
+                                    !segment->toc_verified, &mapped);
     if (toc == NULL)
         return;
     segment->toc_verified = true;
     for (uint64_t i = 0; i < toc->count; i++) {
         const toc_entry *entry = &toc_entries(toc)[i];
-        uint32_t kind = entry->place & 15;
+        uint32_t kind = toc_kind(entry);
         if (entry->expiry_ms == 0 || kind == RECORD_FLUSH ||
             entry->expiry_ms <= segment->swept_until_ms)
             continue;
         if (entry->expiry_ms > now_ms)
             segment_note_expiry(segment, entry->expiry_ms);
         else
-            expire_at(store, entry->hash, (uint8_t)(entry->place >> 4 & 15),
-                      segment_location(segment->slot, (uint64_t)(entry->place >> 8) * RECORD_ALIGN));
+            expire_at(store, entry->hash, toc_database(entry),
+                      segment_location(segment->slot, toc_offset(entry)));
     }
     segment->swept_until_ms = now_ms;
     (void)munmap((void *)(uintptr_t)toc, mapped);

@@ -259,7 +259,7 @@ static int32_t copy_live(struct compaction *work, const toc_entry *place, uint64
                         SEGMENT_HAS_TARGETS) != 0;
     index_cursor cursor;
     index_entry entry;
-    uint8_t database = (uint8_t)(place->place >> 4 & 15);
+    uint8_t database = toc_database(place);
     /* A flush stays in the log for as long as there are older values. */
     bool hidden = place->expiry_ms == 0 ||
                   place->stamp < atomic_load(&store->checkpoint->flush_stamp[database]);
@@ -275,8 +275,7 @@ static int32_t copy_live(struct compaction *work, const toc_entry *place, uint64
                 value = target_value(work, record);
             if (value == NULL) {
                 work->damaged = true;
-                valuestore_damaged(store, work->source, location_offset(location),
-                                   (uint64_t)place->size * RECORD_ALIGN);
+                valuestore_damaged(store, work->source, location_offset(location), toc_size(place));
                 return OORT_OK;
             }
             return copy_set(work, record, record_value(value), value->value_size, &cursor, entry);
@@ -309,9 +308,9 @@ static int32_t copy_live(struct compaction *work, const toc_entry *place, uint64
 static int32_t compact_entry(struct compaction *work, const toc_entry *place)
 {
     struct valuestore *store = work->store;
-    uint64_t offset = (uint64_t)(place->place >> 8) * RECORD_ALIGN;
+    uint64_t offset = toc_offset(place);
     uint64_t location = segment_location(work->source->slot, offset);
-    uint32_t kind = place->place & 15;
+    uint32_t kind = toc_kind(place);
     const record_header *record = segment_record(work->source, offset);
     if (kind == RECORD_DELETE || kind == RECORD_FLUSH) {
         return droppable(work, place->stamp) ? OORT_OK : copy_tombstone(work, record);
@@ -334,9 +333,8 @@ static bool is_pressed(const struct valuestore *store)
 static bool is_dead(struct compaction *work, const toc_entry *place)
 {
     struct valuestore *store = work->store;
-    uint32_t kind = place->place & 15;
-    uint64_t location = segment_location(work->source->slot,
-                                         (uint64_t)(place->place >> 8) * RECORD_ALIGN);
+    uint32_t kind = toc_kind(place);
+    uint64_t location = segment_location(work->source->slot, toc_offset(place));
     if (kind == RECORD_DELETE || kind == RECORD_FLUSH)
         return droppable(work, place->stamp);
     if (kind != RECORD_SET || place->expiry_ms != 0)
@@ -348,7 +346,7 @@ static bool is_dead(struct compaction *work, const toc_entry *place)
     /* Some expiry record may need it.  Asked under the lock: one may be on its way. */
     bool dead = (atomic_load(&store->checkpoint->segment_flags[work->source->slot]) &
                  SEGMENT_HAS_TARGETS) == 0;
-    index_seek(store->index, place->hash, (uint8_t)(place->place >> 4 & 15), &cursor);
+    index_seek(store->index, place->hash, toc_database(place), &cursor);
     while (dead && index_next(store->index, &cursor, &entry))
         dead = index_location(entry) != location;
     valuestore_unlock_stripe(store, stripe);
@@ -367,7 +365,7 @@ static int32_t copy_segment(struct compaction *work, const toc_header *toc, bool
     int64_t begun = monotonic_us();
     for (uint64_t i = 0; i < toc->count; i++) {
         const toc_entry *place = &toc_entries(toc)[i];
-        uint64_t end = ((uint64_t)(place->place >> 8) + place->size) * RECORD_ALIGN;
+        uint64_t end = toc_offset(place) + toc_size(place);
         if (i % INDEX_PREFETCH_BATCH == 0)
             valuestore_prefetch_entries(store, place, toc->count - i);
         if (end > atomic_load(&work->source->tail)) {
@@ -379,7 +377,7 @@ static int32_t copy_segment(struct compaction *work, const toc_header *toc, bool
         if (is_dead(work, place))
             continue;
         if (end > fetched) {
-            uint64_t begin = (uint64_t)(place->place >> 8) * RECORD_ALIGN;
+            uint64_t begin = toc_offset(place);
             uint64_t from = begin > fetched ? begin : fetched;
             uint64_t size = dense && end - from < WINDOW_BYTES ? WINDOW_BYTES : end - from;
             if (segment_fetch(work->source, from, size) != OORT_OK) {
@@ -447,9 +445,9 @@ int32_t valuestore_compact_one(struct valuestore *store, uint32_t dead_percent, 
                            " free bytes in %s", source->sequence, store->log.segment_bytes,
                            store->log.directory);
     if (result == OORT_OK) {
-        toc = segment_toc(store->log.directory_fd, source, true, &mapped);
+        toc = toc_map(store->log.directory_fd, source->sequence, source->capacity, true, &mapped);
         if (toc == NULL && renew_toc(store, source, error) == OORT_OK && !source->quarantined)
-            toc = segment_toc(store->log.directory_fd, source, true, &mapped);
+            toc = toc_map(store->log.directory_fd, source->sequence, source->capacity, true, &mapped);
         if (toc == NULL)
             work.damaged = true;
         else

@@ -317,11 +317,12 @@ static const toc_header *usable_toc(struct valuestore *store, const struct segme
 {
     if (atomic_load(&segment->state) != SEGMENT_SEALED)
         return NULL;
-    const toc_header *toc = segment_toc(store->log.directory_fd, segment, true, mapped);
+    const toc_header *toc =
+        toc_map(store->log.directory_fd, segment->sequence, segment->capacity, true, mapped);
     for (uint64_t i = 0; toc != NULL && i < toc->count; i++) {
         const toc_entry *place = &toc_entries(toc)[i];
-        uint64_t offset = (uint64_t)(place->place >> 8) * RECORD_ALIGN;
-        uint64_t size = (uint64_t)place->size * RECORD_ALIGN;
+        uint64_t offset = toc_offset(place);
+        uint64_t size = toc_size(place);
         if (offset >= SEGMENT_HEADER_BYTES && size >= sizeof(record_header) &&
             offset + size <= toc->tail)
             continue;
@@ -336,12 +337,12 @@ static int32_t rebuild_from_toc(struct recovery *work, struct segment *segment,
 {
     for (uint64_t i = 0; i < toc->count; i++) {
         const toc_entry *place = &toc_entries(toc)[i];
-        uint32_t kind = place->place & 15;
+        uint32_t kind = toc_kind(place);
         if (i % INDEX_PREFETCH_BATCH == 0)
             valuestore_prefetch_entries(work->store, place, toc->count - i);
-        uint8_t database = (uint8_t)(place->place >> 4 & 15);
-        uint64_t offset = (uint64_t)(place->place >> 8) * RECORD_ALIGN;
-        uint64_t size = (uint64_t)place->size * RECORD_ALIGN;
+        uint8_t database = toc_database(place);
+        uint64_t offset = toc_offset(place);
+        uint64_t size = toc_size(place);
         uint64_t location = segment_location(segment->slot, offset);
         if (kind == RECORD_FLUSH) {
             apply_flush(work, place->expiry_ms == RECORD_ALL_DATABASES, database, place->stamp);

@@ -20,6 +20,7 @@
 
 #include "base/error.h"
 #include "index/index.h"
+#include "log/toc.h"
 #include "log/vlog.h"
 #include "store/store.h"
 

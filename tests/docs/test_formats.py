@@ -16,7 +16,7 @@ STRUCT = re.compile(
 )
 FIELD = re.compile(r"^\| (\d+) \| (\d+) \| `(\w+)` \|", re.MULTILINE)
 CONSTANT = re.compile(r"^\| `([A-Z_]+)` \| (\d+) \|$", re.MULTILINE)
-SOURCES = ("log/vlog.h", "index/index_trie.h", "index/index_blocks.c")
+SOURCES = ("log/vlog.h", "log/toc.h", "index/index_trie.h", "index/index_blocks.c")
 
 
 def compile_checks(sources: list[str], checks: list[str]) -> None:

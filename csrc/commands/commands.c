@@ -6,8 +6,8 @@
 
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 
+#include "base/clock.h"
 #include "commands/commands_hot.h"
 #include "commands/keyspace.h"
 
@@ -216,13 +216,6 @@ int32_t oort_command_find(const uint8_t *name, size_t size)
 
 /* ---- execution ---------------------------------------------------------- */
 
-int64_t call_clock_ns(void)
-{
-    struct timespec now;
-    (void)clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
-}
-
 /* How much of an argument is shown: up to a NUL, and no more than room. */
 static int shown(const oort_bytes *argument, int room)
 {
@@ -291,7 +284,7 @@ int32_t oort_execute(struct oort_call *call)
     }
     oort_handler handler = handlers[call->command];
     if (handler != NULL && call->countdown != NULL && call->countdown[call->command]-- == 0) {
-        call->begun_ns = call_clock_ns();
+        call->begun_ns = clock_monotonic_ns();
     }
     return handler == NULL ? OORT_CALL_NOT_HOT : handler(call);
 }

@@ -43,7 +43,7 @@ struct oort_call {
     uint8_t database;
     uint8_t protocol;           /* 2 or 3 */
     /* out */
-    int64_t begun_ns;           /* when the handler was called, if the call is timed; or 0 */
+    int64_t begun_ns;           /* monotonic, when the handler was called, if the call is timed; or 0 */
     bool failed;                /* the command ran and replied with an error */
     bool rejected;              /* it did not run: unknown, arity, authentication */
     int32_t command;            /* position in the table, -1: unknown */
@@ -51,8 +51,6 @@ struct oort_call {
     uint64_t hits, misses;      /* of key lookups by read commands; zeroed by the caller */
 };
 
-/* The clock of begun_ns. */
-int64_t call_clock_ns(void);
 int32_t oort_execute(struct oort_call *call);
 
 /* The key positions of a request of this command, for prefetching: argv index of the first key,

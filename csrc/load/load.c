@@ -29,6 +29,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
+
 #define EVENTS 128
 #define READ_BYTES (256 * 1024)
 #define FLUSH_BYTES (256 * 1024) /* send when so much is waiting, though the batch is not full */
@@ -79,9 +81,7 @@ struct oort_load {
 
 static uint64_t clock_ns(void)
 {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * UINT64_C(1000000000) + (uint64_t)now.tv_nsec;
+    return (uint64_t)clock_monotonic_ns();
 }
 
 static void set_error(oort_error *error, int32_t code, int sys_errno, const char *text)

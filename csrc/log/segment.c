@@ -13,9 +13,9 @@
 #include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/error.h"
 #include "log/files.h"
 #include "log/toc.h"
@@ -271,9 +271,7 @@ static void note_synced(struct segment *segment, uint64_t synced)
 int32_t segment_sync(struct segment *segment, oort_error *error)
 {
     uint64_t tail = atomic_load_explicit(&segment->tail, memory_order_acquire);
-    struct timespec now;
-    (void)clock_gettime(CLOCK_MONOTONIC, &now);
-    int64_t now_ms = (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+    int64_t now_ms = clock_monotonic_ms();
     uint64_t synced = atomic_load(&segment->synced);
     if (tail == synced)
         return OORT_OK;

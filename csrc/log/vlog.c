@@ -16,19 +16,12 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/error.h"
 
 #define PENDING_SEALS_MAX 64u
-
-static int64_t wall_ms(void)
-{
-    struct timespec now;
-    (void)clock_gettime(CLOCK_REALTIME, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
 
 int32_t vlog_open(struct vlog *log, const char *directory, uint64_t segment_bytes,
                   struct events *events, oort_error *error)
@@ -534,7 +527,7 @@ static int32_t sync_all(struct vlog *log, oort_error *error)
     }
     if (worked || directory) {
         (void)atomic_fetch_add(&log->rounds, 1);
-        atomic_store(&log->last_sync_ms, wall_ms());
+        atomic_store(&log->last_sync_ms, clock_wall_ms());
     }
     return OORT_OK;
 }

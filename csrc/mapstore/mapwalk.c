@@ -10,7 +10,8 @@
 
 #include <errno.h>
 #include <string.h>
-#include <time.h>
+
+#include "base/clock.h"
 
 enum {
     SWEEP_INTERVAL_MS = 100,
@@ -241,14 +242,6 @@ int32_t map_random_key(oort_session *base, uint8_t database, uint8_t *buffer, ui
 
 /* ---- active expiry ------------------------------------------------------- */
 
-static int64_t wall_clock_ms(void)
-{
-    struct timespec now;
-
-    (void)clock_gettime(CLOCK_REALTIME, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
 /* Where a sweep stands: it walks every table that may hold an expired entry. */
 typedef struct sweep {
     uint32_t slot;
@@ -298,7 +291,7 @@ static uint32_t sweep_table(map_store *store, sweep *at, int64_t now_ms)
 
 static void sweep_some(map_store *store, sweep *at)
 {
-    int64_t now_ms = wall_clock_ms();
+    int64_t now_ms = clock_wall_ms();
     uint32_t tables = 0;
 
     for (uint32_t entries = 0; entries < SWEEP_ENTRIES && tables < MAP_SLOTS * OORT_DATABASES;) {
@@ -324,13 +317,7 @@ void *map_sweep_main(void *argument)
 
     (void)pthread_mutex_lock(&store->stop_mutex);
     while (!store->stop) {
-        struct timespec until;
-        (void)clock_gettime(CLOCK_MONOTONIC, &until);
-        until.tv_nsec += SWEEP_INTERVAL_MS * 1000000L;
-        if (until.tv_nsec >= 1000000000L) {
-            until.tv_nsec -= 1000000000L;
-            until.tv_sec++;
-        }
+        struct timespec until = clock_deadline(SWEEP_INTERVAL_MS);
         while (!store->stop && pthread_cond_timedwait(&store->stop_condition, &store->stop_mutex,
                                                       &until) != ETIMEDOUT)
             continue;

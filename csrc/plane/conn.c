@@ -13,8 +13,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
+
+#include "base/clock.h"
 
 #define CONN_SEND_SLICE (256u * 1024u)
 #define CONN_SEND_PARTS 16
@@ -40,7 +41,6 @@ const struct oort_transport oort_plain_transport = {plain_recv, plain_send};
 struct conn *conn_new(int fd, uint64_t id, uint32_t flags)
 {
     struct conn *conn = calloc(1, sizeof *conn);
-    struct timespec now;
     int on = 1;
 
     if (conn == NULL)
@@ -50,14 +50,13 @@ struct conn *conn_new(int fd, uint64_t id, uint32_t flags)
         (void)fcntl(fd, F_SETFL, status | O_NONBLOCK);
     if ((flags & OORT_CONN_UNIX) == 0)
         (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-    (void)clock_gettime(CLOCK_REALTIME, &now);
     conn->transport = &oort_plain_transport;
     conn->fd = fd;
     conn->id = id;
     conn->flags = flags;
     conn->protocol = 2;
     resp_parser_init(&conn->parser);
-    conn->created_ms = (uint64_t)now.tv_sec * 1000u + (uint64_t)now.tv_nsec / 1000000u;
+    conn->created_ms = (uint64_t)clock_wall_ms();
     atomic_init(&conn->shown_flags, flags);
     atomic_init(&conn->shown_database, 0);
     atomic_init(&conn->shown_protocol, 2);

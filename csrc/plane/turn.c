@@ -18,6 +18,7 @@
 #include <sys/eventfd.h>
 #include <sys/socket.h>
 
+#include "base/clock.h"
 #include "plane/plane.h"
 
 #define TURN_OUTPUT (256u * 1024u)
@@ -69,7 +70,7 @@ static void reset_parser(struct resp_parser *parser)
  * very long, for a new segment perhaps, does so with a millisecond only. */
 static void count_time(struct turn *turn, struct worker_command_stats *stats)
 {
-    uint64_t took = (uint64_t)(call_clock_ns() - turn->call.begun_ns);
+    uint64_t took = (uint64_t)(clock_monotonic_ns() - turn->call.begun_ns);
     if (shown_get(&stats->calls) < TIMED_CALLS)
         turn->worker->countdown[turn->call.command] = 0;
     else

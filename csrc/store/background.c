@@ -18,8 +18,9 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/statvfs.h>
-#include <time.h>
 #include <unistd.h>
+
+#include "base/clock.h"
 
 #define TICK_MS 100
 #define RESIDENCY_SECONDS 2
@@ -28,28 +29,6 @@
 #define GATHER_SYNC_NS 500000 /* from here on sharing a sync saves more than waiting costs */
 #define GATHER_MS_MAX 10u
 #define BEHIND_BYTES (UINT64_C(512) * 1024 * 1024)
-
-static int64_t monotonic_ns(void)
-{
-    struct timespec now;
-    (void)clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
-}
-
-static int64_t monotonic_ms(void) { return monotonic_ns() / 1000000; }
-
-static struct timespec deadline(int64_t in_ms)
-{
-    struct timespec at;
-    (void)clock_gettime(CLOCK_MONOTONIC, &at);
-    at.tv_sec += in_ms / 1000;
-    at.tv_nsec += in_ms % 1000 * 1000000;
-    if (at.tv_nsec >= 1000000000) {
-        at.tv_sec++;
-        at.tv_nsec -= 1000000000;
-    }
-    return at;
-}
 
 /* ---- group commit ------------------------------------------------------------------- */
 
@@ -69,11 +48,11 @@ static void notify(struct valuestore *store, int except)
 static void sync_round(struct valuestore *store, int except)
 {
     oort_error error;
-    int64_t began_ns = monotonic_ns();
+    int64_t began_ns = clock_monotonic_ns();
     uint64_t round = atomic_fetch_add(&store->sync_started, 1) + 1;
     if (vlog_sync(&store->log, &error) == OORT_OK)
         atomic_store(&store->sync_done, round);
-    int64_t took_ns = monotonic_ns() - began_ns, mean_ns = atomic_load(&store->sync_ns);
+    int64_t took_ns = clock_monotonic_ns() - began_ns, mean_ns = atomic_load(&store->sync_ns);
     /* One slow round is believed at once, quick ones by and by. */
     atomic_store(&store->sync_ns, took_ns > mean_ns ? took_ns : mean_ns - (mean_ns - took_ns) / 4);
     notify(store, except);
@@ -94,7 +73,7 @@ static void *sync_main(void *context)
         bool wanted = atomic_load(&store->sync_wanted) > atomic_load(&store->sync_done) &&
                       atomic_load(&store->log.failed) == 0;
         if (!wanted) {
-            struct timespec until = deadline(1000);
+            struct timespec until = clock_deadline(1000);
             bool timed_out = pthread_cond_timedwait(&store->sync_wake, &store->sync_mutex,
                                                     &until) == ETIMEDOUT;
             if (!timed_out || atomic_load(&store->fsync) == OORT_FSYNC_NO)
@@ -302,10 +281,8 @@ static void sweep_active(struct valuestore *store, struct segment *segment, int6
 /* Sweep segments whose next expiry has come, oldest sweep first come first served, within the budget. */
 static void sweep_expired(struct valuestore *store, uint32_t *resume)
 {
-    struct timespec clock;
-    (void)clock_gettime(CLOCK_REALTIME, &clock);
-    int64_t now_ms = (int64_t)clock.tv_sec * 1000 + clock.tv_nsec / 1000000;
-    int64_t begin = monotonic_ms();
+    int64_t now_ms = clock_wall_ms();
+    int64_t begin = clock_monotonic_ms();
     for (uint32_t i = 0; i < SEGMENT_SLOTS; i++) {
         uint32_t slot = (*resume + i) % SEGMENT_SLOTS;
         if (atomic_load_explicit(&store->log.table[slot], memory_order_relaxed) == NULL)
@@ -325,7 +302,7 @@ static void sweep_expired(struct valuestore *store, uint32_t *resume)
             sweep_sealed(store, segment, now_ms);
         else
             sweep_active(store, segment, now_ms);
-        int64_t end = monotonic_ms();
+        int64_t end = clock_monotonic_ms();
         segment->swept_ms = end;
         (void)atomic_fetch_sub(&segment->pins, 1);
         if (end - begin >= SWEEP_BUDGET_MS) {
@@ -390,12 +367,12 @@ static void *maintenance_main(void *context)
     bool reported = false;
     (void)pthread_mutex_lock(&store->thread_mutex);
     while (!store->stopping) {
-        struct timespec until = deadline(TICK_MS);
+        struct timespec until = clock_deadline(TICK_MS);
         (void)pthread_cond_timedwait(&store->thread_wake, &store->thread_mutex, &until);
         if (store->stopping)
             break;
         (void)pthread_mutex_unlock(&store->thread_mutex);
-        int64_t now = monotonic_ms();
+        int64_t now = clock_monotonic_ms();
         atomic_store(&store->log.tick, (uint32_t)(now / 1000 / RESIDENCY_SECONDS) + 1);
         if (atomic_load(&store->log.failed) == 0) {
             int32_t result = vlog_seal_pending(&store->log, &error);
@@ -432,7 +409,7 @@ static void *compaction_main(void *context)
     int64_t pause_ms = 1000;
     (void)pthread_mutex_lock(&store->thread_mutex);
     while (!store->stopping) {
-        struct timespec until = deadline(pause_ms);
+        struct timespec until = clock_deadline(pause_ms);
         (void)pthread_cond_timedwait(&store->thread_wake, &store->thread_mutex, &until);
         if (store->stopping)
             break;
@@ -461,7 +438,7 @@ int32_t valuestore_start(struct valuestore *store, oort_error *error)
     ((struct value_session *)(void *)store->compaction_session)->writer.compacts = true;
     if (!store->background)
         return OORT_OK;
-    atomic_store(&store->log.tick, (uint32_t)(monotonic_ms() / 1000 / RESIDENCY_SECONDS) + 1);
+    atomic_store(&store->log.tick, (uint32_t)(clock_monotonic_ms() / 1000 / RESIDENCY_SECONDS) + 1);
     atomic_store(&store->log.seal_behind, true);
     store->threads_running = true;
     static void *(*const mains[STORE_THREADS])(void *) = {sync_main, maintenance_main,

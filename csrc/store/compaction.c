@@ -16,8 +16,9 @@
 #include <inttypes.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <time.h>
 #include <unistd.h>
+
+#include "base/clock.h"
 
 /* Dead space that is not worth copying for, while the disk has SPARE_FACTOR times as much free. */
 #define SPARE_SEGMENTS 16u
@@ -25,18 +26,9 @@
 #define PRESSED_FACTOR 4u /* free space under so many times the watermark is little */
 #define WINDOW_BYTES (1024u * 1024u)
 
-static int64_t monotonic_us(void)
-{
-    struct timespec now;
-    (void)clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
-}
-
 static uint64_t oldest_keepable(const struct valuestore *store)
 {
-    struct timespec now;
-    (void)clock_gettime(CLOCK_REALTIME, &now);
-    int64_t seconds = (int64_t)now.tv_sec - (int64_t)store->tombstone_age_seconds;
+    int64_t seconds = clock_wall_us() / 1000000 - (int64_t)store->tombstone_age_seconds;
     return seconds > 0 ? (uint64_t)seconds * 1000000 << 8 : 0;
 }
 
@@ -362,7 +354,7 @@ static int32_t copy_segment(struct compaction *work, const toc_header *toc, bool
     uint64_t fetched = 0, read = 0;
     int64_t live = atomic_load(&store->checkpoint->live_bytes[work->source->slot]);
     bool dense = live > 0 && (uint64_t)live > atomic_load(&work->source->tail) / 2;
-    int64_t begun = monotonic_us();
+    int64_t begun = clock_monotonic_ns() / 1000;
     for (uint64_t i = 0; i < toc->count; i++) {
         const toc_entry *place = &toc_entries(toc)[i];
         uint64_t end = toc_offset(place) + toc_size(place);
@@ -387,7 +379,7 @@ static int32_t copy_segment(struct compaction *work, const toc_header *toc, bool
             fetched = from + size;
             read += size;
             int64_t due = (int64_t)(read * 1000000 / store->compaction_rate);
-            int64_t early = due - (monotonic_us() - begun);
+            int64_t early = due - (clock_monotonic_ns() / 1000 - begun);
             if (paced && early > 0 && !store->stopping && !is_pressed(store))
                 (void)usleep((useconds_t)(early < 500000 ? early : 500000));
             oort_session_set_clock(&work->session->base, 0);

@@ -5,8 +5,8 @@
 #include "store/store.h"
 
 #include <string.h>
-#include <time.h>
 
+#include "base/clock.h"
 #include "base/error.h"
 
 int32_t oort_store_close(oort_store *store, oort_error *error)
@@ -94,11 +94,8 @@ void oort_session_close(oort_session *session) { session->store->ops->session_cl
 
 void oort_session_set_clock(oort_session *session, int64_t now_us)
 {
-    if (now_us == 0) {
-        struct timespec now;
-        (void)clock_gettime(CLOCK_REALTIME, &now);
-        now_us = (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
-    }
+    if (now_us == 0)
+        now_us = clock_wall_us();
     session->now_us = now_us;
 }
 

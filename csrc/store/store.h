@@ -2,8 +2,8 @@
  * store.h: what every store implements, and what every session begins with.
  *
  * A store knows no protocol.  The public calls in oort.h check their arguments
- * in store.c and pass on through this table; the stores are keys.c
- * (persistent) and mapstore.c (in memory).
+ * in store.c and pass on through this table; the stores are the persistent
+ * one in this folder (valuestore.h) and the one in memory (mapstore/).
  */
 #ifndef OORT_STORE_H
 #define OORT_STORE_H

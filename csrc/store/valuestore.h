@@ -1,12 +1,14 @@
 /*
  * valuestore.h: the parts of the persistent store, for its own files only.
  *
- *   keys.c             keys: lock, read, write, remove
+ *   keys.c        keys: lock, read, write, remove
  *   batch.c       writes that count together
  *   open.c        open: trust, replay or rebuild; close
  *   recovery.c    replay and rebuild
  *   scan.c        walking all keys: SCAN, RANDOMKEY, FLUSH
- *   background.c  threads: sync, sealing, expiry, disk watermark
+ *   commit.c      group commit: sync rounds, tickets, watchers
+ *   expiry.c      the sweep of expired keys
+ *   background.c  threads: maintenance, compaction; the disk watermark
  *   stats.c       facts for the operator
  *   compaction.c  giving back the space of dead records
  *
@@ -194,11 +196,7 @@ int32_t valuestore_flush(oort_session *session, int32_t database);
 /* Erase what a flush has made invisible. */
 void valuestore_sweep_flushed(struct valuestore *store);
 
-/* background.c */
-int32_t valuestore_start(struct valuestore *store, oort_error *error);
-void valuestore_stop(struct valuestore *store);
-void valuestore_check_disk(struct valuestore *store);
-void valuestore_wake_maintenance(struct valuestore *store);
+/* commit.c */
 int32_t valuestore_sync(oort_store *store, oort_error *error);
 uint64_t valuestore_ticket(oort_session *session);
 /* The record of a removal has been appended, and the removal is about to be seen. */
@@ -211,7 +209,23 @@ uint32_t valuestore_gather_ms(oort_store *store);
 uint64_t valuestore_synced(oort_store *store);
 int32_t valuestore_watch_sync(oort_store *store, int eventfd);
 void valuestore_unwatch_sync(oort_store *store, int eventfd);
+/* A round has ended, or there will be none any more.  except: the caller's own watcher, which
+ * needs no telling; -1: none. */
+void valuestore_tell_watchers(struct valuestore *store, int except);
 int32_t valuestore_set_fsync(oort_store *store, int32_t fsync);
+/* The sync thread; context is the store. */
+void *valuestore_sync_main(void *context);
+
+/* expiry.c */
+/* Sweep the segments whose next expiry has come, within a budget of time.  *resume: the slot at
+ * which to begin, 0 at first; the next call takes it up. */
+void valuestore_sweep_expired(struct valuestore *store, uint32_t *resume);
+
+/* background.c */
+int32_t valuestore_start(struct valuestore *store, oort_error *error);
+void valuestore_stop(struct valuestore *store);
+void valuestore_check_disk(struct valuestore *store);
+void valuestore_wake_maintenance(struct valuestore *store);
 
 /* compaction.c */
 int32_t valuestore_compact(oort_store *store, uint32_t dead_percent, oort_error *error);

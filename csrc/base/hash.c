@@ -12,7 +12,7 @@
 #include <string.h>
 
 #define XXH_INLINE_ALL
-#include "third_party/xxhash.h"
+#include <xxhash.h>
 
 #if defined(__x86_64__)
 #include <immintrin.h>

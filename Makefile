@@ -106,6 +106,8 @@ lint: build
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy oort
+	$(BIN)/mypy lint
+	$(BIN)/python lint/rooms.py
 	MYPYPATH=packaging:fpm $(BIN)/mypy packaging/*.py fpm/*.py
 	$(MAKE) -C csrc warnings
 

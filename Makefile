@@ -6,7 +6,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-APT_LINE := apt install git make gcc libc6-dev python3-venv python3-dev
+APT_LINE := apt install git make gcc libc6-dev libxxhash-dev python3-venv python3-dev
 SYSTEM_PACKAGES := redis-server redis-tools clang libclang-rt-14-dev faketime e2fsprogs iproute2 etcd-server \
     dnsmasq-base
 SANITIZED := $(CURDIR)/build/sanitized
@@ -21,7 +21,7 @@ OORT_CFLAGS ?= -Werror
 unexport OORT_CFLAGS OORT_LDFLAGS
 COMPILE := OORT_CFLAGS='$(OORT_CFLAGS)' OORT_LDFLAGS='$(OORT_LDFLAGS)'
 
-NATIVE_SOURCES := $(wildcard csrc/*.c csrc/*.h csrc/*.def csrc/third_party/*.h) \
+NATIVE_SOURCES := $(wildcard csrc/*.h csrc/*/*.c csrc/*/*.h csrc/*/*.def) \
     oort/native_build.py setup.py
 
 .PHONY: build run test test-system test-sanitized soak lint bench stubs install clean
@@ -35,6 +35,8 @@ $(VENV)/.checked:
 	@command -v gcc >/dev/null || { echo "gcc is missing: $(APT_LINE)" >&2; exit 1; }
 	@printf '#include <stdio.h>\n' | gcc -E - >/dev/null 2>&1 || \
 	    { echo "the C library's headers (libc6-dev) are missing: $(APT_LINE)" >&2; exit 1; }
+	@printf '#include <xxhash.h>\n' | gcc -E - >/dev/null 2>&1 || \
+	    { echo "xxhash.h (libxxhash-dev, on Fedora xxhash-devel) is missing: $(APT_LINE)" >&2; exit 1; }
 	@command -v $(PYTHON) >/dev/null || \
 	    { echo "$(PYTHON) (python3) is missing: $(APT_LINE)" >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -104,6 +106,8 @@ lint: build
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy oort
+	$(BIN)/mypy lint
+	$(BIN)/python lint/rooms.py
 	MYPYPATH=packaging:fpm $(BIN)/mypy packaging/*.py fpm/*.py
 	$(MAKE) -C csrc warnings
 

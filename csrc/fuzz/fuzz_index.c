@@ -6,7 +6,7 @@
  *  odd:  the rest are writes, five bytes each, over the header, the directory and the structure
  *        of a small index file.  It must then be refused, or opened and stand every operation.
  */
-#include "../index.h"
+#include "index/index.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -6,8 +6,9 @@
  * its files, five bytes each: which file, where (two bytes), what (two bytes).  Then the store must open or
  * say why not, and whatever it holds must be readable, writable and compactable.
  */
-#include "../index.h"
-#include "../vlog.h"
+#include "index/index.h"
+#include "log/toc.h"
+#include "log/vlog.h"
 
 #include <dirent.h>
 #include <fcntl.h>

@@ -6,7 +6,7 @@
  * 16-bit piece size, then the stream. Pieces are copied into a buffer of exactly their size, so
  * that the sanitizer sees every read beyond it.
  */
-#include "../resp.h"
+#include "protocol/resp.h"
 
 #include <stdlib.h>
 #include <string.h>

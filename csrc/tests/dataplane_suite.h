@@ -20,7 +20,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "../store.h"
+#include "store/store.h"
 
 #define CHECK(condition)                                                              \
     do {                                                                              \

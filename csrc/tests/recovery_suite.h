@@ -8,9 +8,9 @@
 #ifndef OORT_TESTS_RECOVERY_SUITE_H
 #define OORT_TESTS_RECOVERY_SUITE_H
 
-#include "store_suite.h"
+#include "tests/store_suite.h"
 
-#include "../record.h"
+#include "log/record.h"
 
 #include <dirent.h>
 #include <errno.h>

@@ -5,7 +5,7 @@
 #ifndef OORT_TESTS_STORE_SUITE_H
 #define OORT_TESTS_STORE_SUITE_H
 
-#include "../oort.h"
+#include "oort.h"
 
 #include <ftw.h>
 #include <stdio.h>

@@ -3,8 +3,8 @@
  * over a store that fails at every single call in turn: a command that meets a cold record leaves
  * no trace and succeeds when repeated, one that meets an error replies with that error alone.
  */
-#include "../commands.h"
-#include "../store.h"
+#include "commands/commands.h"
+#include "store/store.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -185,7 +185,7 @@ static int open_world(struct world *world)
 static int close_world(struct world *world)
 {
     oort_error error;
-    output_drop_pins(&world->output, &world->store.store, 0);
+    output_drop_pins(&world->output, 0);
     output_free(&world->output);
     oort_session_close(world->session.inner);
     CHECK(oort_store_close(world->inner, &error) == OORT_OK);
@@ -230,7 +230,7 @@ static int32_t run(struct world *world, const char *line)
 
 static void clear(struct world *world)
 {
-    output_drop_pins(&world->output, &world->store.store, 0);
+    output_drop_pins(&world->output, 0);
     world->output.size = 0;
 }
 
@@ -416,7 +416,7 @@ static int test_sizes(void)
     CHECK(run(&world, "SET big small GET") == OORT_CALL_DONE && world.output.pin_count == 2);
     CHECK(run(&world, "DEL big") == OORT_CALL_DONE);
     for (uint32_t i = 0; i < 2; i++) {
-        const oort_value *value = &world.output.pins[i].value;
+        const struct pinned_bytes *value = &world.output.pins[i].bytes;
         CHECK(value->size == 100000 && value->data[99999] == 'x' && value->data[0] == 0);
     }
     world.value_cap = 4;

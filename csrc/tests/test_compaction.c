@@ -5,11 +5,11 @@
  * every now and then a copy of the data directory is opened, whose index must be rebuilt from the
  * log alone.  A failure prints its seed; OORT_TEST_SEED runs that one.
  */
-#include "recovery_suite.h"
+#include "tests/recovery_suite.h"
 
 #include <pthread.h>
 
-#include "../index.h"
+#include "index/index.h"
 
 #define SCHEDULE_KEYS 60u
 #define SCHEDULE_DATABASES 3u

@@ -10,7 +10,7 @@
  *
  * OORT_TEST_ROUNDS: how many kills.
  */
-#include "recovery_suite.h"
+#include "tests/recovery_suite.h"
 
 #include <pthread.h>
 #include <sched.h>

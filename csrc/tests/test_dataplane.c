@@ -2,7 +2,7 @@
  * test_dataplane.c: clients on socket pairs against a running worker: pipelines, limits, and every
  * reason for which a connection waits.
  */
-#include "dataplane_suite.h"
+#include "tests/dataplane_suite.h"
 
 #include <sys/resource.h>
 

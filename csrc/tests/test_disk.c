@@ -4,7 +4,7 @@
  * The full disk is a small tmpfs (mounting one needs root; without it, a limit on file sizes makes
  * every new segment fail).  fdatasync and fsync are this program's own and fail on demand.
  */
-#include "recovery_suite.h"
+#include "tests/recovery_suite.h"
 
 #include <pthread.h>
 #include <signal.h>

@@ -2,7 +2,7 @@
  * test_hash.c: slots, ring hash and checksums against known values and against
  * bit-by-bit reference sums over every length and alignment that changes the path.
  */
-#include "../oort.h"
+#include "oort.h"
 
 #include <stdio.h>
 #include <string.h>

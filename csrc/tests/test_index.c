@@ -4,7 +4,7 @@
  *
  * Key i of a model has a fixed hash and, while present, one location that no other key has.
  */
-#include "../index.h"
+#include "index/index.h"
 
 #include <errno.h>
 #include <signal.h>

@@ -4,7 +4,7 @@
  * Power failure: what lay in the directory right after a sync is what is durable; images with any
  * part of what came later missing must be opened with all of it.  Damage: bits of old records flip.
  */
-#include "recovery_suite.h"
+#include "tests/recovery_suite.h"
 
 #include <sys/wait.h>
 

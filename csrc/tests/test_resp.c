@@ -2,7 +2,7 @@
  * test_resp.c: what the parser makes of good and malformed bytes, whole and in pieces, in a buffer
  * that moves and is never a byte larger than what has arrived; and what the reply writer writes.
  */
-#include "../resp.h"
+#include "protocol/resp.h"
 
 #include <math.h>
 #include <stdio.h>

@@ -2,7 +2,7 @@
 
 Names, types and versions are those of Redis 7.0 (tests compare them); of newer commands those of
 their first version.  The one-line syntax of the same arguments is in the command table
-(csrc/commands.def).
+(csrc/commands/commands.def).
 """
 
 from __future__ import annotations

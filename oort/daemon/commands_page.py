@@ -12,7 +12,8 @@ def documentation() -> str:
     lines = [
         "# Commands",
         "",
-        "Made from `csrc/commands.def` by `python -m oort.daemon.commands_page`; change it there.",
+        "Made from `csrc/commands/commands.def` by `python -m oort.daemon.commands_page`;"
+        " change it there.",
         "",
         "Commands behave as in Redis 7.0 (or the version they came with); differences are in",
         "[compatibility.md](compatibility.md). *C* marks those the data path executes itself; the",

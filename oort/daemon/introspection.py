@@ -1,7 +1,7 @@
 """COMMAND: the command table, as clients ask for it.
 
-Facts come from the table (csrc/commands.def).  What it does not have is here: key access flags and
-the tips for clients that talk to several nodes.
+Facts come from the table (csrc/commands/commands.def).  What it does not have is here: key access
+flags and the tips for clients that talk to several nodes.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""The command table as Python sees it: rows read once from the C library (csrc/commands.def)."""
+"""The command table as Python sees it: rows read once from the C library.
+
+Their source is csrc/commands/commands.def.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-# What scripts and people rely on: build, run, test, test-system, test-sanitized, soak, lint, bench,
-# stubs, install, clean; deb, rpm, repo, test-packages (packaging/packages.mk).
+# What scripts and people rely on: build, run, test, test-system, test-sanitized, soak, format, lint,
+# bench, stubs, install, clean; deb, rpm, repo, test-packages (packaging/packages.mk).
 #
 # Everything lives in .venv/; only what the apt line below names must be there before.
 
@@ -23,8 +23,9 @@ COMPILE := OORT_CFLAGS='$(OORT_CFLAGS)' OORT_LDFLAGS='$(OORT_LDFLAGS)'
 
 NATIVE_SOURCES := $(wildcard csrc/*.h csrc/*/*.c csrc/*/*.h csrc/*/*.def) \
     oort/native_build.py setup.py
+C_SOURCES := $(wildcard csrc/*.h csrc/*/*.c csrc/*/*.h)
 
-.PHONY: build run test test-system test-sanitized soak lint bench stubs install clean
+.PHONY: build run test test-system test-sanitized soak format lint bench stubs install clean
 .DEFAULT_GOAL := build
 
 build: $(VENV)/.native
@@ -102,9 +103,14 @@ test-sanitized: build
 soak: build
 	$(BIN)/python -m pytest -q -m soak
 
+format: build
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(C_SOURCES)
+
 lint: build
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run --Werror $(C_SOURCES)
 	$(BIN)/mypy oort
 	$(BIN)/mypy lint
 	$(BIN)/python lint/rooms.py

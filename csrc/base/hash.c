@@ -37,10 +37,8 @@
     BYTES_16((b), __VA_ARGS__), BYTES_16((b) + 16, __VA_ARGS__), BYTES_16((b) + 32, __VA_ARGS__),  \
         BYTES_16((b) + 48, __VA_ARGS__)
 #define ROW(...)                                                                                   \
-    {                                                                                              \
-        BYTES_64(0, __VA_ARGS__), BYTES_64(64, __VA_ARGS__), BYTES_64(128, __VA_ARGS__),           \
-            BYTES_64(192, __VA_ARGS__)                                                             \
-    }
+    {BYTES_64(0, __VA_ARGS__), BYTES_64(64, __VA_ARGS__), BYTES_64(128, __VA_ARGS__),              \
+     BYTES_64(192, __VA_ARGS__)}
 
 /* Row k: what a byte adds to the sum when k more bytes follow it. */
 static const uint16_t CRC16_ROWS[8][256] = {
@@ -178,9 +176,8 @@ crc32c_lanes(uint32_t sum, const uint8_t *data, size_t lane, uint32_t past_two, 
     return (uint32_t)(_mm_crc32_u64(0, (uint64_t)_mm_cvtsi128_si64(carried)) ^ c);
 }
 
-__attribute__((target("sse4.2,pclmul"))) static uint32_t crc32c_three(uint32_t sum,
-                                                                      const uint8_t *data,
-                                                                      size_t size)
+__attribute__((target("sse4.2,pclmul"))) static uint32_t
+crc32c_three(uint32_t sum, const uint8_t *data, size_t size)
 {
     for (; size >= 3 * 1024; size -= 3 * 1024, data += 3 * 1024)
         sum = crc32c_lanes(sum, data, 1024, 0xa51b6135, 0x170076fa);

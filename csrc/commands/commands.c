@@ -55,13 +55,21 @@ enum {
     NO_ASYNC_LOADING = OORT_CMD_NO_ASYNC_LOADING
 };
 
-#define ROW(row_name, row_arity, first, last, step, row_flags, row_group, row_since,              \
-            row_categories, row_complexity, row_arguments, row_summary)                           \
-    {.name = row_name, .summary = row_summary, .since = row_since, .group = row_group,            \
-     .complexity = row_complexity, .categories = row_categories, .arguments = row_arguments,      \
-     .arity = row_arity, .flags = row_flags, .first_key = first, .last_key = last,                \
+#define ROW(row_name, row_arity, first, last, step, row_flags, row_group, row_since,               \
+            row_categories, row_complexity, row_arguments, row_summary)                            \
+    {.name = row_name,                                                                             \
+     .summary = row_summary,                                                                       \
+     .since = row_since,                                                                           \
+     .group = row_group,                                                                           \
+     .complexity = row_complexity,                                                                 \
+     .categories = row_categories,                                                                 \
+     .arguments = row_arguments,                                                                   \
+     .arity = row_arity,                                                                           \
+     .flags = row_flags,                                                                           \
+     .first_key = first,                                                                           \
+     .last_key = last,                                                                             \
      .key_step = step},
-#define HOT(id, name, arity, first, last, step, flags, ...)                                       \
+#define HOT(id, name, arity, first, last, step, flags, ...)                                        \
     ROW(name, arity, first, last, step, (flags) | OORT_CMD_HOT, __VA_ARGS__)
 #define COLD(id, ...) ROW(__VA_ARGS__)
 static const oort_command_info infos[] = {
@@ -89,8 +97,8 @@ uint32_t oort_command_first_key(int32_t command)
 /* ---- lookup ------------------------------------------------------------- */
 
 /* A name of up to 8 letters in one word, first letter lowest. */
-#define LETTERS(a, b, c, d, e, f, g, h)                                                           \
-    ((uint64_t)(a) | (uint64_t)(b) << 8 | (uint64_t)(c) << 16 | (uint64_t)(d) << 24 |             \
+#define LETTERS(a, b, c, d, e, f, g, h)                                                            \
+    ((uint64_t)(a) | (uint64_t)(b) << 8 | (uint64_t)(c) << 16 | (uint64_t)(d) << 24 |              \
      (uint64_t)(e) << 32 | (uint64_t)(f) << 40 | (uint64_t)(g) << 48 | (uint64_t)(h) << 56)
 
 /* Up to 8 bytes in one word, letters in lower case. No byte that is not a letter becomes one. */
@@ -269,8 +277,8 @@ int32_t oort_execute(struct oort_call *call)
     call->begun_ns = 0;
     call->command = oort_command_find(call->argv[0].data, call->argv[0].size);
     /* A subcommand's full name is found in the table, but nobody can call it by that. */
-    if (call->command < 0 || (handlers[call->command] == NULL &&
-                              strchr(infos[call->command].name, '|') != NULL)) {
+    if (call->command < 0 ||
+        (handlers[call->command] == NULL && strchr(infos[call->command].name, '|') != NULL)) {
         call->command = -1;
         return is_http(&call->argv[0]) ? OORT_CALL_FOREIGN : reject_unknown(call);
     }

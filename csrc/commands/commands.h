@@ -33,22 +33,22 @@ struct oort_call {
     /* in */
     oort_session *session;
     const oort_bytes *argv;
-    uint32_t argc;              /* at least 1 */
-    uint32_t flags;             /* oort_connection_flag: without OORT_CONN_AUTHENTICATED
+    uint32_t argc;  /* at least 1 */
+    uint32_t flags; /* oort_connection_flag: without OORT_CONN_AUTHENTICATED
                                  * only OORT_CMD_NO_AUTH commands run */
     struct oort_output *output;
-    uint64_t value_cap;         /* proto-max-bulk-len */
-    const oort_key *first_key;  /* argv[1] as a key, if the caller has worked it out; or NULL */
-    uint8_t *countdown;         /* by command: at 0 the call is timed, then the 256th after it; or NULL */
+    uint64_t value_cap;        /* proto-max-bulk-len */
+    const oort_key *first_key; /* argv[1] as a key, if the caller has worked it out; or NULL */
+    uint8_t *countdown; /* by command: at 0 the call is timed, then the 256th after it; or NULL */
     uint8_t database;
-    uint8_t protocol;           /* 2 or 3 */
+    uint8_t protocol; /* 2 or 3 */
     /* out */
-    int64_t begun_ns;           /* monotonic, when the handler was called, if the call is timed; or 0 */
-    bool failed;                /* the command ran and replied with an error */
-    bool rejected;              /* it did not run: unknown, arity, authentication */
-    int32_t command;            /* position in the table, -1: unknown */
+    int64_t begun_ns; /* monotonic, when the handler was called, if the call is timed; or 0 */
+    bool failed;      /* the command ran and replied with an error */
+    bool rejected;    /* it did not run: unknown, arity, authentication */
+    int32_t command;  /* position in the table, -1: unknown */
     /* counted up */
-    uint64_t hits, misses;      /* of key lookups by read commands; zeroed by the caller */
+    uint64_t hits, misses; /* of key lookups by read commands; zeroed by the caller */
 };
 
 int32_t oort_execute(struct oort_call *call);

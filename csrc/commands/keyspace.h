@@ -63,8 +63,8 @@ bool call_expire_time(struct oort_call *call, enum expire_unit unit, uint32_t at
 /* What may follow SET key value and GETEX key. */
 struct set_options {
     enum expire_unit unit;
-    uint32_t expire_at;       /* argv index of the time */
-    bool not_exists, exists;  /* NX, XX */
+    uint32_t expire_at;      /* argv index of the time */
+    bool not_exists, exists; /* NX, XX */
     bool get, keep_ttl, persist;
 };
 /* false: the syntax error is in the output. */

@@ -20,9 +20,10 @@
 
 enum mode {
     WITHOUT_INDEX = 1,
-    RIGHT_CHECKSUMS = 2, /* of headers and tables of contents, so that what they vouch for is reached */
-    TRUSTED_INDEX = 4,   /* it says that it is the file it was */
-    WITHOUT_TOC = 8      /* as if the segments had not been sealed */
+    RIGHT_CHECKSUMS =
+        2, /* of headers and tables of contents, so that what they vouch for is reached */
+    TRUSTED_INDEX = 4, /* it says that it is the file it was */
+    WITHOUT_TOC = 8    /* as if the segments had not been sealed */
 };
 
 #define FILES_MOST 8
@@ -217,8 +218,8 @@ static void read_all(oort_store *store, oort_session *session)
     for (uint8_t database = 0; database < 3; database++) {
         /* All keys are in one slot: the others would only take time. */
         uint64_t slot = oort_key_slot((const uint8_t *)"{x}", 3);
-        oort_scan scan = {.position = slot << 24, .want = 20, .buffer = buffer,
-                          .capacity = sizeof buffer};
+        oort_scan scan = {
+            .position = slot << 24, .want = 20, .buffer = buffer, .capacity = sizeof buffer};
         while (oort_store_scan(session, database, &scan) == OORT_OK && scan.position >> 24 == slot)
             ;
     }

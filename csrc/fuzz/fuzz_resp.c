@@ -16,7 +16,7 @@
 struct digest {
     uint64_t requests;
     uint64_t sum;
-    uint64_t rest;     /* bytes of the request in progress; the rest of the stream after an error */
+    uint64_t rest; /* bytes of the request in progress; the rest of the stream after an error */
     int result;
     uint8_t error;
 };

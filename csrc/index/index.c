@@ -27,11 +27,11 @@
 #define DISPLACEMENT_MAX 16u
 
 typedef struct cursor {
-    bucket *at;           /* NULL: at the end */
+    bucket *at; /* NULL: at the end */
     index_entry *line;
     index_entry *current;
     uint64_t hash;
-    uint32_t pending;     /* bit i: entry i of the line is still to be given */
+    uint32_t pending; /* bit i: entry i of the line is still to be given */
     uint32_t line_number;
     uint32_t lines_left;
     uint32_t database;
@@ -124,8 +124,8 @@ __attribute__((no_sanitize("thread"))) static const bucket *guess_bucket(const i
     uint32_t tag = index_hash_tag(hash);
     uint64_t word = __atomic_load_n(&blocks->directory[index_hash_slot(hash)], __ATOMIC_RELAXED);
     for (uint32_t level = 0; (word & WORD_KIND) == WORD_NODE && level < LEVELS_MAX; level++) {
-        const node *at = (const node *)(const void *)(blocks->base +
-                                                      (word >> 2) * INDEX_SMALL_BYTES);
+        const node *at =
+            (const node *)(const void *)(blocks->base + (word >> 2) * INDEX_SMALL_BYTES);
         if (word >> 2 >= end)
             return NULL;
         if (step == 1 && level > 0) {
@@ -181,8 +181,9 @@ __attribute__((no_sanitize("thread"))) uint64_t index_peek(oort_index *index, ui
 {
     const bucket *b = guess_bucket(&index->blocks, hash, 2);
     bool overflow = false;
-    const index_entry *line =
-        b == NULL ? NULL : guess_line(&index->blocks, b, index_hash_tag(hash), &overflow);
+    const index_entry *line = b == NULL
+                                  ? NULL
+                                  : guess_line(&index->blocks, b, index_hash_tag(hash), &overflow);
     if (line == NULL)
         return 0;
     for (uint32_t i = 0; i < (overflow ? 2 * LINE_ENTRIES : LINE_ENTRIES); i++) {
@@ -598,14 +599,20 @@ int32_t index_close(oort_index *index, bool sync, oort_error *error)
     return status;
 }
 
-void *index_owner_area(oort_index *index) { return index_blocks_owner(&index->blocks); }
+void *index_owner_area(oort_index *index)
+{
+    return index_blocks_owner(&index->blocks);
+}
 
 uint64_t index_file_bytes(oort_index *index)
 {
     return __atomic_load_n(&index->blocks.backed, __ATOMIC_RELAXED);
 }
 
-int index_fd(oort_index *index) { return index->blocks.fd; }
+int index_fd(oort_index *index)
+{
+    return index->blocks.fd;
+}
 
 int32_t index_clear(oort_index *index, oort_error *error)
 {

@@ -38,12 +38,30 @@ typedef struct index_entry {
     uint64_t word[2];
 } index_entry;
 
-static inline uint64_t index_location(index_entry e) { return e.word[0] >> INDEX_TAG_BITS; }
-static inline uint32_t index_tag(index_entry e) { return (uint32_t)e.word[0] & 0xffffffu; }
-static inline uint64_t index_stamp(index_entry e) { return e.word[1] & ((UINT64_C(1) << 60) - 1); }
-static inline uint8_t index_database(index_entry e) { return (uint8_t)(e.word[1] >> 60); }
-static inline uint32_t index_hash_slot(uint64_t hash) { return (uint32_t)(hash >> 50); }
-static inline uint32_t index_hash_tag(uint64_t hash) { return (uint32_t)(hash >> 26) & 0xffffffu; }
+static inline uint64_t index_location(index_entry e)
+{
+    return e.word[0] >> INDEX_TAG_BITS;
+}
+static inline uint32_t index_tag(index_entry e)
+{
+    return (uint32_t)e.word[0] & 0xffffffu;
+}
+static inline uint64_t index_stamp(index_entry e)
+{
+    return e.word[1] & ((UINT64_C(1) << 60) - 1);
+}
+static inline uint8_t index_database(index_entry e)
+{
+    return (uint8_t)(e.word[1] >> 60);
+}
+static inline uint32_t index_hash_slot(uint64_t hash)
+{
+    return (uint32_t)(hash >> 50);
+}
+static inline uint32_t index_hash_tag(uint64_t hash)
+{
+    return (uint32_t)(hash >> 26) & 0xffffffu;
+}
 
 typedef struct oort_index oort_index;
 

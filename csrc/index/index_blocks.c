@@ -55,9 +55,15 @@ typedef struct file_header {
 _Static_assert(DATA_START % PAGE_BYTES == 0, "units start on a page");
 _Static_assert(offsetof(file_header, checksum) == 28, "the header has no padding");
 
-static file_header *header_of(const index_blocks *blocks) { return (file_header *)blocks->base; }
+static file_header *header_of(const index_blocks *blocks)
+{
+    return (file_header *)blocks->base;
+}
 
-void *index_blocks_owner(index_blocks *blocks) { return blocks->base + HEADER_BYTES; }
+void *index_blocks_owner(index_blocks *blocks)
+{
+    return blocks->base + HEADER_BYTES;
+}
 
 /* ---- bitmaps ------------------------------------------------------------ */
 

@@ -28,16 +28,16 @@ typedef struct index_bitmap {
     uint64_t *summary;
     uint64_t word_count;
     uint64_t summary_count;
-    uint64_t count;     /* members */
-    uint64_t lowest;    /* no summary word before it has a bit */
+    uint64_t count;  /* members */
+    uint64_t lowest; /* no summary word before it has a bit */
 } index_bitmap;
 
 typedef struct index_blocks {
-    uint8_t *base;           /* the mapping */
-    uint64_t *directory;     /* INDEX_SLOTS words in it */
+    uint8_t *base;       /* the mapping */
+    uint64_t *directory; /* INDEX_SLOTS words in it */
     int fd;
-    uint64_t reserved;       /* address space, bytes */
-    uint64_t backed;         /* bytes from 0 on that have disk behind them; read without the lock */
+    uint64_t reserved; /* address space, bytes */
+    uint64_t backed;   /* bytes from 0 on that have disk behind them; read without the lock */
     pthread_mutex_t lock;
     index_bitmap free_units; /* by unit number */
     index_bitmap free_small; /* by block id */

@@ -37,10 +37,10 @@ typedef struct node {
 } node;
 
 typedef struct bucket {
-    uint32_t next;  /* older bucket of the chain, or 0 */
+    uint32_t next; /* older bucket of the chain, or 0 */
     uint16_t count;
     uint8_t chunks;
-    uint8_t depth;  /* tag bits used above */
+    uint8_t depth; /* tag bits used above */
     uint64_t overflow[LINES_MAX / 64];
     uint32_t chunk[CHUNKS_MAX];
 } bucket;
@@ -60,9 +60,18 @@ typedef struct path {
     uint32_t levels;
 } path;
 
-static inline uint32_t word_id(uint64_t word) { return (uint32_t)(word >> 2); }
-static inline uint64_t bucket_word(uint32_t id) { return (uint64_t)id << 2 | WORD_BUCKET; }
-static inline uint64_t node_word(uint32_t id) { return (uint64_t)id << 2 | WORD_NODE; }
+static inline uint32_t word_id(uint64_t word)
+{
+    return (uint32_t)(word >> 2);
+}
+static inline uint64_t bucket_word(uint32_t id)
+{
+    return (uint64_t)id << 2 | WORD_BUCKET;
+}
+static inline uint64_t node_word(uint32_t id)
+{
+    return (uint64_t)id << 2 | WORD_NODE;
+}
 static inline uint64_t load_word(const uint64_t *word)
 {
     return __atomic_load_n(word, __ATOMIC_ACQUIRE);
@@ -78,7 +87,10 @@ static inline uint32_t id_of(const oort_index *index, const bucket *b)
     return (uint32_t)((uint64_t)((const uint8_t *)b - index->blocks.base) / INDEX_SMALL_BYTES);
 }
 
-static inline uint32_t capacity_of(const bucket *b) { return b->chunks * CHUNK_ENTRIES; }
+static inline uint32_t capacity_of(const bucket *b)
+{
+    return b->chunks * CHUNK_ENTRIES;
+}
 
 static inline uint32_t home_line(uint32_t tag, uint32_t depth, uint32_t lines)
 {

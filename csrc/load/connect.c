@@ -87,8 +87,7 @@ static bool greet(int fd, const oort_load_config *config, char *why, size_t why_
     return true;
 }
 
-int load_connect(const oort_load_config *config, const struct addrinfo *address,
-                 oort_error *error)
+int load_connect(const oort_load_config *config, const struct addrinfo *address, oort_error *error)
 {
     char why[400] = "";
     struct timeval patience = {.tv_sec = HANDSHAKE_SECONDS};
@@ -96,11 +95,10 @@ int load_connect(const oort_load_config *config, const struct addrinfo *address,
     int fd = -1;
     for (; address != NULL && fd < 0; address = address->ai_next) {
         fd = socket(address->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
-        if (fd >= 0 &&
-            (setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience) != 0 ||
-             setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience) != 0 ||
-             setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one) != 0 ||
-             connect(fd, address->ai_addr, address->ai_addrlen) != 0)) {
+        if (fd >= 0 && (setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience) != 0 ||
+                        setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience) != 0 ||
+                        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one) != 0 ||
+                        connect(fd, address->ai_addr, address->ai_addrlen) != 0)) {
             error->sys_errno = errno;
             snprintf(why, sizeof why, "%s",
                      errno == EINPROGRESS ? "no answer in time" : strerror(errno));

@@ -28,8 +28,7 @@ uint64_t load_random(uint64_t *state)
 
 /* ---- values ---- */
 
-void load_values_init(struct load_values *values, uint64_t seed, uint64_t minimum,
-                      uint64_t maximum)
+void load_values_init(struct load_values *values, uint64_t seed, uint64_t minimum, uint64_t maximum)
 {
     values->seed = mix(seed + GOLDEN);
     values->minimum = minimum;
@@ -142,8 +141,7 @@ void load_draw_init(struct load_draw *draw, int32_t kind, uint64_t keyspace, dou
     draw->exponent = exponent;
     draw->integral_first = integral(exponent, 1.5) - 1;
     draw->integral_last = integral(exponent, (double)keyspace + 0.5);
-    draw->shortcut =
-        2 - integral_inverse(exponent, integral(exponent, 2.5) - pow(2, -exponent));
+    draw->shortcut = 2 - integral_inverse(exponent, integral(exponent, 2.5) - pow(2, -exponent));
     draw->scatter = (uint64_t)((double)keyspace * 0.6180339887498949) | 1;
     while (common_divisor(draw->scatter, keyspace) != 1)
         draw->scatter++;

@@ -44,7 +44,7 @@ bool load_value_matches(const struct load_value *value, uint64_t offset, const u
 /* ---- draws ---- */
 
 struct load_draw {
-    uint64_t state;           /* of the random numbers */
+    uint64_t state; /* of the random numbers */
     uint64_t keyspace;
     uint64_t position, first; /* sequence: next, and where it began */
     uint64_t scatter;         /* Zipf: spreads neighbouring ranks over the keyspace */
@@ -66,7 +66,8 @@ uint64_t load_random(uint64_t *state);
  * (18 minutes); anything longer counts as that. */
 #define LOAD_HISTOGRAM_BITS 10
 #define LOAD_HISTOGRAM_TOP 40
-#define LOAD_HISTOGRAM_PLACES ((LOAD_HISTOGRAM_TOP - LOAD_HISTOGRAM_BITS + 1) << LOAD_HISTOGRAM_BITS)
+#define LOAD_HISTOGRAM_PLACES                                                                      \
+    ((LOAD_HISTOGRAM_TOP - LOAD_HISTOGRAM_BITS + 1) << LOAD_HISTOGRAM_BITS)
 
 struct load_histogram {
     uint64_t count;

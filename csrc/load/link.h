@@ -53,9 +53,9 @@ struct load_link {
     uint64_t value_size, value_offset; /* announced, and taken so far */
     struct load_value expected;
     bool value_ok;
-    uint8_t version[8];  /* the value's first bytes, until they are complete */
-    uint32_t ending;     /* bytes of the CRLF after a value seen */
-    uint32_t line_size;  /* a reply line that has not ended yet */
+    uint8_t version[8]; /* the value's first bytes, until they are complete */
+    uint32_t ending;    /* bytes of the CRLF after a value seen */
+    uint32_t line_size; /* a reply line that has not ended yet */
     uint8_t line[LOAD_LINE_CAP];
 };
 
@@ -71,7 +71,6 @@ bool load_link_feed(struct load_link *link, const uint8_t *data, uint64_t size, 
 
 struct addrinfo;
 /* A socket connected to the first of these addresses that answers, past AUTH and SELECT; or -1. */
-int load_connect(const oort_load_config *config, const struct addrinfo *address,
-                 oort_error *error);
+int load_connect(const oort_load_config *config, const struct addrinfo *address, oort_error *error);
 
 #endif

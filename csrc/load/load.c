@@ -51,18 +51,18 @@ struct worker {
     struct load_draw draw;
     struct connection *connections;
     uint32_t count, alive;
-    uint32_t next;            /* open loop: whose turn it is */
+    uint32_t next; /* open loop: whose turn it is */
     int epoll, timer;
-    uint64_t random;          /* which operation */
-    uint64_t version;         /* of the next value written */
-    uint64_t quota;           /* measured requests still to send */
-    uint64_t start_ns, end_ns; /* end: nothing is sent after it */
-    double interval_ns;       /* open loop, this worker's; 0: closed */
-    uint64_t scheduled;       /* open loop: requests sent so far */
-    uint64_t active_ns;       /* when something last moved */
-    bool warm;                /* the warm-up is over */
-    bool failed;              /* out of memory, or epoll failed */
-    uint8_t *input;           /* READ_BYTES */
+    uint64_t random;               /* which operation */
+    uint64_t version;              /* of the next value written */
+    uint64_t quota;                /* measured requests still to send */
+    uint64_t start_ns, end_ns;     /* end: nothing is sent after it */
+    double interval_ns;            /* open loop, this worker's; 0: closed */
+    uint64_t scheduled;            /* open loop: requests sent so far */
+    uint64_t active_ns;            /* when something last moved */
+    bool warm;                     /* the warm-up is over */
+    bool failed;                   /* out of memory, or epoll failed */
+    uint8_t *input;                /* READ_BYTES */
     atomic_uint_fast64_t answered; /* measured; for the progress bar */
 };
 
@@ -216,9 +216,8 @@ static void dispatch(struct worker *worker, uint64_t now_ns)
     struct connection *connection = NULL;
     uint64_t room = (uint64_t)worker->alive * worker->load->config.pipeline;
     /* What is still due at the end is told as unsent: a run must not outlast its time. */
-    while (now_ns < worker->end_ns && worker->tally.in_flight < room &&
-           due_ns(worker) <= now_ns && permitted(worker, due_ns(worker)) &&
-           (connection = with_room(worker)) != NULL) {
+    while (now_ns < worker->end_ns && worker->tally.in_flight < room && due_ns(worker) <= now_ns &&
+           permitted(worker, due_ns(worker)) && (connection = with_room(worker)) != NULL) {
         request(worker, connection, due_ns(worker), now_ns);
         worker->scheduled++;
         any = true;
@@ -231,8 +230,8 @@ static void dispatch(struct worker *worker, uint64_t now_ns)
     uint64_t next = due_ns(worker);
     if (next <= now_ns)
         return; /* no room: the next reply comes back here */
-    struct itimerspec alarm = {.it_value = {.tv_sec = (time_t)(next / 1000000000),
-                                            .tv_nsec = (long)(next % 1000000000)}};
+    struct itimerspec alarm = {
+        .it_value = {.tv_sec = (time_t)(next / 1000000000), .tv_nsec = (long)(next % 1000000000)}};
     if (timerfd_settime(worker->timer, TFD_TIMER_ABSTIME, &alarm, NULL) != 0)
         worker->failed = true;
 }
@@ -313,8 +312,7 @@ static void run(struct worker *worker)
         if (worker->interval_ns > 0)
             dispatch(worker, now_ns);
         const oort_load_result *result = &worker->tally.result;
-        atomic_store_explicit(&worker->answered, result->gets + result->sets,
-                              memory_order_relaxed);
+        atomic_store_explicit(&worker->answered, result->gets + result->sets, memory_order_relaxed);
     }
 }
 
@@ -329,8 +327,7 @@ static void sum_up(struct worker *worker)
                          (uint64_t)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec);
     result->unanswered += worker->tally.in_flight;
     if (worker->tally.last_reply_ns > worker->tally.measured_from_ns)
-        result->elapsed_us =
-            (worker->tally.last_reply_ns - worker->tally.measured_from_ns) / 1000;
+        result->elapsed_us = (worker->tally.last_reply_ns - worker->tally.measured_from_ns) / 1000;
     if (worker->interval_ns > 0) {
         uint64_t now_ns = clock_ns(), until = now_ns < worker->end_ns ? now_ns : worker->end_ns;
         uint64_t due = (uint64_t)((double)(until - worker->start_ns) / worker->interval_ns);
@@ -368,16 +365,16 @@ static void worker_free(struct worker *worker)
     free(worker);
 }
 
-static bool connect_worker(struct worker *worker, const struct addrinfo *address,
-                           oort_error *error)
+static bool connect_worker(struct worker *worker, const struct addrinfo *address, oort_error *error)
 {
     struct epoll_event event = {.events = EPOLLIN | EPOLLET};
     worker->epoll = epoll_create1(EPOLL_CLOEXEC);
     worker->timer = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
     if (worker->epoll < 0 || worker->timer < 0 ||
         epoll_ctl(worker->epoll, EPOLL_CTL_ADD, worker->timer, &event) != 0) {
-        set_error(error, OORT_ERR_IO, errno, "cannot make an epoll and a timer: raise the limit "
-                                             "of open files (ulimit -n)");
+        set_error(error, OORT_ERR_IO, errno,
+                  "cannot make an epoll and a timer: raise the limit "
+                  "of open files (ulimit -n)");
         return false;
     }
     for (uint32_t i = 0; i < worker->count; i++) {
@@ -428,9 +425,8 @@ static struct worker *worker_new(oort_load *load, uint32_t number)
     }
     uint64_t total = config->requests != 0 ? config->requests : config->keyspace;
     uint64_t first = share_start(total, number, count);
-    worker->quota = config->requests == 0
-                        ? UINT64_MAX
-                        : share_start(total, number + 1, count) - first;
+    worker->quota = config->requests == 0 ? UINT64_MAX
+                                          : share_start(total, number + 1, count) - first;
     if (config->rate > 0)
         worker->interval_ns = 1e9 * (double)count / config->rate;
     worker->version = (uint64_t)(number + 1) << 48;
@@ -549,8 +545,7 @@ static void merge_texts(oort_load_result *sum, const oort_load_result *part)
 {
     for (uint32_t i = 0; i < part->error_texts; i++) {
         uint32_t known = 0;
-        while (known < sum->error_texts &&
-               strcmp(sum->error_text[known], part->error_text[i]) != 0)
+        while (known < sum->error_texts && strcmp(sum->error_text[known], part->error_text[i]) != 0)
             known++;
         if (known == sum->error_texts && known < OORT_LOAD_ERROR_TEXTS)
             memcpy(sum->error_text[sum->error_texts++], part->error_text[i],

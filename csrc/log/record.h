@@ -53,7 +53,7 @@ typedef struct record_header {
     uint8_t reserved; /* 0 */
     uint32_t key_size;
     uint32_t value_size;
-    uint64_t stamp;    /* microseconds << 8 | counter << 1 | delete bit; a batch's records share one */
+    uint64_t stamp; /* microseconds << 8 | counter << 1 | delete bit; a batch's records share one */
     int64_t expiry_ms; /* 0: never */
 } record_header;
 
@@ -79,8 +79,8 @@ typedef struct segment_header {
     uint64_t sequence;       /* order of creation, never used twice */
     uint64_t capacity;       /* bytes preallocated, header included */
     uint8_t store_id[16];
-    uint32_t seed;           /* start of every record's checksum */
-    uint32_t checksum;       /* CRC32C of the fields above */
+    uint32_t seed;     /* start of every record's checksum */
+    uint32_t checksum; /* CRC32C of the fields above */
     /* Not covered above: rewritten in place, at most once a second. */
     uint64_t synced;          /* everything below is on the device */
     uint32_t synced_checksum; /* CRC32C of synced */
@@ -92,7 +92,10 @@ _Static_assert(sizeof(segment_header) == 72, "segment header");
 
 /* In the index a dead entry has the delete bit set in its stamp: its record is a tombstone, or a value
  * that expired. */
-static inline bool stamp_is_dead(uint64_t stamp) { return (stamp & 1) != 0; }
+static inline bool stamp_is_dead(uint64_t stamp)
+{
+    return (stamp & 1) != 0;
+}
 
 static inline uint64_t record_size(uint64_t key_size, uint64_t value_size)
 {

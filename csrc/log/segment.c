@@ -85,7 +85,8 @@ static void segment_read_at_random(struct segment *segment)
 
 static bool map_segment(struct segment *segment)
 {
-    segment->map = mmap(NULL, segment->capacity, PROT_READ | PROT_WRITE, MAP_SHARED, segment->fd, 0);
+    segment->map = mmap(NULL, segment->capacity, PROT_READ | PROT_WRITE, MAP_SHARED, segment->fd,
+                        0);
     if (segment->map == MAP_FAILED)
         return false;
     (void)madvise(segment->map, segment->capacity, MADV_DONTDUMP);
@@ -111,8 +112,9 @@ static bool write_zeros(int fd, uint64_t size)
     return written && fdatasync(fd) == 0;
 }
 
-struct segment *segment_create(int directory_fd, uint64_t sequence, uint32_t slot, uint64_t capacity,
-                        const uint8_t store_id[16], bool zeroed, oort_error *error)
+struct segment *segment_create(int directory_fd, uint64_t sequence, uint32_t slot,
+                               uint64_t capacity, const uint8_t store_id[16], bool zeroed,
+                               oort_error *error)
 {
     char name[SEGMENT_NAME_BYTES];
     segment_header header = {.magic = SEGMENT_MAGIC,
@@ -166,7 +168,7 @@ struct segment *segment_create(int directory_fd, uint64_t sequence, uint32_t slo
 }
 
 struct segment *segment_load(int directory_fd, uint64_t sequence, const uint8_t store_id[16],
-                      bool any_store, oort_error *error)
+                             bool any_store, oort_error *error)
 {
     char name[SEGMENT_NAME_BYTES];
     struct stat status;
@@ -306,8 +308,8 @@ static bool all_zero(const uint8_t *data, uint64_t size)
 }
 
 /* Give a closed batch's records, which lie between begin and end, to the visitor. */
-static int32_t visit_batch(struct segment *segment, uint64_t begin, uint64_t end, segment_visitor visitor,
-                           void *context, segment_damage *damage)
+static int32_t visit_batch(struct segment *segment, uint64_t begin, uint64_t end,
+                           segment_visitor visitor, void *context, segment_damage *damage)
 {
     for (uint64_t offset = begin; offset < end;) {
         const record_header *record = segment_record(segment, offset);
@@ -340,7 +342,8 @@ int32_t segment_scan(struct segment *segment, uint64_t from, uint64_t limit, boo
                 damage->tail = offset;
                 if (offset < synced) {
                     damage->damaged_bytes += synced - offset;
-                    damage->first_damage = damage->damaged_runs++ == 0 ? offset : damage->first_damage;
+                    damage->first_damage = damage->damaged_runs++ == 0 ? offset
+                                                                       : damage->first_damage;
                 } else if (!all_zero(segment->map + offset, limit - offset)) {
                     damage->cut_bytes = limit - offset;
                     while (damage->cut_bytes >= 8 &&
@@ -372,8 +375,8 @@ int32_t segment_scan(struct segment *segment, uint64_t from, uint64_t limit, boo
             if (record->value_size == sizeof end)
                 memcpy(&end, record_value(record), sizeof end);
             if (batch_count != 0 && end.count == batch_count) {
-                int32_t answer =
-                    visit_batch(segment, batch_begin, offset, visitor, context, damage);
+                int32_t answer = visit_batch(segment, batch_begin, offset, visitor, context,
+                                             damage);
                 if (answer != 0)
                     return answer;
             } else {
@@ -419,8 +422,8 @@ int32_t segment_seal(int directory_fd, struct segment *segment, oort_error *erro
     segment_damage damage;
     uint64_t tail = atomic_load(&segment->tail);
     toc_begin(&builder, segment->sequence);
-    int32_t result =
-        segment_scan(segment, SEGMENT_HEADER_BYTES, tail, false, add_to_toc, &builder, &damage);
+    int32_t result = segment_scan(segment, SEGMENT_HEADER_BYTES, tail, false, add_to_toc, &builder,
+                                  &damage);
     if (result != 0) {
         toc_end(&builder);
         return oort_fail(error, OORT_ERR_NOMEM, ENOMEM,

@@ -37,24 +37,24 @@ struct segment {
     uint32_t seed;
     int fd; /* -1 once sealed */
     uint8_t *map;
-    uint64_t capacity;      /* mapped bytes */
-    uint64_t lost_bytes;    /* found when it was loaded: the file is so much shorter than it was */
-    _Atomic uint64_t tail;  /* records end here */
+    uint64_t capacity;       /* mapped bytes */
+    uint64_t lost_bytes;     /* found when it was loaded: the file is so much shorter than it was */
+    _Atomic uint64_t tail;   /* records end here */
     _Atomic uint64_t synced; /* below, everything is on the device */
-    uint64_t header_synced; /* what the file's header says of it */
+    uint64_t header_synced;  /* what the file's header says of it */
     int64_t header_synced_ms;
     _Atomic int state;
-    _Atomic uint32_t pins;  /* values being sent */
-    _Atomic uint32_t syncing; /* syncs under way */
-    _Atomic uint64_t min_stamp; /* of its values: tombstones need not outlive each other */
+    _Atomic uint32_t pins;         /* values being sent */
+    _Atomic uint32_t syncing;      /* syncs under way */
+    _Atomic uint64_t min_stamp;    /* of its values: tombstones need not outlive each other */
     _Atomic int64_t min_expiry_ms; /* the next expiry in here, INT64_MAX: none */
     _Atomic uint64_t tombstone_bytes;
     _Atomic uint64_t min_tombstone_stamp;
     _Atomic uint64_t max_stamp;
-    int64_t swept_until_ms; /* what expired up to then has been swept from the sealed segment */
-    bool toc_verified;      /* by the sweep */
-    int64_t swept_ms;       /* expiry: when the last sweep ended */
-    _Atomic bool quarantined; /* holds damage: never compacted away */
+    int64_t swept_until_ms;    /* what expired up to then has been swept from the sealed segment */
+    bool toc_verified;         /* by the sweep */
+    int64_t swept_ms;          /* expiry: when the last sweep ended */
+    _Atomic bool quarantined;  /* holds damage: never compacted away */
     _Atomic uint32_t *extents; /* residency clock's tick when last seen in memory */
     /* Of the large record (over an extent) that begins in an extent: is its checksum right? */
     _Atomic uint8_t *verdicts;
@@ -81,12 +81,13 @@ static inline const record_header *segment_record(const struct segment *segment,
 
 /* Make a new segment file, preallocated; zeroed: write zeros as well, so that later syncs
  * need not convert extents. */
-struct segment *segment_create(int directory_fd, uint64_t sequence, uint32_t slot, uint64_t capacity,
-                        const uint8_t store_id[16], bool zeroed, oort_error *error);
+struct segment *segment_create(int directory_fd, uint64_t sequence, uint32_t slot,
+                               uint64_t capacity, const uint8_t store_id[16], bool zeroed,
+                               oort_error *error);
 /* Map an existing one.  Its state is sealed when a table of contents fits it, else sealing, with
  * the tail still unknown (0). */
 struct segment *segment_load(int directory_fd, uint64_t sequence, const uint8_t store_id[16],
-                      bool any_store, oort_error *error);
+                             bool any_store, oort_error *error);
 void segment_free(struct segment *segment);
 /* Open the file of a loaded segment again, to seal it anew. */
 int32_t segment_reopen(int directory_fd, struct segment *segment, oort_error *error);
@@ -111,11 +112,11 @@ typedef int32_t (*segment_visitor)(void *context, struct segment *segment, uint6
 typedef struct segment_damage {
     uint64_t damaged_bytes; /* stepped over, or missing below the synced position */
     uint64_t damaged_runs;
-    uint64_t first_damage;  /* offset */
-    uint64_t cut_bytes;     /* of an unsynced tail that held no whole record */
-    uint64_t records;       /* given to the visitor */
-    uint64_t dropped;       /* records of batches without an end */
-    uint64_t tail;          /* where the valid records end */
+    uint64_t first_damage; /* offset */
+    uint64_t cut_bytes;    /* of an unsynced tail that held no whole record */
+    uint64_t records;      /* given to the visitor */
+    uint64_t dropped;      /* records of batches without an end */
+    uint64_t tail;         /* where the valid records end */
 } segment_damage;
 /* Beyond an invalid record the rest is searched in 8-byte steps; trusted: not where zeros follow
  * (the kernel lived, so nothing can lie behind them). */

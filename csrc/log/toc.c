@@ -93,15 +93,15 @@ int32_t toc_write(int directory_fd, toc_builder *builder, oort_error *error)
     segment_name(name, sequence, "toc");
     uint32_t sum = oort_crc32c(0, (const uint8_t *)&builder->header + covered,
                                sizeof builder->header - covered);
-    builder->header.checksum =
-        oort_crc32c(sum, builder->entries, builder->count * sizeof *builder->entries);
+    builder->header.checksum = oort_crc32c(sum, builder->entries,
+                                           builder->count * sizeof *builder->entries);
     int fd = openat(directory_fd, temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
     if (fd < 0)
         return segment_failure(error, "create its table of contents", sequence);
     bool written = write_all(fd, &builder->header, sizeof builder->header) &&
                    write_all(fd, builder->entries, builder->count * sizeof *builder->entries);
-    int32_t result =
-        written ? OORT_OK : segment_failure(error, "write its table of contents", sequence);
+    int32_t result = written ? OORT_OK
+                             : segment_failure(error, "write its table of contents", sequence);
     if (written && fdatasync(fd) != 0) {
         result = segment_sync_failure(error, "its table of contents", sequence);
         written = false;
@@ -137,8 +137,7 @@ const toc_header *toc_map(int directory_fd, uint64_t sequence, uint64_t capacity
     const toc_header *toc = map;
     bool fits = toc->magic == TOC_MAGIC && toc->reader_version <= LOG_FORMAT_VERSION &&
                 toc->sequence == sequence && toc->tail >= SEGMENT_HEADER_BYTES &&
-                toc->tail <= capacity &&
-                toc->count == (size - sizeof *toc) / sizeof(toc_entry);
+                toc->tail <= capacity && toc->count == (size - sizeof *toc) / sizeof(toc_entry);
     if (fits && verify)
         fits = toc->checksum == oort_crc32c(0, (const uint8_t *)map + covered, size - covered);
     if (!fits) {

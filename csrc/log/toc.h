@@ -18,14 +18,14 @@ typedef struct toc_header {
     uint16_t reader_version;
     uint32_t checksum; /* CRC32C of everything after this field, entries included */
     uint64_t sequence;
-    uint64_t tail;     /* the segment's size in bytes */
-    uint64_t count;    /* entries */
-    uint64_t min_stamp;        /* of SET and EXPIRY records, UINT64_MAX: there are none */
-    int64_t min_expiry_ms;     /* 0: nothing expires */
-    uint64_t tombstone_bytes;  /* DELETE and FLUSH records */
+    uint64_t tail;            /* the segment's size in bytes */
+    uint64_t count;           /* entries */
+    uint64_t min_stamp;       /* of SET and EXPIRY records, UINT64_MAX: there are none */
+    int64_t min_expiry_ms;    /* 0: nothing expires */
+    uint64_t tombstone_bytes; /* DELETE and FLUSH records */
     uint64_t min_tombstone_stamp;
     uint64_t max_stamp;
-    uint64_t damaged_bytes;    /* stepped over when it was made */
+    uint64_t damaged_bytes; /* stepped over when it was made */
 } toc_header;
 
 typedef struct toc_entry {

@@ -75,7 +75,8 @@ static void check_table(struct vlog *log, const char *name)
         log->next_sequence = sequence + 1;
     events_post(log->events, EVENT_ERROR, OORT_EVENT_DAMAGE, sequence,
                 "segment %016" PRIx64 ".log is missing, and its records with it: restore it from"
-                " a copy, or remove %016" PRIx64 ".toc", sequence, sequence);
+                " a copy, or remove %016" PRIx64 ".toc",
+                sequence, sequence);
 }
 
 /* The sequences of every segment file, ascending; litter of an interrupted write is removed. */
@@ -158,8 +159,8 @@ int32_t vlog_load(struct vlog *log, bool adopt, oort_error *error)
     for (size_t i = 0; result == OORT_OK && i < count; i++) {
         if (sequences[i] >= log->next_sequence)
             log->next_sequence = sequences[i] + 1;
-        struct segment *segment =
-            segment_load(log->directory_fd, sequences[i], log->store_id, adopt, error);
+        struct segment *segment = segment_load(log->directory_fd, sequences[i], log->store_id,
+                                               adopt, error);
         if (segment == NULL) {
             if (error->code != OORT_ERR_DAMAGED) {
                 result = error->code;
@@ -167,14 +168,12 @@ int32_t vlog_load(struct vlog *log, bool adopt, oort_error *error)
                 result = segment_unlink(log->directory_fd, sequences[i]);
             } else {
                 events_post(log->events, EVENT_ERROR, OORT_EVENT_DAMAGE, 0,
-                            "%s; it is left alone and none of its records are served",
-                            error->text);
+                            "%s; it is left alone and none of its records are served", error->text);
             }
             continue;
         }
         if (adopt) {
-            memcpy(log->store_id,
-                   ((const segment_header *)(const void *)segment->map)->store_id,
+            memcpy(log->store_id, ((const segment_header *)(const void *)segment->map)->store_id,
                    sizeof log->store_id);
             adopt = false;
         }
@@ -350,8 +349,7 @@ static void enlist(struct vlog *log, struct segment *segment)
     atomic_store(&log->bases[segment->slot], segment->map);
 }
 
-static struct segment *take_segment(struct log_writer *writer, uint64_t capacity,
-                                    oort_error *error)
+static struct segment *take_segment(struct log_writer *writer, uint64_t capacity, oort_error *error)
 {
     struct vlog *log = writer->log;
     struct segment *segment = NULL;
@@ -386,8 +384,7 @@ int32_t vlog_prepare(struct vlog *log, oort_error *error)
     (void)pthread_mutex_lock(&log->mutex);
     /* Nobody writes, nobody needs one; but zeros take long to write, and the first writer should find
      * them there. */
-    bool needed = log->standby == NULL &&
-                  (log->open_count != 0 || atomic_load(&log->zeroed)) &&
+    bool needed = log->standby == NULL && (log->open_count != 0 || atomic_load(&log->zeroed)) &&
                   has_room(log, log->segment_bytes);
     if (needed)
         result = claim_slot(log, &slot, &sequence, error);
@@ -440,14 +437,16 @@ int32_t vlog_reserve(struct log_writer *writer, uint64_t size, bool contiguous,
         if (contiguous)
             return oort_fail(error, OORT_ERR_TOO_BIG, 0,
                              "a batch of %" PRIu64 " bytes is larger than a segment (%" PRIu64
-                             " bytes)", size, log->segment_bytes - SEGMENT_HEADER_BYTES);
+                             " bytes)",
+                             size, log->segment_bytes - SEGMENT_HEADER_BYTES);
         *segment = take_segment(writer, SEGMENT_HEADER_BYTES + size, error);
         *offset = SEGMENT_HEADER_BYTES;
         return *segment == NULL ? error->code : OORT_OK;
     }
     if (writer->active == NULL ||
-        writer->active->capacity - atomic_load_explicit(&writer->active->tail,
-                                                        memory_order_relaxed) < size) {
+        writer->active->capacity -
+                atomic_load_explicit(&writer->active->tail, memory_order_relaxed) <
+            size) {
         int32_t result = roll(writer, error);
         if (result != OORT_OK)
             return result;
@@ -488,8 +487,7 @@ void vlog_fail(struct vlog *log, const oort_error *error)
     if (log->nonce_path != NULL)
         (void)unlink(log->nonce_path);
     events_post(log->events, EVENT_ERROR, OORT_EVENT_FAILED, 0,
-                "%s; nothing more is acknowledged: repair the disk and restart oortd",
-                error->text);
+                "%s; nothing more is acknowledged: repair the disk and restart oortd", error->text);
 }
 
 static int32_t sync_all(struct vlog *log, oort_error *error)
@@ -583,7 +581,8 @@ static int32_t seal(struct vlog *log, struct segment *segment, oort_error *error
     if (result == OORT_OK && segment->quarantined)
         events_post(log->events, EVENT_ERROR, OORT_EVENT_DAMAGE, segment->sequence,
                     "segment %016" PRIx64 ".log was damaged before it was sealed; it will not be "
-                    "compacted: keep it until its keys are restored", segment->sequence);
+                    "compacted: keep it until its keys are restored",
+                    segment->sequence);
     return result;
 }
 

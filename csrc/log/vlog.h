@@ -21,8 +21,8 @@
 #define CHECKPOINT_MAGIC UINT64_C(0x3254504b43545254)
 
 enum checkpoint_segment_flag {
-    SEGMENT_APPLIED = 1,      /* the index knows all its records */
-    SEGMENT_HAS_TARGETS = 2   /* some expiry record may point at a value in it */
+    SEGMENT_APPLIED = 1,    /* the index knows all its records */
+    SEGMENT_HAS_TARGETS = 2 /* some expiry record may point at a value in it */
 };
 
 struct log_mark {
@@ -54,14 +54,14 @@ struct vlog {
     uint64_t segment_bytes;
     struct checkpoint *checkpoint;
     struct events *events;
-    char *nonce_path; /* removed at the first I/O error */
+    char *nonce_path;   /* removed at the first I/O error */
     uint64_t low_bytes; /* the disk's watermark: a large value may not take what is below it */
     /* Called after a segment was made, which is when the disk gets fuller; no mutex is held. */
     void (*segment_made)(void *context);
     void *context;
 
     pthread_mutex_t sync_mutex; /* a file's sync and what follows from its success or failure */
-    pthread_mutex_t mutex; /* what follows, up to the next blank line */
+    pthread_mutex_t mutex;      /* what follows, up to the next blank line */
     uint64_t next_sequence;
     uint32_t next_slot;
     uint32_t segment_count;
@@ -77,9 +77,9 @@ struct vlog {
     _Atomic uint32_t tick;          /* residency clock, 0: believe everything resident */
     _Atomic int32_t failed;         /* sticky */
     _Atomic bool directory_dirty;
-    _Atomic bool zeroed;            /* prepare segments by writing zeros */
-    _Atomic bool seal_behind;       /* a thread seals; otherwise the writer does */
-    _Atomic uint64_t rounds;        /* syncs that did something */
+    _Atomic bool zeroed;      /* prepare segments by writing zeros */
+    _Atomic bool seal_behind; /* a thread seals; otherwise the writer does */
+    _Atomic uint64_t rounds;  /* syncs that did something */
     _Atomic int64_t last_sync_ms;
 };
 
@@ -110,8 +110,8 @@ static inline struct segment *vlog_segment(struct vlog *log, uint64_t location)
 /* A hint: the location may be out of date. */
 static inline void vlog_prefetch(struct vlog *log, uint64_t location)
 {
-    const uint8_t *base =
-        atomic_load_explicit(&log->bases[location_slot(location)], memory_order_relaxed);
+    const uint8_t *base = atomic_load_explicit(&log->bases[location_slot(location)],
+                                               memory_order_relaxed);
     if (base == NULL)
         return;
     __builtin_prefetch(base + location_offset(location));

@@ -168,8 +168,7 @@ static void prefetch(oort_session *base, const oort_key *keys, uint32_t count)
     map_store *store = (map_store *)base->store;
 
     for (uint32_t i = 0; i < count; i++) {
-        map_table *table =
-            map_table_of(store, keys[i].database, map_slot(keys[i].hash), false);
+        map_table *table = map_table_of(store, keys[i].database, map_slot(keys[i].hash), false);
 
         __builtin_prefetch(map_stripe_of(store, keys[i].hash), 1);
         if (table != NULL)
@@ -302,8 +301,8 @@ static int32_t write_value(oort_session *base, const oort_key *key, const oort_b
     if (!gone) {
         if (table == NULL || maptable_prepare(table) != OORT_OK ||
             (entry = make_entry(key, parts, part_count, size)) == NULL)
-            return oort_fail(&base->error, OORT_ERR_NOMEM, 0,
-                             "no memory for a value of %llu bytes", (unsigned long long)size);
+            return oort_fail(&base->error, OORT_ERR_NOMEM, 0, "no memory for a value of %llu bytes",
+                             (unsigned long long)size);
         entry->expiry_ms = expiry_ms;
         entry->stamp = next_stamp(session, key->hash);
     }
@@ -348,9 +347,9 @@ static int32_t set_expiry(oort_session *base, const oort_key *key, int64_t expir
     }
     if (session->in_batch)
         session->undos[session->undo_count++] = (map_undo){.entry = entry,
-                                                       .expiry_ms = entry->expiry_ms,
-                                                       .stamp = entry->stamp,
-                                                       .expiry_only = true};
+                                                           .expiry_ms = entry->expiry_ms,
+                                                           .stamp = entry->stamp,
+                                                           .expiry_only = true};
     entry->expiry_ms = expiry_ms;
     entry->stamp = next_stamp(session, key->hash);
     if (expiry_ms != 0 && expiry_ms < table->first_expiry_ms)
@@ -526,7 +525,10 @@ static int32_t next_event(oort_store *store, oort_event *out)
     return 0;
 }
 
-static int event_fd(oort_store *store) { return ((map_store *)store)->event_fd; }
+static int event_fd(oort_store *store)
+{
+    return ((map_store *)store)->event_fd;
+}
 
 /* Nothing is ever synced, and no ticket given. */
 static void request_sync(oort_store *store, uint64_t ticket)

@@ -12,11 +12,7 @@
 #include <pthread.h>
 #include <stdlib.h>
 
-enum {
-    MAP_SLOTS = 16384,
-    MAP_STRIPES = 1024,
-    MAP_SLOTS_A_STRIPE = MAP_SLOTS / MAP_STRIPES
-};
+enum { MAP_SLOTS = 16384, MAP_STRIPES = 1024, MAP_SLOTS_A_STRIPE = MAP_SLOTS / MAP_STRIPES };
 
 /* Counters change under the stripe's lock and are read without it. */
 typedef struct map_counters {

@@ -40,12 +40,15 @@ typedef struct map_table {
     uint64_t count;
     /* No entry expires before it; INT64_MAX: none does.  The owner's field. */
     int64_t first_expiry_ms;
-    uint32_t moved;          /* while resizing: tags below it are in buckets, the others in old */
-    uint8_t bits;            /* 1 << bits buckets */
+    uint32_t moved; /* while resizing: tags below it are in buckets, the others in old */
+    uint8_t bits;   /* 1 << bits buckets */
     uint8_t old_bits;
 } map_table;
 
-static inline uint32_t map_slot(uint64_t hash) { return (uint32_t)(hash >> 50); }
+static inline uint32_t map_slot(uint64_t hash)
+{
+    return (uint32_t)(hash >> 50);
+}
 static inline uint32_t map_tag(uint64_t hash)
 {
     return (uint32_t)(hash >> 26) & (MAPTABLE_TAGS - 1);

@@ -77,8 +77,7 @@ static int32_t deliver(oort_scan *scan, const map_entry *entry)
         return OORT_ERR_TOO_BIG;
     memcpy(scan->buffer + scan->used, &entry->key_size, sizeof(uint32_t));
     if (entry->key_size != 0)
-        memcpy(scan->buffer + scan->used + sizeof(uint32_t), map_entry_key(entry),
-               entry->key_size);
+        memcpy(scan->buffer + scan->used + sizeof(uint32_t), map_entry_key(entry), entry->key_size);
     scan->used += needed;
     scan->count++;
     return OORT_OK;

@@ -34,18 +34,18 @@ extern const struct oort_transport oort_plain_transport;
 
 /* Why a connection executes nothing at the moment. */
 enum conn_wait {
-    CONN_WAIT_SYNC = 1,     /* its replies wait for the log's sync: nothing is sent either */
-    CONN_WAIT_REPLY = 2,    /* its cold command is with the main loop */
-    CONN_WAIT_FETCH = 4,    /* its command's record is being read from disk */
-    CONN_WAIT_TICK = 8,     /* too much is unsent, or the store is behind: until the next tick */
-    CONN_WAIT_LINGER = 16   /* all is sent; the client is given a moment to read it */
+    CONN_WAIT_SYNC = 1,   /* its replies wait for the log's sync: nothing is sent either */
+    CONN_WAIT_REPLY = 2,  /* its cold command is with the main loop */
+    CONN_WAIT_FETCH = 4,  /* its command's record is being read from disk */
+    CONN_WAIT_TICK = 8,   /* too much is unsent, or the store is behind: until the next tick */
+    CONN_WAIT_LINGER = 16 /* all is sent; the client is given a moment to read it */
 };
 
 enum conn_send_result {
-    CONN_SEND_DONE = 0,     /* all of it is with the kernel */
-    CONN_SEND_MORE = 1,     /* a slice is; the socket takes more */
-    CONN_SEND_FULL = 2,     /* the socket takes no more now */
-    CONN_SEND_BROKEN = -1   /* the peer is gone */
+    CONN_SEND_DONE = 0,   /* all of it is with the kernel */
+    CONN_SEND_MORE = 1,   /* a slice is; the socket takes more */
+    CONN_SEND_FULL = 2,   /* the socket takes no more now */
+    CONN_SEND_BROKEN = -1 /* the peer is gone */
 };
 
 /* How far an output has been sent. */
@@ -73,53 +73,53 @@ struct conn_mail {
 struct conn {
     const struct oort_transport *transport;
     struct worker *worker;
-    struct client *client;      /* its place in the registry */
+    struct client *client; /* its place in the registry */
     uint64_t id;
     int fd;
-    uint32_t slot;              /* position in worker->conns */
-    uint32_t waits;             /* conn_wait bits */
-    uint32_t flags;             /* oort_connection_flag */
+    uint32_t slot;  /* position in worker->conns */
+    uint32_t waits; /* conn_wait bits */
+    uint32_t flags; /* oort_connection_flag */
     uint8_t database, protocol;
-    uint8_t parked;             /* a park_list, 0: none */
-    bool readable;              /* the socket may have bytes we have not read */
-    bool writable;              /* the socket said that it takes bytes again */
-    bool hangup;                /* the peer has shut its side: read up to the end */
-    bool eof;                   /* and we have */
-    bool want_writable;         /* EPOLLOUT is registered */
-    bool in_progress;           /* parser holds the state of an incomplete request */
-    bool has_request;           /* parser holds a complete request to be executed again */
-    bool starved;               /* input holds no complete request: only more bytes help */
-    bool closing;               /* execute nothing more; close when all is sent */
-    bool dead;                  /* closed; freed when nothing points to it any more */
-    bool ready;                 /* in worker's ready list */
+    uint8_t parked;     /* a park_list, 0: none */
+    bool readable;      /* the socket may have bytes we have not read */
+    bool writable;      /* the socket said that it takes bytes again */
+    bool hangup;        /* the peer has shut its side: read up to the end */
+    bool eof;           /* and we have */
+    bool want_writable; /* EPOLLOUT is registered */
+    bool in_progress;   /* parser holds the state of an incomplete request */
+    bool has_request;   /* parser holds a complete request to be executed again */
+    bool starved;       /* input holds no complete request: only more bytes help */
+    bool closing;       /* execute nothing more; close when all is sent */
+    bool dead;          /* closed; freed when nothing points to it any more */
+    bool ready;         /* in worker's ready list */
     struct conn *ready_next;
     struct conn *park_previous, *park_next;
 
     struct conn_input input;
     struct resp_parser parser;
     struct oort_output output;
-    struct conn_position sent;  /* of output */
-    uint64_t pause_bytes;       /* unsent bytes at which it is paused */
+    struct conn_position sent; /* of output */
+    uint64_t pause_bytes;      /* unsent bytes at which it is paused */
 
-    uint64_t ticket;            /* CONN_WAIT_SYNC: what must be synced */
-    struct output_mark held;    /* and where the replies that wait for it begin */
+    uint64_t ticket;         /* CONN_WAIT_SYNC: what must be synced */
+    struct output_mark held; /* and where the replies that wait for it begin */
     uint64_t linger_until_ms;
-    uint32_t fetches;           /* of the command being executed */
-    int32_t cold_command;       /* CONN_WAIT_REPLY: position in the table */
+    uint32_t fetches;     /* of the command being executed */
+    int32_t cold_command; /* CONN_WAIT_REPLY: position in the table */
 
     /* Shown to any thread: written by the worker only, relaxed. */
     _Atomic uint32_t shown_flags;
     _Atomic uint8_t shown_database, shown_protocol;
     _Atomic int32_t last_command;
-    uint64_t created_ms;        /* constant */
+    uint64_t created_ms; /* constant */
     _Atomic uint64_t active_ms;
     _Atomic uint64_t query_bytes, query_free, output_bytes;
     _Atomic uint64_t commands, bytes_in, bytes_out;
 
-    _Atomic uint32_t mails;     /* on their way to the worker */
-    bool killed;                /* under the plane's mutex: kill_mail is used */
+    _Atomic uint32_t mails; /* on their way to the worker */
+    bool killed;            /* under the plane's mutex: kill_mail is used */
     struct conn_mail adopt_mail, kill_mail, fetch_mail;
-    oort_cold cold;             /* what the fetcher brings in */
+    oort_cold cold; /* what the fetcher brings in */
     int32_t fetch_status;
     struct conn *fetch_next;
 };

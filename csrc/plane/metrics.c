@@ -9,7 +9,7 @@
 #include "plane/plane.h"
 
 /* What can stand at the beginning of an error; anything else counts as the first. */
-static const char *const codes[OORT_ERROR_CODES] = {"ERR",     "NOAUTH",  "WRONGPASS", "NOPROTO",
+static const char *const codes[OORT_ERROR_CODES] = {"ERR",     "NOAUTH", "WRONGPASS", "NOPROTO",
                                                     "MISCONF", "NOPERM", "OOM"};
 
 const char *oort_error_code(uint32_t position)

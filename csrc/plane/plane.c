@@ -25,10 +25,10 @@
 #include "base/error.h"
 
 #define ROUND_EVENTS 256
-#define TICK_MS 20u         /* paused connections, and writes while the store is behind */
+#define TICK_MS 20u /* paused connections, and writes while the store is behind */
 #define LINGER_TICK_MS 250u
 #define IDLE_TICK_MS 1000u
-#define STOP_MS 1000u       /* for flushing when stopping */
+#define STOP_MS 1000u /* for flushing when stopping */
 #define STOP_STEP_MS 20
 
 /* ---- what the other files call ------------------------------------------- */
@@ -239,8 +239,7 @@ static void tick(struct worker *worker)
         if (conn->linger_until_ms <= worker->now_ms)
             worker_close(worker, conn);
     }
-    if (worker->limits.idle_seconds == 0 ||
-        worker->now_ms < worker->idle_check_ms + IDLE_TICK_MS)
+    if (worker->limits.idle_seconds == 0 || worker->now_ms < worker->idle_check_ms + IDLE_TICK_MS)
         return;
     worker->idle_check_ms = worker->now_ms;
     uint64_t idle_ms = (uint64_t)worker->limits.idle_seconds * 1000u;
@@ -268,8 +267,8 @@ static void arm_timer(struct worker *worker)
         wanted = IDLE_TICK_MS;
     if (wanted == 0 || (worker->timer_ms != 0 && worker->timer_ms <= wanted))
         return;
-    struct itimerspec when = {.it_value = {.tv_sec = wanted / 1000,
-                                           .tv_nsec = (long)(wanted % 1000) * 1000000}};
+    struct itimerspec when = {
+        .it_value = {.tv_sec = wanted / 1000, .tv_nsec = (long)(wanted % 1000) * 1000000}};
     if (timerfd_settime(worker->timer_fd, 0, &when, NULL) == 0)
         worker->timer_ms = wanted;
 }
@@ -481,8 +480,8 @@ static void worker_free(struct worker *worker)
     (void)pthread_mutex_destroy(&worker->mail_mutex);
 }
 
-oort_dataplane *oort_dataplane_open(oort_store *store, uint32_t workers,
-                                    const oort_limits *limits, oort_error *error)
+oort_dataplane *oort_dataplane_open(oort_store *store, uint32_t workers, const oort_limits *limits,
+                                    oort_error *error)
 {
     oort_error ignored;
     if (error == NULL)

@@ -47,14 +47,14 @@ enum park { PARK_NONE = 0, PARK_SYNC, PARK_TICK, PARK_LINGER, PARK_COUNT };
 
 /* Group commit, as commit.c sees it. */
 struct commit {
-    uint64_t ticket;            /* the highest still to be asked for; 0: none */
-    uint64_t asked;             /* the highest asked of the sync thread */
-    uint64_t expected;          /* how many waited when the last sync let some go */
-    uint64_t gather_from_ms;    /* since when others are waited for; 0: not yet */
-    uint32_t rounds;            /* for how many the ticket has been put off */
-    uint32_t skips;             /* how many more syncs are not gathered for */
-    uint32_t misses;            /* how often in a row gathering was in vain */
-    int wait_ms;                /* how long the next round may sleep; -1: until woken */
+    uint64_t ticket;         /* the highest still to be asked for; 0: none */
+    uint64_t asked;          /* the highest asked of the sync thread */
+    uint64_t expected;       /* how many waited when the last sync let some go */
+    uint64_t gather_from_ms; /* since when others are waited for; 0: not yet */
+    uint32_t rounds;         /* for how many the ticket has been put off */
+    uint32_t skips;          /* how many more syncs are not gathered for */
+    uint32_t misses;         /* how often in a row gathering was in vain */
+    int wait_ms;             /* how long the next round may sleep; -1: until woken */
 };
 
 struct worker {
@@ -62,16 +62,16 @@ struct worker {
     oort_store *store;
     oort_session *session;
     int epoll_fd, wake_fd, timer_fd;
-    bool draining;              /* stopping: send, execute nothing */
-    bool behind;                /* this round: writes wait */
-    uint32_t timer_ms;          /* what timer_fd is set to, 0: not set */
-    uint64_t now_ms;            /* this round's wall clock */
+    bool draining;     /* stopping: send, execute nothing */
+    bool behind;       /* this round: writes wait */
+    uint32_t timer_ms; /* what timer_fd is set to, 0: not set */
+    uint64_t now_ms;   /* this round's wall clock */
     uint64_t idle_check_ms;
-    oort_limits limits;         /* this round's */
+    oort_limits limits; /* this round's */
 
     struct conn *ready_first, *ready_last;
     struct park_list parked[PARK_COUNT];
-    struct conn **conns;        /* every connection of this worker */
+    struct conn **conns; /* every connection of this worker */
     uint32_t conn_count, conn_capacity;
 
     struct commit commit;
@@ -80,10 +80,10 @@ struct worker {
     oort_key keys[WORKER_BATCH];
     const oort_key *first_key[WORKER_BATCH];
     struct oort_output output;
-    uint8_t *buffer;            /* WORKER_READ_BYTES */
+    uint8_t *buffer; /* WORKER_READ_BYTES */
 
-    _Atomic uint64_t rounds;    /* begun */
-    _Atomic int32_t thread;     /* who is in oort_worker_run */
+    _Atomic uint64_t rounds; /* begun */
+    _Atomic int32_t thread;  /* who is in oort_worker_run */
     struct worker_stats stats;
     struct worker_command_stats *commands; /* by position in the table */
     uint8_t *countdown;                    /* likewise: calls until one is timed */
@@ -110,10 +110,10 @@ struct request {
  * its end reported. */
 struct client {
     uint64_t id;
-    struct conn *conn;          /* NULL: closed */
-    struct request *request;    /* not answered yet */
-    bool taken;                 /* and the main loop has it */
-    bool reported;              /* in the list of closed ids, or past it */
+    struct conn *conn;       /* NULL: closed */
+    struct request *request; /* not answered yet */
+    bool taken;              /* and the main loop has it */
+    bool reported;           /* in the list of closed ids, or past it */
     struct client *bucket_next;
     struct client *previous, *next; /* live ones in order of age; next: closed list */
 };
@@ -123,7 +123,7 @@ struct fetcher {
     pthread_mutex_t mutex;
     pthread_cond_t cond;
     struct conn *first, *last;
-    uint32_t threads;           /* started */
+    uint32_t threads; /* started */
     uint32_t sleeping;
     bool stop;
     pthread_t thread[2];
@@ -139,18 +139,18 @@ struct oort_dataplane {
     _Atomic uint32_t no_password;
     struct fetcher fetcher;
 
-    pthread_mutex_t mutex;      /* everything below */
+    pthread_mutex_t mutex; /* everything below */
     uint64_t last_id;
     struct client **buckets;
-    uint64_t bucket_count;      /* a power of two */
-    uint64_t client_count;      /* in the buckets */
+    uint64_t bucket_count; /* a power of two */
+    uint64_t client_count; /* in the buckets */
     struct client *live_first, *live_last;
     uint64_t live_count;
     struct client *closed_first, *closed_last;
     struct request *request_first, *request_last;
     int request_fd;
     bool request_signalled;
-    oort_dataplane_stats stats_base;           /* at the last reset */
+    oort_dataplane_stats stats_base; /* at the last reset */
     oort_command_stats *command_base;
     uint64_t error_base[OORT_ERROR_CODES];
 };

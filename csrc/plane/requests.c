@@ -48,7 +48,10 @@ bool requests_post(oort_dataplane *plane, struct conn *conn, const oort_bytes *a
     return true;
 }
 
-int oort_request_fd(oort_dataplane *plane) { return plane->request_fd; }
+int oort_request_fd(oort_dataplane *plane)
+{
+    return plane->request_fd;
+}
 
 int32_t oort_request_next(oort_dataplane *plane, oort_request *out)
 {
@@ -70,8 +73,8 @@ int32_t oort_request_next(oort_dataplane *plane, oort_request *out)
 int32_t oort_request_reply(oort_dataplane *plane, const oort_reply *reply)
 {
     if (((reply->changes & OORT_CHANGE_DATABASE) != 0 && reply->database >= OORT_DATABASES) ||
-        ((reply->changes & OORT_CHANGE_PROTOCOL) != 0 &&
-         reply->protocol != 2 && reply->protocol != 3))
+        ((reply->changes & OORT_CHANGE_PROTOCOL) != 0 && reply->protocol != 2 &&
+         reply->protocol != 3))
         return OORT_ERR_ARGUMENT;
     struct reply_mail *mail = malloc(sizeof *mail + reply->size);
     if (mail != NULL) {

@@ -23,9 +23,9 @@
 
 #define TURN_OUTPUT (256u * 1024u)
 #define PAUSE_BYTES (1024u * 1024u)
-#define OUTPUT_KEEP (256u * 1024u)      /* the shared output is given back above it */
-#define ARGV_KEEP 1024u                 /* and the arguments of a batch's parser */
-#define PREFETCH_KEY_BYTES 1024u        /* a longer key is not worked out ahead */
+#define OUTPUT_KEEP (256u * 1024u) /* the shared output is given back above it */
+#define ARGV_KEEP 1024u            /* and the arguments of a batch's parser */
+#define PREFETCH_KEY_BYTES 1024u   /* a longer key is not worked out ahead */
 #define LINGER_MS 1000u
 #define LINGER_READS 64
 #define TIMED_CALLS 256u
@@ -35,22 +35,22 @@
 #define FETCHES_CAP(argc) (64u + 4u * (uint64_t)(argc))
 
 enum turn_end {
-    TURN_STARVED,   /* more bytes are needed */
-    TURN_WAITS,     /* a conn_wait is set, or the connection is closing */
-    TURN_BUDGET,    /* enough for this round */
-    TURN_BROKEN     /* close at once */
+    TURN_STARVED, /* more bytes are needed */
+    TURN_WAITS,   /* a conn_wait is set, or the connection is closing */
+    TURN_BUDGET,  /* enough for this round */
+    TURN_BROKEN   /* close at once */
 };
 
 struct turn {
     struct worker *worker;
     struct conn *conn;
     struct oort_call call;
-    uint8_t *data;          /* unparsed bytes: data[offset, size) */
+    uint8_t *data; /* unparsed bytes: data[offset, size) */
     uint64_t size, offset;
-    uint64_t output_stop;   /* size of the output at which the budget is used up */
+    uint64_t output_stop; /* size of the output at which the budget is used up */
     uint64_t commands;
-    uint64_t reply_at;      /* where the reply of the request under way begins in the output */
-    bool shared;            /* data is the worker's buffer */
+    uint64_t reply_at; /* where the reply of the request under way begins in the output */
+    bool shared;       /* data is the worker's buffer */
 };
 
 static void swap_parsers(struct resp_parser *a, struct resp_parser *b)
@@ -550,10 +550,14 @@ static bool run_commands(struct worker *worker, struct conn *conn)
     struct turn turn = {
         .worker = worker,
         .conn = conn,
-        .call = {.session = worker->session, .flags = flags, .output = output,
-                 .value_cap = worker->limits.value_cap, .countdown = worker->countdown,
+        .call = {.session = worker->session,
+                 .flags = flags,
+                 .output = output,
+                 .value_cap = worker->limits.value_cap,
+                 .countdown = worker->countdown,
                  .database = conn->database,
-                 .protocol = conn->protocol, .command = -1},
+                 .protocol = conn->protocol,
+                 .command = -1},
         .output_stop = output->size + TURN_OUTPUT,
     };
     bool alive = take_turn(&turn);

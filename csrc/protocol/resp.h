@@ -20,16 +20,16 @@
 
 #include "oort.h"
 
-#define RESP_LINE_CAP 65536u           /* inline request or header line without its end, bytes */
-#define RESP_UNAUTHENTICATED_ARGS 10   /* arguments before AUTH */
+#define RESP_LINE_CAP 65536u            /* inline request or header line without its end, bytes */
+#define RESP_UNAUTHENTICATED_ARGS 10    /* arguments before AUTH */
 #define RESP_UNAUTHENTICATED_BULK 16384 /* bytes an argument before AUTH */
-#define RESP_ERROR_BYTES 64            /* enough for every protocol error and its NUL */
+#define RESP_ERROR_BYTES 64             /* enough for every protocol error and its NUL */
 
 enum resp_result {
-    RESP_PARTIAL = 0,    /* more bytes are needed: at least parser->wanted */
-    RESP_REQUEST = 1,    /* argv, argc; drop parser->consumed bytes. argc 0: nothing to execute */
-    RESP_ERROR = -1,     /* resp_parser_error says what; the connection must be closed */
-    RESP_NOMEM = -2      /* argv could not grow; the connection must be closed */
+    RESP_PARTIAL = 0, /* more bytes are needed: at least parser->wanted */
+    RESP_REQUEST = 1, /* argv, argc; drop parser->consumed bytes. argc 0: nothing to execute */
+    RESP_ERROR = -1,  /* resp_parser_error says what; the connection must be closed */
+    RESP_NOMEM = -2   /* argv could not grow; the connection must be closed */
 };
 
 enum resp_error {
@@ -46,26 +46,26 @@ enum resp_error {
 };
 
 struct resp_limits {
-    uint64_t bulk_cap;   /* longest argument, bytes (proto-max-bulk-len) */
-    bool authenticated;  /* false: the small limits above */
+    uint64_t bulk_cap;  /* longest argument, bytes (proto-max-bulk-len) */
+    bool authenticated; /* false: the small limits above */
 };
 
 /* Offsets count from the first byte of the request in progress. */
 struct resp_parser {
     oort_bytes *argv;
-    uint64_t consumed;    /* after RESP_REQUEST: bytes this request took */
-    uint64_t wanted;      /* after RESP_PARTIAL: bytes still to come of what is known to come */
-    const uint8_t *base;  /* where the buffer was when argv was filled */
-    uint64_t line;        /* first byte of the line or argument being parsed */
-    uint64_t scanned;     /* no line end before it */
-    int64_t bulk;         /* size of the argument being read, -1: its header is next */
+    uint64_t consumed;   /* after RESP_REQUEST: bytes this request took */
+    uint64_t wanted;     /* after RESP_PARTIAL: bytes still to come of what is known to come */
+    const uint8_t *base; /* where the buffer was when argv was filled */
+    uint64_t line;       /* first byte of the line or argument being parsed */
+    uint64_t scanned;    /* no line end before it */
+    int64_t bulk;        /* size of the argument being read, -1: its header is next */
     uint32_t argc;
     uint32_t argv_capacity;
-    uint32_t remaining;   /* arguments still to come; 0: no multibulk header yet */
-    uint8_t error;        /* a resp_error */
-    uint8_t got;          /* the byte RESP_ERROR_BULK_EXPECTED complains of */
-    bool in_request;      /* some of the request has been parsed */
-    bool endless;         /* a NUL was met: the line cannot end any more */
+    uint32_t remaining; /* arguments still to come; 0: no multibulk header yet */
+    uint8_t error;      /* a resp_error */
+    uint8_t got;        /* the byte RESP_ERROR_BULK_EXPECTED complains of */
+    bool in_request;    /* some of the request has been parsed */
+    bool endless;       /* a NUL was met: the line cannot end any more */
 };
 
 void resp_parser_init(struct resp_parser *parser);

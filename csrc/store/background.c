@@ -42,8 +42,8 @@ void valuestore_check_disk(struct valuestore *store)
         if (!atomic_exchange(&store->read_only, false))
             return;
         events_post(&store->events, EVENT_NOTICE, OORT_EVENT_ROOM, 0,
-                    "%s has %" PRIu64
-                    " bytes free again: writes are accepted", store->log.directory, bytes);
+                    "%s has %" PRIu64 " bytes free again: writes are accepted",
+                    store->log.directory, bytes);
     }
 }
 
@@ -52,8 +52,7 @@ static void report(struct valuestore *store, const oort_error *error, bool *repo
     if (error->code == OORT_ERR_IO) {
         vlog_fail(&store->log, error);
     } else if (!*reported) {
-        events_post(&store->events, EVENT_WARNING, OORT_EVENT_OTHER, 0,
-                    "%s", error->text);
+        events_post(&store->events, EVENT_WARNING, OORT_EVENT_OTHER, 0, "%s", error->text);
         *reported = true;
     }
 }

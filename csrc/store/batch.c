@@ -21,7 +21,8 @@ int32_t valuestore_batch_begin(oort_session *base, uint32_t count, uint64_t byte
     if (most > session->store->log.segment_bytes - SEGMENT_HEADER_BYTES)
         return oort_fail(&base->error, OORT_ERR_TOO_BIG, 0,
                          "a batch of %" PRIu64 " bytes is larger than a segment (%" PRIu64
-                         " bytes)", most, session->store->log.segment_bytes);
+                         " bytes)",
+                         most, session->store->log.segment_bytes);
     if (session->batch_capacity < count) {
         struct batch_write *larger = realloc(session->batch, count * sizeof *larger);
         if (larger == NULL)
@@ -35,8 +36,9 @@ int32_t valuestore_batch_begin(oort_session *base, uint32_t count, uint64_t byte
     return OORT_OK;
 }
 
-int32_t valuestore_stash(struct value_session *session, const oort_key *key, const oort_bytes *parts,
-                     uint32_t part_count, uint64_t value_size, int64_t expiry_ms)
+int32_t valuestore_stash(struct value_session *session, const oort_key *key,
+                         const oort_bytes *parts, uint32_t part_count, uint64_t value_size,
+                         int64_t expiry_ms)
 {
     struct found at;
     int32_t result = valuestore_find_any(session, key, FIND_HOT, &at);
@@ -98,8 +100,8 @@ int32_t valuestore_batch_commit(oort_session *base)
     /* One stamp for all: the last of several writes of a key is the only one. */
     qsort(batch, session->batch_count, sizeof *batch, by_key);
     for (uint32_t i = 0; i < session->batch_count; i++) {
-        batch[i].superseded =
-            i + 1 < session->batch_count && equal_keys(&batch[i].key, &batch[i + 1].key);
+        batch[i].superseded = i + 1 < session->batch_count &&
+                              equal_keys(&batch[i].key, &batch[i + 1].key);
         if (!batch[i].superseded) {
             total += record_size(batch[i].key.size, batch[i].value_size);
             end.count++;
@@ -122,7 +124,7 @@ int32_t valuestore_batch_commit(oort_session *base)
                                .stamp = stamp,
                                .expiry_ms = batch[i].expiry_ms};
         valuestore_place(segment, offset, &shape, batch[i].key.data,
-                     session->batch_parts + batch[i].first_part, batch[i].part_count);
+                         session->batch_parts + batch[i].first_part, batch[i].part_count);
         batch[i].location = segment_location(segment->slot, offset);
         offset += record_size(shape.key_size, shape.value_size);
     }
@@ -141,7 +143,7 @@ int32_t valuestore_batch_commit(oort_session *base)
             continue;
         int32_t found = valuestore_find_any(session, &batch[i].key, FIND_BLOCKING, &at);
         result = valuestore_apply_set(session, &batch[i].key, &at, found == OORT_OK, segment,
-                           location_offset(batch[i].location), stamp);
+                                      location_offset(batch[i].location), stamp);
     }
     vlog_applied(&session->writer, segment);
     if (result != OORT_OK)

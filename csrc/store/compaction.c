@@ -125,9 +125,9 @@ static struct segment *choose(struct valuestore *store, uint32_t dead_percent, b
         uint64_t percent = size == 0 ? 100 : (size - kept) * 100 / size;
         /* Of equals the one with the oldest values: tombstones elsewhere may wait for them to go. */
         if (percent >= dead_percent &&
-            (percent > best_percent || (best != NULL && percent == best_percent &&
-                                        atomic_load(&segment->min_stamp) <
-                                            atomic_load(&best->min_stamp)))) {
+            (percent > best_percent ||
+             (best != NULL && percent == best_percent &&
+              atomic_load(&segment->min_stamp) < atomic_load(&best->min_stamp)))) {
             best = segment;
             best_percent = percent;
         }
@@ -144,9 +144,9 @@ struct compaction {
     struct valuestore *store;
     struct value_session *session;
     struct segment *source;
-    uint64_t keep_after; /* tombstones with a larger stamp are too young to go */
-    uint64_t elsewhere;  /* smallest stamp outside the source */
-    uint64_t copied;     /* bytes */
+    uint64_t keep_after;  /* tombstones with a larger stamp are too young to go */
+    uint64_t elsewhere;   /* smallest stamp outside the source */
+    uint64_t copied;      /* bytes */
     uint64_t unexplained; /* values that the index knew nothing of */
     bool damaged;
 };
@@ -161,8 +161,8 @@ static int32_t append_value(struct compaction *work, const record_header *from,
     shape.flags = 0;
     shape.value_size = value_size;
     oort_bytes part = {value, value_size};
-    int32_t result =
-        valuestore_append(work->session, &shape, record_key(from), &part, 1, segment, offset);
+    int32_t result = valuestore_append(work->session, &shape, record_key(from), &part, 1, segment,
+                                       offset);
     if (result == OORT_OK)
         work->copied += record_size(shape.key_size, shape.value_size);
     return result;
@@ -226,7 +226,8 @@ static const record_header *target_value(struct compaction *work, const record_h
         return NULL;
     struct segment *segment = vlog_segment(&work->store->log, location);
     uint64_t offset = location_offset(location);
-    if (segment_fetch(segment, offset, record_size(value->key_size, value->value_size)) != OORT_OK ||
+    if (segment_fetch(segment, offset, record_size(value->key_size, value->value_size)) !=
+            OORT_OK ||
         record_check(segment->map, offset, atomic_load(&segment->tail), segment->seed) == 0)
         return NULL;
     return value;
@@ -266,8 +267,7 @@ static bool points_at(const struct compaction *work, const record_header *record
 static int32_t found_damaged(struct compaction *work, const toc_entry *place, uint64_t location)
 {
     work->damaged = true;
-    valuestore_damaged(work->store, work->source, location_offset(location),
-                       toc_size(place));
+    valuestore_damaged(work->store, work->source, location_offset(location), toc_size(place));
     return OORT_OK;
 }
 
@@ -275,8 +275,8 @@ static int32_t found_damaged(struct compaction *work, const toc_entry *place, ui
 static const record_header *value_of(struct compaction *work, const record_header *record,
                                      uint64_t location)
 {
-    if (record_check(work->source->map, location_offset(location),
-                     atomic_load(&work->source->tail), work->source->seed) == 0)
+    if (record_check(work->source->map, location_offset(location), atomic_load(&work->source->tail),
+                     work->source->seed) == 0)
         return NULL;
     return record->kind == RECORD_EXPIRY ? target_value(work, record) : record;
 }
@@ -329,8 +329,8 @@ static int32_t copy_live(struct compaction *work, const toc_entry *place, uint64
         struct segment *other = vlog_segment(&store->log, index_location(entry));
         uint64_t offset = location_offset(index_location(entry));
         uint64_t target = 0;
-        if (other == NULL || record_check(other->map, offset, atomic_load(&other->tail),
-                                          other->seed) == 0)
+        if (other == NULL ||
+            record_check(other->map, offset, atomic_load(&other->tail), other->seed) == 0)
             continue;
         const record_header *pointer = segment_record(other, offset);
         if (!points_at(work, pointer, location))
@@ -542,14 +542,15 @@ int32_t valuestore_compact_one(struct valuestore *store, uint32_t dead_percent, 
     if (live > 0 && atomic_load(&store->free_bytes) < store->log.segment_bytes)
         result = oort_fail(error, OORT_ERR_FULL, 0,
                            "no room to compact segment %016" PRIx64 ".log: it needs %" PRIu64
-                           " free bytes in %s", source->sequence, store->log.segment_bytes,
-                           store->log.directory);
+                           " free bytes in %s",
+                           source->sequence, store->log.segment_bytes, store->log.directory);
     if (result == OORT_OK) {
         toc = toc_map(store->log.directory_fd, source->sequence, source->capacity, true, &mapped);
         if (toc == NULL) {
             result = renew_toc(store, source, error);
             if (result == OORT_OK && !source->quarantined)
-                toc = toc_map(store->log.directory_fd, source->sequence, source->capacity, true, &mapped);
+                toc = toc_map(store->log.directory_fd, source->sequence, source->capacity, true,
+                              &mapped);
         }
         if (result == OORT_OK && toc == NULL)
             work.damaged = true;
@@ -561,16 +562,18 @@ int32_t valuestore_compact_one(struct valuestore *store, uint32_t dead_percent, 
     if (toc != NULL)
         (void)munmap((void *)(uintptr_t)toc, mapped);
     if (work.unexplained != 0)
-        events_post(&store->events, EVENT_ERROR, OORT_EVENT_DAMAGE, source->sequence,
-                    "segment %016" PRIx64 ".log: the index knew nothing of %" PRIu64
-                    " values in it and of nothing that replaced them; they are kept in the log: stop"
-                    " oortd, remove %s/index and start it again, which rebuilds the index",
-                    source->sequence, work.unexplained, store->log.directory);
+        events_post(
+            &store->events, EVENT_ERROR, OORT_EVENT_DAMAGE, source->sequence,
+            "segment %016" PRIx64 ".log: the index knew nothing of %" PRIu64
+            " values in it and of nothing that replaced them; they are kept in the log: stop"
+            " oortd, remove %s/index and start it again, which rebuilds the index",
+            source->sequence, work.unexplained, store->log.directory);
     if (result == OORT_OK && work.damaged) {
         source->quarantined = true;
         events_post(&store->events, EVENT_ERROR, OORT_EVENT_DAMAGE, source->sequence,
                     "segment %016" PRIx64 ".log holds damage and will not be compacted: keep it "
-                    "until its keys are restored", source->sequence);
+                    "until its keys are restored",
+                    source->sequence);
         result = 1;
     } else if (result == OORT_OK) {
         uint64_t size = atomic_load(&source->tail);

@@ -68,8 +68,7 @@ static void sweep_active(struct valuestore *store, struct segment *segment, int6
         if (record->expiry_ms != 0 && record->expiry_ms > now_ms)
             segment_note_expiry(segment, record->expiry_ms);
         else if (record->expiry_ms != 0)
-            expire_at(store,
-                      oort_ring_hash(record_key(record), record->key_size, record->database),
+            expire_at(store, oort_ring_hash(record_key(record), record->key_size, record->database),
                       record->database & 15, segment_location(segment->slot, offset));
         offset += size;
     }

@@ -19,7 +19,10 @@ static struct value_session *session_of(oort_session *session)
     return (struct value_session *)(void *)session;
 }
 
-static struct valuestore *store_of(oort_store *store) { return (struct valuestore *)(void *)store; }
+static struct valuestore *store_of(oort_store *store)
+{
+    return (struct valuestore *)(void *)store;
+}
 
 /* ---- locks ------------------------------------------------------------------ */
 
@@ -49,8 +52,7 @@ static int32_t lock_keys(oort_session *base, const oort_key *keys, uint32_t coun
     session->locked_single = -1;
     for (uint32_t word = 0; word < STRIPES / 64; word++)
         for (uint64_t bits = session->locked[word]; bits != 0; bits &= bits - 1)
-            valuestore_lock_stripe(session->store,
-                                   word * 64 + (uint32_t)__builtin_ctzll(bits));
+            valuestore_lock_stripe(session->store, word * 64 + (uint32_t)__builtin_ctzll(bits));
     return OORT_OK;
 }
 
@@ -157,8 +159,8 @@ int32_t valuestore_find(struct value_session *session, const oort_key *key, enum
     return find(session, key, mode, false, out);
 }
 
-int32_t valuestore_find_any(struct value_session *session, const oort_key *key,
-                            enum find_mode mode, struct found *out)
+int32_t valuestore_find_any(struct value_session *session, const oort_key *key, enum find_mode mode,
+                            struct found *out)
 {
     return find(session, key, mode, true, out);
 }
@@ -247,8 +249,8 @@ static int32_t fetch(oort_store *base, oort_cold cold)
     /* The stripe is not known here: what keeps the segment is a pin, taken under the log's mutex,
      * which vlog_release needs as well. */
     (void)pthread_mutex_lock(&store->log.mutex);
-    struct segment *segment =
-        cold.location >> 40 == 0 ? vlog_segment(&store->log, cold.location) : NULL;
+    struct segment *segment = cold.location >> 40 == 0 ? vlog_segment(&store->log, cold.location)
+                                                       : NULL;
     if (segment != NULL)
         (void)atomic_fetch_add(&segment->pins, 1);
     (void)pthread_mutex_unlock(&store->log.mutex);
@@ -257,14 +259,16 @@ static int32_t fetch(oort_store *base, oort_cold cold)
     uint64_t offset = location_offset(cold.location);
     int32_t result = segment_fetch(segment, offset, cold.size);
     if (result == OORT_OK && cold.size > LARGE_VALUE) {
-        uint64_t whole = record_check(segment->map, offset, atomic_load(&segment->tail), segment->seed);
+        uint64_t whole = record_check(segment->map, offset, atomic_load(&segment->tail),
+                                      segment->seed);
         atomic_store(&segment->verdicts[offset / SEGMENT_EXTENT_BYTES],
                      whole != 0 ? VERDICT_WHOLE : VERDICT_DAMAGED);
     }
     if (result == OORT_ERR_IO)
         events_post(&store->events, EVENT_ERROR, OORT_EVENT_DAMAGE, segment->sequence,
                     "segment %016" PRIx64 ".log: cannot read %" PRIu64 " bytes at offset %" PRIu64
-                    "; check the disk", segment->sequence, cold.size, offset);
+                    "; check the disk",
+                    segment->sequence, cold.size, offset);
     (void)atomic_fetch_sub(&segment->pins, 1);
     return result;
 }
@@ -425,7 +429,7 @@ static void put_record(uint8_t *to, const record_header *shape, const uint8_t *k
 }
 
 void valuestore_place(struct segment *segment, uint64_t offset, const record_header *shape,
-                         const uint8_t *key, const oort_bytes *parts, uint32_t part_count)
+                      const uint8_t *key, const oort_bytes *parts, uint32_t part_count)
 {
     record_header *record = (record_header *)(void *)(segment->map + offset);
     put_record(segment->map + offset, shape, key, parts, part_count);
@@ -440,8 +444,8 @@ int32_t valuestore_append(struct value_session *session, const record_header *sh
                           struct segment **segment, uint64_t *offset)
 {
     uint64_t size = record_size(shape->key_size, shape->value_size);
-    int32_t result =
-        vlog_reserve(&session->writer, size, false, segment, offset, &session->base.error);
+    int32_t result = vlog_reserve(&session->writer, size, false, segment, offset,
+                                  &session->base.error);
     if (result != OORT_OK)
         return result;
     valuestore_place(*segment, *offset, shape, key, parts, part_count);
@@ -467,7 +471,7 @@ static int32_t check_write(struct value_session *session, uint64_t value_size)
 }
 
 int32_t valuestore_apply_set(struct value_session *session, const oort_key *key, struct found *at,
-                         bool exists, struct segment *segment, uint64_t offset, uint64_t stamp)
+                             bool exists, struct segment *segment, uint64_t offset, uint64_t stamp)
 {
     struct valuestore *store = session->store;
     uint64_t location = segment_location(segment->slot, offset);
@@ -516,8 +520,8 @@ static int32_t store_record(struct value_session *session, const oort_key *key, 
 {
     struct segment *segment;
     uint64_t offset;
-    int32_t result =
-        valuestore_append(session, shape, key->data, parts, part_count, &segment, &offset);
+    int32_t result = valuestore_append(session, shape, key->data, parts, part_count, &segment,
+                                       &offset);
     if (result != OORT_OK)
         return result;
     result = valuestore_apply_set(session, key, at, exists, segment, offset, shape->stamp);

@@ -169,7 +169,8 @@ static int32_t mark_open(struct valuestore *store, oort_error *error)
     kept.inode = checkpoint->inode;
     kept.mount = mount_number(store);
     (void)unlink(store->log.nonce_path);
-    int fd = open(store->log.nonce_path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+    int fd = open(store->log.nonce_path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW,
+                  0600);
     bool written = fd >= 0 && write(fd, &kept, sizeof kept) == (ssize_t)sizeof kept;
     if (fd >= 0)
         (void)close(fd);
@@ -192,8 +193,8 @@ static int32_t take_lock(struct valuestore *store, const char *directory, oort_e
     bool locked = flock(store->log.directory_fd, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK;
     store->lock_fd = openat(store->log.directory_fd, "lock", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     if (store->lock_fd < 0)
-        return oort_fail(error, OORT_ERR_IO, errno,
-                         "data directory %s is not writable: %s", directory, strerror(errno));
+        return oort_fail(error, OORT_ERR_IO, errno, "data directory %s is not writable: %s",
+                         directory, strerror(errno));
     if (!locked || flock(store->lock_fd, LOCK_EX | LOCK_NB) != 0) {
         ssize_t got = pread(store->lock_fd, text, sizeof text - 1, 0);
         return oort_fail(error, OORT_ERR_LOCKED, errno,
@@ -234,15 +235,16 @@ static bool segments_lost(struct valuestore *store, bool tell)
             vlog_skip_slot(&store->log, slot);
         if (tell && segment == NULL)
             events_post(&store->events, EVENT_ERROR, OORT_EVENT_DAMAGE, 0,
-                        "%s: a segment (slot %" PRIu32 ") with about %" PRId64 " bytes of live records"
+                        "%s: a segment (slot %" PRIu32 ") with about %" PRId64
+                        " bytes of live records"
                         " is missing or unreadable: restore it from a copy",
                         store->log.directory, slot, live);
     }
     return lost;
 }
 
-static int32_t recover(struct valuestore *store, const char *path,
-                       const oort_store_config *config, oort_error *error)
+static int32_t recover(struct valuestore *store, const char *path, const oort_store_config *config,
+                       oort_error *error)
 {
     oort_error reason = {0};
     bool clean = false, alive = false;
@@ -284,7 +286,8 @@ static int32_t recover(struct valuestore *store, const char *path,
         if (!new_store)
             events_post(&store->events, EVENT_NOTICE, OORT_EVENT_RECOVERY, 0,
                         "%s was not closed in order: rebuilding the index from %" PRIu32
-                        " segments", store->log.directory, store->log.segment_count);
+                        " segments",
+                        store->log.directory, store->log.segment_count);
         result = fresh_index(store, path, error);
         if (result != OORT_OK)
             return result;
@@ -356,8 +359,9 @@ static void set_defaults(struct valuestore *store, const oort_store_config *conf
     store->compaction_rate = config->compaction_bytes_per_second != 0
                                  ? config->compaction_bytes_per_second
                                  : COMPACTION_RATE_DEFAULT;
-    store->compaction_dead_percent =
-        config->compaction_dead_percent != 0 ? config->compaction_dead_percent : 50;
+    store->compaction_dead_percent = config->compaction_dead_percent != 0
+                                         ? config->compaction_dead_percent
+                                         : 50;
     store->tombstone_age_seconds = config->tombstone_age_seconds;
     store->background = config->background != 0;
     store->free_bytes_low = config->free_bytes_low;
@@ -385,9 +389,8 @@ static uint64_t default_segment_bytes(const char *directory)
 
 oort_store *oort_valuestore_open(const oort_store_config *config, oort_error *error)
 {
-    uint64_t segment_bytes =
-        config->segment_bytes != 0 ? config->segment_bytes
-                                   : default_segment_bytes(config->directory);
+    uint64_t segment_bytes = config->segment_bytes != 0 ? config->segment_bytes
+                                                        : default_segment_bytes(config->directory);
     if (config->directory == NULL || segment_bytes < SEGMENT_BYTES_MIN ||
         segment_bytes > SEGMENT_BYTES_MAX || segment_bytes % 4096 != 0) {
         (void)oort_fail(error, OORT_ERR_ARGUMENT, 0,

@@ -58,8 +58,8 @@ static void count_record(struct recovery *work)
 static void add_live(struct recovery *work, uint64_t location, uint32_t kind, uint64_t size)
 {
     if (kind == RECORD_SET)
-        (void)atomic_fetch_add(
-            &work->store->checkpoint->live_bytes[location_slot(location)], (int64_t)size);
+        (void)atomic_fetch_add(&work->store->checkpoint->live_bytes[location_slot(location)],
+                               (int64_t)size);
     else if (kind != RECORD_DELETE)
         valuestore_account(work->store, location, 1);
 }
@@ -83,7 +83,8 @@ static void note_target(struct recovery *work, uint64_t location)
 /* Does the record at location win over the entry found?  Later stamp; at equal stamps a full
  * value over an expiry that compaction has merged into it; and the same record again.  Damaged records
  * take part by their stamps: an older value must not be served in place of a damaged newer one. */
-static bool wins(const struct found *at, uint32_t kind, uint64_t stamp, uint64_t location, bool replay)
+static bool wins(const struct found *at, uint32_t kind, uint64_t stamp, uint64_t location,
+                 bool replay)
 {
     if (stamp > index_stamp(at->entry))
         return true;
@@ -178,8 +179,7 @@ static int32_t apply_record(struct recovery *work, struct segment *segment, uint
     uint64_t hash = oort_ring_hash(record_key(record), record->key_size, database);
     if (record->stamp < atomic_load(&segment->min_stamp))
         atomic_store(&segment->min_stamp, record->stamp);
-    return apply(work, hash, database, record->kind, record->stamp, location, size,
-                 replay);
+    return apply(work, hash, database, record->kind, record->stamp, location, size, replay);
 }
 
 static int32_t visit_rebuild(void *context, struct segment *segment, uint64_t offset,
@@ -290,12 +290,11 @@ static int32_t replay(struct recovery *work)
         if (segment == NULL || atomic_load(&segment->state) == SEGMENT_SEALED)
             continue;
         segment_damage damage;
-        bool applied =
-            (atomic_load(&store->checkpoint->segment_flags[slot]) & SEGMENT_APPLIED) != 0;
+        bool applied = (atomic_load(&store->checkpoint->segment_flags[slot]) & SEGMENT_APPLIED) !=
+                       0;
         uint64_t from = applied ? SEGMENT_HEADER_BYTES : replay_from(store->checkpoint, segment);
-        int32_t result =
-            segment_scan(segment, from, segment->capacity, true,
-                         applied ? visit_nothing : visit_replay, work, &damage);
+        int32_t result = segment_scan(segment, from, segment->capacity, true,
+                                      applied ? visit_nothing : visit_replay, work, &damage);
         if (result != 0)
             return result;
         report_scan(store, segment, &damage);
@@ -313,8 +312,8 @@ static const toc_header *usable_toc(struct valuestore *store, const struct segme
 {
     if (atomic_load(&segment->state) != SEGMENT_SEALED)
         return NULL;
-    const toc_header *toc =
-        toc_map(store->log.directory_fd, segment->sequence, segment->capacity, true, mapped);
+    const toc_header *toc = toc_map(store->log.directory_fd, segment->sequence, segment->capacity,
+                                    true, mapped);
     for (uint64_t i = 0; toc != NULL && i < toc->count; i++) {
         const toc_entry *place = &toc_entries(toc)[i];
         uint64_t offset = toc_offset(place);
@@ -344,8 +343,8 @@ static int32_t rebuild_from_toc(struct recovery *work, struct segment *segment,
             apply_flush(work, place->expiry_ms == RECORD_ALL_DATABASES, database, place->stamp);
             continue;
         }
-        int32_t result =
-            apply(work, place->hash, database, kind, place->stamp, location, size, false);
+        int32_t result = apply(work, place->hash, database, kind, place->stamp, location, size,
+                               false);
         if (result != OORT_OK)
             return result;
     }

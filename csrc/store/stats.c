@@ -5,7 +5,10 @@
  */
 #include "store/valuestore.h"
 
-static struct valuestore *store_of(oort_store *store) { return (struct valuestore *)(void *)store; }
+static struct valuestore *store_of(oort_store *store)
+{
+    return (struct valuestore *)(void *)store;
+}
 
 void valuestore_get_stats(oort_store *base, oort_store_stats *out)
 {
@@ -50,7 +53,10 @@ int32_t valuestore_next_event(oort_store *base, oort_event *out)
     return events_next(&store_of(base)->events, out);
 }
 
-int valuestore_event_fd(oort_store *base) { return store_of(base)->events.fd; }
+int valuestore_event_fd(oort_store *base)
+{
+    return store_of(base)->events.fd;
+}
 
 int32_t valuestore_behind(oort_store *base)
 {

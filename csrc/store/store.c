@@ -42,7 +42,10 @@ int32_t oort_store_next_event(oort_store *store, oort_event *out)
     return store->ops->next_event(store, out);
 }
 
-int oort_store_event_fd(oort_store *store) { return store->ops->event_fd(store); }
+int oort_store_event_fd(oort_store *store)
+{
+    return store->ops->event_fd(store);
+}
 
 void oort_store_request_sync(oort_store *store, uint64_t ticket)
 {
@@ -54,9 +57,15 @@ int32_t oort_store_sync_here(oort_store *store, int eventfd)
     return store->ops->sync_here(store, eventfd);
 }
 
-uint32_t oort_store_gather_ms(oort_store *store) { return store->ops->gather_ms(store); }
+uint32_t oort_store_gather_ms(oort_store *store)
+{
+    return store->ops->gather_ms(store);
+}
 
-uint64_t oort_store_synced(oort_store *store) { return store->ops->synced(store); }
+uint64_t oort_store_synced(oort_store *store)
+{
+    return store->ops->synced(store);
+}
 
 int32_t oort_store_watch_sync(oort_store *store, int eventfd)
 {
@@ -68,9 +77,15 @@ void oort_store_unwatch_sync(oort_store *store, int eventfd)
     store->ops->unwatch_sync(store, eventfd);
 }
 
-int32_t oort_store_behind(oort_store *store) { return store->ops->behind(store); }
+int32_t oort_store_behind(oort_store *store)
+{
+    return store->ops->behind(store);
+}
 
-int32_t oort_fetch(oort_store *store, oort_cold cold) { return store->ops->fetch(store, cold); }
+int32_t oort_fetch(oort_store *store, oort_cold cold)
+{
+    return store->ops->fetch(store, cold);
+}
 
 void oort_unpin(oort_store *store, oort_value *value)
 {
@@ -90,7 +105,10 @@ oort_session *oort_session_open(oort_store *store, oort_error *error)
     return store->ops->session_open(store, error);
 }
 
-void oort_session_close(oort_session *session) { session->store->ops->session_close(session); }
+void oort_session_close(oort_session *session)
+{
+    session->store->ops->session_close(session);
+}
 
 void oort_session_set_clock(oort_session *session, int64_t now_us)
 {
@@ -99,11 +117,20 @@ void oort_session_set_clock(oort_session *session, int64_t now_us)
     session->now_us = now_us;
 }
 
-int64_t oort_session_now_ms(const oort_session *session) { return session->now_us / 1000; }
+int64_t oort_session_now_ms(const oort_session *session)
+{
+    return session->now_us / 1000;
+}
 
-const char *oort_session_error(const oort_session *session) { return session->error.text; }
+const char *oort_session_error(const oort_session *session)
+{
+    return session->error.text;
+}
 
-oort_cold oort_session_cold(const oort_session *session) { return session->cold; }
+oort_cold oort_session_cold(const oort_session *session)
+{
+    return session->cold;
+}
 
 void oort_prefetch(oort_session *session, const oort_key *keys, uint32_t count)
 {
@@ -115,7 +142,10 @@ int32_t oort_lock(oort_session *session, const oort_key *keys, uint32_t count)
     return session->store->ops->lock(session, keys, count);
 }
 
-void oort_unlock(oort_session *session) { session->store->ops->unlock(session); }
+void oort_unlock(oort_session *session)
+{
+    session->store->ops->unlock(session);
+}
 
 int32_t oort_read(oort_session *session, const oort_key *key, oort_value *out)
 {
@@ -156,7 +186,10 @@ int32_t oort_batch_commit(oort_session *session)
     return session->store->ops->batch_commit(session);
 }
 
-void oort_batch_abort(oort_session *session) { session->store->ops->batch_abort(session); }
+void oort_batch_abort(oort_session *session)
+{
+    session->store->ops->batch_abort(session);
+}
 
 void oort_pin(oort_session *session, oort_value *value)
 {

@@ -58,9 +58,9 @@ struct oort_store {
 /* Every session's first member. */
 struct oort_session {
     oort_store *store;
-    int64_t now_us;       /* the batch's clock */
-    oort_cold cold;       /* where the last OORT_COLD was */
-    oort_error error;     /* the last failure */
+    int64_t now_us;   /* the batch's clock */
+    oort_cold cold;   /* where the last OORT_COLD was */
+    oort_error error; /* the last failure */
 };
 
 #endif

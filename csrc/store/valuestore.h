@@ -32,7 +32,8 @@
 #define REPORTED_PLACES 1024u
 #define STORE_THREADS 3u
 /* Longer than an extent, so that no two begin in one. */
-#define LARGE_VALUE (1024u * 1024u) /* above it a checksum is worked out by the thread that fetches */
+#define LARGE_VALUE                                                                                \
+    (1024u * 1024u) /* above it a checksum is worked out by the thread that fetches */
 
 struct stripe {
     _Alignas(64) pthread_mutex_t mutex;
@@ -52,7 +53,7 @@ struct valuestore {
     uint32_t compaction_dead_percent;
     uint32_t tombstone_age_seconds;
     bool background;
-    int32_t recovery;           /* as in oort_store_stats */
+    int32_t recovery; /* as in oort_store_stats */
     uint64_t recovered_records;
     uint64_t cut_bytes;
 
@@ -141,8 +142,8 @@ static inline bool expired(const record_header *record, int64_t now_ms)
 int32_t valuestore_find(struct value_session *session, const oort_key *key, enum find_mode mode,
                         struct found *out);
 /* The key's entry, dead or not: what a write replaces. */
-int32_t valuestore_find_any(struct value_session *session, const oort_key *key,
-                            enum find_mode mode, struct found *out);
+int32_t valuestore_find_any(struct value_session *session, const oort_key *key, enum find_mode mode,
+                            struct found *out);
 uint64_t valuestore_stamp(struct value_session *session, bool deleting);
 int32_t valuestore_append(struct value_session *session, const record_header *shape,
                           const uint8_t *key, const oort_bytes *parts, uint32_t part_count,
@@ -164,8 +165,7 @@ void valuestore_place(struct segment *segment, uint64_t offset, const record_hea
                       const uint8_t *key, const oort_bytes *parts, uint32_t part_count);
 /* The log holds the record; let the index point at it.  at counts when the key exists. */
 int32_t valuestore_apply_set(struct value_session *session, const oort_key *key, struct found *at,
-                             bool exists, struct segment *segment, uint64_t offset,
-                             uint64_t stamp);
+                             bool exists, struct segment *segment, uint64_t offset, uint64_t stamp);
 oort_session *valuestore_session(struct valuestore *store, oort_error *error);
 void valuestore_lock_stripe(struct valuestore *store, uint32_t stripe);
 void valuestore_unlock_stripe(struct valuestore *store, uint32_t stripe);

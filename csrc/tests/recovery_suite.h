@@ -200,8 +200,9 @@ static inline void check_model(fixture *f, struct state model[MODEL_DATABASES][M
         for (uint32_t i = 0; i < MODEL_KEYS; i++) {
             alive += state_alive(&model[database][i], oort_session_now_ms(f->session));
             if (!same_state(f, database, i, &model[database][i])) {
-                fprintf(stderr, "database %u key %u: expected %s version %u size %u expiry %" PRId64
-                        "\n", database, i, model[database][i].present ? "present" : "absent",
+                fprintf(stderr,
+                        "database %u key %u: expected %s version %u size %u expiry %" PRId64 "\n",
+                        database, i, model[database][i].present ? "present" : "absent",
                         model[database][i].version, model[database][i].size,
                         model[database][i].expiry_ms);
                 CHECK(!"the store differs from the model");

@@ -26,7 +26,10 @@ struct schedule {
     uint32_t version;
 };
 
-static uint32_t below(struct schedule *s, uint32_t bound) { return next_random(&s->random) % bound; }
+static uint32_t below(struct schedule *s, uint32_t bound)
+{
+    return next_random(&s->random) % bound;
+}
 
 static int64_t some_expiry(struct schedule *s)
 {
@@ -37,10 +40,11 @@ static int64_t some_expiry(struct schedule *s)
 static struct state some_state(struct schedule *s)
 {
     uint32_t kind = below(s, 200);
-    uint32_t size = kind == 0 ? 70000 + below(s, 30000) : kind < 80 ? 257 + below(s, 4000)
-                                                                   : below(s, 200);
-    return (struct state){.present = true, .version = ++s->version, .size = size,
-                          .expiry_ms = some_expiry(s)};
+    uint32_t size = kind == 0   ? 70000 + below(s, 30000)
+                    : kind < 80 ? 257 + below(s, 4000)
+                                : below(s, 200);
+    return (struct state){
+        .present = true, .version = ++s->version, .size = size, .expiry_ms = some_expiry(s)};
 }
 
 static void do_batch(struct schedule *s)

@@ -336,8 +336,8 @@ static void test_cold(void)
     static uint8_t large[3 << 20];
     (void)snprintf(f.directory, sizeof f.directory, "/var/tmp/test_disk.XXXXXX");
     CHECK(mkdtemp(f.directory) != NULL);
-    f.config = (oort_store_config){.directory = f.directory, .segment_bytes = 1 << 16,
-                                   .free_bytes_low = 1};
+    f.config = (oort_store_config){
+        .directory = f.directory, .segment_bytes = 1 << 16, .free_bytes_low = 1};
     memset(model, 0, sizeof model);
     open_store(&f);
     for (uint32_t i = 0; i < KEYS; i++) {
@@ -402,8 +402,8 @@ static void test_large_together(void)
     int rounds = 0;
     (void)snprintf(f.directory, sizeof f.directory, "/var/tmp/test_disk.XXXXXX");
     CHECK(mkdtemp(f.directory) != NULL);
-    f.config = (oort_store_config){.directory = f.directory, .segment_bytes = 1 << 16,
-                                   .free_bytes_low = 1, .background = 1};
+    f.config = (oort_store_config){
+        .directory = f.directory, .segment_bytes = 1 << 16, .free_bytes_low = 1, .background = 1};
     open_store(&f);
     for (int i = 0; i < 8; i++) {
         (void)snprintf(names[i], sizeof names[i], "large%d", i);
@@ -445,8 +445,8 @@ static void test_pins(void)
     open_store(&f);
     for (uint32_t round = 1; round <= 40; round++) {
         for (uint32_t i = 0; i < 100; i++) {
-            model[0][i] = (struct state){.present = true, .version = round * 1000 + i,
-                                         .size = 3000};
+            model[0][i] =
+                (struct state){.present = true, .version = round * 1000 + i, .size = 3000};
             CHECK(put_state(&f, 0, i, &model[0][i]) == OORT_OK);
             if (round == 1 && i == 50) {
                 char name[32];
@@ -475,7 +475,8 @@ static void test_pins(void)
 static void test_tombstone_age(void)
 {
     oort_error error;
-    static const uint32_t ages[] = {0, 40u * 365 * 86400}; /* the clock of the test stands in 2023 */
+    static const uint32_t ages[] = {0,
+                                    40u * 365 * 86400}; /* the clock of the test stands in 2023 */
     for (int which = 0; which < 2; which++) {
         uint32_t age = ages[which];
         place p;

@@ -51,8 +51,7 @@ static int test_slots(void)
     CHECK(slot_of("{user1000}.followers") == slot_of("user1000"));
     CHECK(slot_of("foo{bar}{zap}") == slot_of("bar"));
     CHECK(slot_of("foo{{bar}}zap") == slot_of("{bar"));
-    CHECK(slot_of("foo{}{bar}") ==
-          (reference_crc16((const uint8_t *)"foo{}{bar}", 10) & 16383));
+    CHECK(slot_of("foo{}{bar}") == (reference_crc16((const uint8_t *)"foo{}{bar}", 10) & 16383));
     CHECK(slot_of("foo{bar") == (reference_crc16((const uint8_t *)"foo{bar", 7) & 16383));
     CHECK(slot_of("foo{") == (reference_crc16((const uint8_t *)"foo{", 4) & 16383));
     CHECK(slot_of("}a{b}") == slot_of("b"));

@@ -11,12 +11,12 @@
 
 static int failures;
 
-#define CHECK(condition)                                                                          \
-    do {                                                                                          \
-        if (!(condition)) {                                                                       \
-            printf("%s:%d: %s\n", __FILE__, __LINE__, #condition);                                \
-            failures++;                                                                           \
-        }                                                                                         \
+#define CHECK(condition)                                                                           \
+    do {                                                                                           \
+        if (!(condition)) {                                                                        \
+            printf("%s:%d: %s\n", __FILE__, __LINE__, #condition);                                 \
+            failures++;                                                                            \
+        }                                                                                          \
     } while (0)
 
 /* Every quantile of 1 .. n and of powers is within 0.1 % of the true one. */
@@ -186,7 +186,8 @@ static void test_good_replies(void)
         CHECK(result->hits == 1 && result->missing == 1 && result->sets == 1 && result->gets == 2);
         CHECK(result->answered == 3 && bench.tally->in_flight == 0);
         CHECK(result->wrong_value + result->wrong_size + result->unexpected +
-                  result->error_replies == 0);
+                  result->error_replies ==
+              0);
         bench_close(&bench);
     }
 }

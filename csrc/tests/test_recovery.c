@@ -37,8 +37,8 @@ static void change_one(fixture *f, struct state states[MODEL_DATABASES][MODEL_KE
         state->expiry_ms = START_MS + 1000000 + next_random(random) % 1000;
         CHECK(expire(f, model_key(name, database, number), state->expiry_ms) == OORT_OK);
     } else {
-        *state = (struct state){.present = true, .version = ++version,
-                                .size = next_random(random) % 1500};
+        *state = (struct state){
+            .present = true, .version = ++version, .size = next_random(random) % 1500};
         CHECK(put_state(f, database, number, state) == OORT_OK);
     }
 }
@@ -340,8 +340,8 @@ static void damage_one(uint32_t how, size_t in_record)
     open_store(&f);
     for (uint32_t version = 1; version <= 2; version++) {
         for (uint32_t i = 0; i < KEYS; i++) {
-            model[0][i] = (struct state){.present = true, .version = version * 1000 + i,
-                                         .size = 300};
+            model[0][i] =
+                (struct state){.present = true, .version = version * 1000 + i, .size = 300};
             CHECK(put_state(&f, 0, i, &model[0][i]) == OORT_OK);
         }
         close_store(&f); /* seals: each version has a segment of its own */
@@ -497,7 +497,8 @@ static void test_lost_target(void)
     remove_in(p.data, "index");
     open_store(&f);
     CHECK(read_status(&f, named("one")) == OORT_ERR_DAMAGED);
-    CHECK(holds(&f, named("two"), bytes, sizeof bytes) && holds_text(&f, named("first"), "has a segment"));
+    CHECK(holds(&f, named("two"), bytes, sizeof bytes) &&
+          holds_text(&f, named("first"), "has a segment"));
     close_store(&f);
     place_remove(&p);
 }

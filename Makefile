@@ -97,8 +97,8 @@ test-sanitized: build
 	    PYTHONPATH="$(SANITIZED)/lib" PYTHONSAFEPATH=1 \
 	    $(BIN)/python -m pytest -q -n auto --dist loadfile -o pythonpath="build/sanitized/lib ." \
 	    -m "not system and not soak and not packages and not memory" \
-	    --ignore=tests/daemon/test_membership.py --ignore=tests/daemon/test_joining.py \
-	    --ignore=tests/daemon/test_ring_cache.py
+	    --ignore=tests/membership/test_membership.py \
+	    --ignore=tests/membership/test_joining.py --ignore=tests/membership/test_cache.py
 
 soak: build
 	$(BIN)/python -m pytest -q -m soak
@@ -126,7 +126,7 @@ STUBS ?= .
 stubs: build/stubs/.ready
 	@mkdir -p $(STUBS)
 	build/stubs/bin/python -m grpc_tools.protoc -I. --python_out=$(STUBS) --pyi_out=$(STUBS) \
-	    --grpc_python_out=$(STUBS) $(wildcard oort/*/*.proto)
+	    --grpc_python_out=$(STUBS) $(wildcard oort/*/*.proto oort/*/*/*.proto)
 
 build/stubs/.ready:
 	@$(PYTHON) -m venv build/stubs

@@ -24,12 +24,13 @@ import grpc
 import grpc.aio
 from servers import BrokenError
 
-from oort import tls
-from oort.cmdctrl.server import ControlServer
+from oort.cmdctrl.service import ControlServer
 from oort.syndicate.authority_pb2 import SignRequest, TokenRequest
 from oort.syndicate.authority_pb2_grpc import AuthorityStub
 from oort.syndicate.syndicate_pb2 import Node, RegisterRequest
 from oort.syndicate.syndicate_pb2_grpc import SyndicateStub
+from oort.tls import certificates, channels, tokens
+from oort.tls.files import load_identity
 
 HOSTS = (100, 1000)
 CONNECTIONS = 50
@@ -61,7 +62,7 @@ class _Synd:
         with self.log.open("wb") as log:
             self.process = subprocess.Popen([program, "--config", config], stdout=log, stderr=log)
         self.target = f"localhost:{self._port()}"
-        self.operator = tls.load_identity(cert, key, self.ca)
+        self.operator = load_identity(cert, key, self.ca)
 
     def _port(self) -> int:
         deadline = time.monotonic() + SECONDS
@@ -71,10 +72,10 @@ class _Synd:
             time.sleep(0.01)
         return int(text.partition("bench: serving at 127.0.0.1:")[2].split()[0])
 
-    def credentials(self, identity: tls.Identity | None = None) -> grpc.ChannelCredentials:
-        return tls.channel_credentials(self.ca.read_bytes(), identity or self.operator)
+    def credentials(self, identity: certificates.Identity | None = None) -> grpc.ChannelCredentials:
+        return channels.channel_credentials(self.ca.read_bytes(), identity or self.operator)
 
-    def channel(self, identity: tls.Identity | None = None) -> grpc.Channel:
+    def channel(self, identity: certificates.Identity | None = None) -> grpc.Channel:
         return grpc.secure_channel(self.target, self.credentials(identity), _OPTIONS)
 
 
@@ -158,18 +159,20 @@ class _Holder:
                 raise BrokenError("a node did not get the ring")
 
 
-def _identity(synd: _Synd) -> tls.Identity:
+def _identity(synd: _Synd) -> certificates.Identity:
     """One that all the nodes share: a certificate for each of their addresses."""
     addresses = [f"127.8.0.{n + 1}" for n in range(NODES)]
-    key = tls.make_key()
+    key = certificates.make_key()
     with synd.channel() as channel:
         request = TokenRequest(role="node", uses=1)
-        token = tls.read_token(AuthorityStub(channel).CreateToken(request, timeout=SECONDS).token)
+        token = tokens.read_token(
+            AuthorityStub(channel).CreateToken(request, timeout=SECONDS).token
+        )
     with synd.channel(token.identity(synd.ca.read_bytes())) as channel:
         reply = AuthorityStub(channel).Sign(
-            SignRequest(request=tls.certificate_request(key, addresses)), timeout=SECONDS
+            SignRequest(request=certificates.certificate_request(key, addresses)), timeout=SECONDS
         )
-    return tls.Identity(reply.certificate, key, reply.authority)
+    return certificates.Identity(reply.certificate, key, reply.authority)
 
 
 def _push(rounds: int) -> Figures:
@@ -177,7 +180,7 @@ def _push(rounds: int) -> Figures:
     with ExitStack() as undo:
         synd = undo.enter_context(_running(port))
         holders = {}
-        credentials = tls.server_credentials(_identity(synd))
+        credentials = channels.server_credentials(_identity(synd))
         for number in range(NODES):
             holder: Any = _Holder()
             address = f"127.8.0.{number + 1}"

@@ -187,7 +187,7 @@ def _commands(
 
 def _environment() -> Iterator[str]:
     """oortd's settings, from the one list of them."""
-    config = importlib.import_module("oort.config")
+    config = importlib.import_module("oort.config.settings")
     for name, about in config.RING_ENVIRONMENT.items():
         yield ".TP"
         yield f"\\fB{_escape(name)}\\fR"

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from oort.cli.table import plain
 from oort.errors import CallError, OortError
 from oort.flags import FlagParser
+from oort.text_table import plain
 
 DEFAULT_PORT = 4444
 CERT_FILE = Path("/etc/oort/operator.crt")
@@ -88,11 +88,12 @@ def _ask(options: argparse.Namespace) -> tuple[bool, str, dict[str, Any]]:
     # Imported late: other commands of oort-cli do without gRPC.
     import grpc
 
-    from oort import tls
     from oort.cmdctrl import cmdctrl_pb2 as messages
     from oort.cmdctrl.cmdctrl_pb2_grpc import CmdCtrlStub
     from oort.ring import files
     from oort.syndicate.connection import address, call_error
+    from oort.tls import channels
+    from oort.tls.files import load_identity
 
     target = address(options.host, options.port)
     request: Any = messages.EmptyMsg()
@@ -105,9 +106,9 @@ def _ask(options: argparse.Namespace) -> tuple[bool, str, dict[str, Any]]:
     if options.no_tls:
         channel = grpc.insecure_channel(target, settings)
     else:
-        identity = tls.load_identity(options.cert, options.key, options.ca)
+        identity = load_identity(options.cert, options.key, options.ca)
         channel = grpc.secure_channel(
-            target, tls.channel_credentials(identity.roots, identity), settings
+            target, channels.channel_credentials(identity.roots, identity), settings
         )
     with channel:
         try:

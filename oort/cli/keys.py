@@ -13,10 +13,11 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from oort import machine, tls_files
-from oort import tls_certificates as certificates
+from oort import machine
 from oort.errors import TLSError
 from oort.flags import FlagParser
+from oort.tls import certificates
+from oort.tls import files as tls_files
 
 DIRECTORY = Path("/etc/oort")
 GROUP = "oort"

@@ -1,1 +1,1 @@
-"""oortd: boot, the main loop, and every command that is not on the data path."""
+"""oortd as a process: boot, the main loop, stop, reload, and control of all of them."""

@@ -7,21 +7,26 @@ from __future__ import annotations
 
 import os
 import resource
+import secrets
 import stat
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from oort.config import Configuration, Settings
+from oort.clock import SYSTEM
+from oort.commands.context import Context, Process, limits_of
+from oort.commands.figures import Figures
+from oort.config.settings import Configuration, Layer, Settings, join_address
 from oort.daemon import listeners
-from oort.daemon.daemon import Daemon, limits_of
-from oort.daemon.dataplane import DataPlane
+from oort.daemon.daemon import Daemon
 from oort.daemon.held_directory import NAME as HELD_NAME
 from oort.daemon.held_directory import HeldDirectory
-from oort.daemon.membership import Membership
+from oort.daemon.loop import Loop
 from oort.daemon.patience import Patience
+from oort.dataplane import DataPlane
 from oort.errors import BootError
 from oort.journal import STARTED, entry, log
+from oort.membership.membership import Membership
 from oort.notify import Notifier, Passed
 from oort.store import Opening, Store, StoreConfig, on_tmpfs, open_store
 
@@ -150,7 +155,7 @@ def serve(
     *,
     version: str,
     config_file: str | None,
-    read_configuration: Callable[[], Configuration],
+    own_layers: Callable[[], list[Layer]],
     membership: Membership,
     passed: Sequence[Passed] = (),
 ) -> int:
@@ -178,22 +183,36 @@ def serve(
             kept.keep(listener)
         plane = DataPlane(store.handle, settings.workers, limits_of(settings))
         undo.callback(plane.close)
-        daemon = Daemon(
-            configuration,
+        process = Process(
             version=version,
+            run_id=secrets.token_hex(20),
+            started=SYSTEM.wall(),
             config_file=config_file,
+            addresses=tuple(join_address(*one.getsockname()[:2]) for one in sockets),
+            client_room=room,
+            supervised=notifier.active,
+        )
+        context = Context(
+            process=process,
+            clock=SYSTEM,
+            configuration=configuration,
             store=store,
             session=session,
             plane=plane,
-            sockets=sockets,
-            notifier=notifier,
-            client_room=room,
-            read_configuration=read_configuration,
-            open_store=lambda settings: _open_store(settings, environment, notifier, held),
-            membership=membership,
-            kept=kept,
+            figures=Figures(plane.stats(), SYSTEM.monotonic()),
+            ring_facts=membership.facts,
         )
-        membership.attach(daemon)
+        daemon = Daemon(
+            context,
+            Loop(),
+            sockets=sockets,
+            kept=kept,
+            notifier=notifier,
+            open_store=lambda settings: _open_store(settings, environment, notifier, held),
+            own_layers=own_layers,
+            membership=membership,
+        )
+        membership.attach(settings.data_dir, settings.config_cache, daemon.reconfigure)
         wanted = settings.control_enabled
         if wanted == "true" or (wanted == "auto" and membership.in_syndicate):
             # Imported late: a node that nobody controls does without gRPC.
@@ -205,7 +224,8 @@ def serve(
 
 
 def _ready(daemon: Daemon) -> None:
-    settings = daemon.settings
+    context = daemon.context
+    settings, version = context.settings, context.process.version
     where = (
         f" in {Path(settings.data_dir).resolve()}" if settings.store_type == "valuestore" else ""
     )
@@ -213,13 +233,13 @@ def _ready(daemon: Daemon) -> None:
     workers = "1 worker" if settings.workers == 1 else f"{settings.workers} workers"
     log.info(
         "oortd %s ready on %s, %s%s (%s%s)",
-        daemon.version,
-        ", ".join(daemon.addresses),
+        version,
+        ", ".join(context.process.addresses),
         settings.store_type,
         where,
         fsync,
         workers,
-        extra=entry(STARTED, version=daemon.version, recovery=daemon.store.stats().recovery),
+        extra=entry(STARTED, version=version, recovery=context.store.stats().recovery),
     )
     daemon.notifier.ready(daemon.status())
     daemon.membership.begin()

@@ -1,4 +1,4 @@
-"""oortd under CmdCtrl: the node that oort/cmdctrl/server.py controls.
+"""oortd under CmdCtrl: the node that oort/cmdctrl/service.py controls.
 
 Calls come on gRPC's threads.  What they ask for is done on the main loop, one call after the other
 and never beside a client's command; a call that the loop does not get to in time is taken back and
@@ -20,16 +20,16 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from oort.cmdctrl.node import Outcome
-from oort.cmdctrl.server import ControlServer
-from oort.config import join_address, split_address
-from oort.daemon import info, reload
+from oort.cmdctrl.service import ControlServer
+from oort.commands import info
+from oort.config.settings import join_address, split_address
+from oort.daemon.daemon import Daemon
 from oort.errors import ControlError, OortError, RingError
 from oort.journal import log
-from oort.tls import server_credentials_of_files
+from oort.tls.channels import server_credentials_of_files
 
 if TYPE_CHECKING:
-    from oort.daemon.daemon import Daemon
-    from oort.daemon.ring_state import RingState
+    from oort.membership.state import RingState
 
 # Seconds until a call is given up.
 QUICK = 10.0
@@ -97,18 +97,18 @@ class Control:
         return self._ring.update(version, ring)
 
     def reload(self) -> Outcome:
-        return self._on_loop(lambda: reload.reload(self._daemon, "Reload"), QUICK)
+        return self._on_loop(lambda: self._daemon.reload.reload("Reload"), QUICK)
 
     def restart(self) -> Outcome:
         return self._on_loop(self._restart, RESTART)
 
     def _restart(self) -> Outcome:
         try:
-            configuration, changes = reload.again(self._daemon, "Restart")
+            configuration, changes = self._daemon.reload.again("Restart")
         except OortError as error:
             log.error("Restart: %s; nothing was done", error)
             return Outcome(False, f"{error}; nothing was done")
-        self._daemon.restart_serving(configuration)
+        self._daemon.restart(configuration)
         log.info("Restart: the store was opened again, clients are served")
         return Outcome(True, f"restarted, {changes}")
 
@@ -117,7 +117,7 @@ class Control:
 
     def _start(self) -> Outcome:
         try:
-            begun = self._daemon.start_serving()
+            begun = self._daemon.serving.start()
         except OortError as error:
             log.error("Start: %s", error)
             return Outcome(False, str(error))
@@ -128,7 +128,7 @@ class Control:
 
     def _stop(self) -> Outcome:
         try:
-            ended = self._daemon.stop_serving()
+            ended = self._daemon.serving.stop()
         except OortError as error:
             log.error("Stop: no client is served, but not all may be durable: %s", error)
             return Outcome(False, f"no client is served, but not all may be durable: {error}")
@@ -143,7 +143,7 @@ class Control:
         return Outcome(True, "stopping")
 
     def stats(self) -> bytes:
-        facts = self._on_loop(lambda: info.facts(self._daemon), QUICK)
+        facts = self._on_loop(lambda: info.facts(self._daemon.context), QUICK)
         return json.dumps(facts).encode()
 
     def health(self) -> Outcome:
@@ -155,23 +155,23 @@ class Control:
             return Outcome(False, str(error))
 
     def _health(self) -> Outcome:
-        daemon = self._daemon
-        stats = daemon.store.stats()
+        context = self._daemon.context
+        stats = context.store.stats()
         if stats.failed:
             return Outcome(
                 False, "the store refuses writes after an I/O error: see the log, then restart"
             )
         if stats.read_only:
             return Outcome(False, f"writes are refused: {stats.free_bytes} bytes of disk are free")
-        if not daemon.serving:
+        if not self._daemon.serving.active:
             return Outcome(False, "no client is served until Start")
-        return Outcome(True, f"{len(daemon.clients)} connections, {sum(stats.keys)} keys")
+        return Outcome(True, f"{len(context.clients)} connections, {sum(stats.keys)} keys")
 
     def software_version(self) -> str:
-        return self._daemon.version
+        return self._daemon.context.process.version
 
     def self_upgrade(self, version: str) -> Outcome:
-        if version == self._daemon.version:
+        if version == self._daemon.context.process.version:
             return Outcome(True, f"this is {version} already")
         wanted = version or "VERSION"
         return Outcome(
@@ -183,7 +183,7 @@ class Control:
 
 def interface(daemon: Daemon, ring: RingState | None) -> Interface:
     """What the settings ask for, listening.  Raises BootError or TLSError."""
-    settings = daemon.settings
+    settings = daemon.context.settings
     control = Control(daemon, ring)
     credentials = None
     mutual = settings.control_mutual

@@ -1,43 +1,42 @@
-"""Commands that take long, or wait for the disk, on one helper thread beside the main loop.
+"""Jobs: what takes long, or waits for the disk, on one helper thread beside the main loop.
 
-A job is a generator: it does a slice of work, yields, and its return value is the reply.  Jobs take
-turns slice by slice, so a SCAN does not wait for a KEYS over millions of keys that came first.
-The thread has the only store session on the Python side.
+Jobs take turns slice by slice, so a SCAN does not wait for a KEYS over millions of keys that came
+first.  The thread has the only store session on the Python side.
 """
 
 from __future__ import annotations
 
 import threading
-import time
 from collections import deque
-from collections.abc import Callable, Generator
-from typing import Any, TypeVar
+from collections.abc import Callable
+from typing import Any
 
-Result = TypeVar("Result")
-Job = Generator[None, None, Result]
+from oort.clock import Clock
+from oort.commands.dispatch import Job, Result
 
 
 class Timed:
     """A job that notes how long its slices took, for whoever looks once it has ended."""
 
-    def __init__(self, job: Job[object]) -> None:
-        self.nanoseconds = 0
+    def __init__(self, job: Job[object], clock: Clock) -> None:
+        self.seconds = 0.0
         self._job = job
+        self._clock = clock
 
     def job(self) -> Job[Any]:
         while True:
-            begin = time.perf_counter_ns()
+            begin = self._clock.monotonic()
             try:
                 next(self._job)
             except StopIteration as end:
                 return end.value
             finally:
-                self.nanoseconds += time.perf_counter_ns() - begin
+                self.seconds += self._clock.monotonic() - begin
             yield
 
 
 class Jobs:
-    """One helper thread.  done(job's tag, result or exception) is called on that thread."""
+    """One helper thread.  done(result or exception) is called on that thread."""
 
     def __init__(self, close_session: Callable[[], None]) -> None:
         self._close_session = close_session

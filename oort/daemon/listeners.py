@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from oort.config import join_address, split_address
+from oort.config.settings import join_address, split_address
 from oort.errors import BootError
 from oort.notify import Notifier, Passed
 

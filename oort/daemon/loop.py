@@ -12,16 +12,18 @@ import itertools
 import os
 import selectors
 import signal
-import time
 from collections import deque
 from collections.abc import Callable
 from types import FrameType
+
+from oort.clock import SYSTEM, Clock
 
 Callback = Callable[[], None]
 
 
 class Loop:
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock = SYSTEM) -> None:
+        self._clock = clock
         self._selector = selectors.DefaultSelector()
         self._timers: list[tuple[float, int, Callback]] = []
         self._order = itertools.count()
@@ -41,7 +43,7 @@ class Loop:
         self._selector.unregister(fd)
 
     def after(self, seconds: float, callback: Callback) -> None:
-        when = time.monotonic() + seconds
+        when = self._clock.monotonic() + seconds
         heapq.heappush(self._timers, (when, next(self._order), callback))
 
     def every(self, seconds: float, callback: Callback) -> None:
@@ -91,13 +93,13 @@ class Loop:
     def _pause(self) -> float | None:
         if not self._timers:
             return None
-        return max(0.0, self._timers[0][0] - time.monotonic())
+        return max(0.0, self._timers[0][0] - self._clock.monotonic())
 
     def _run_timers(self) -> None:
         # Timers set by these callbacks wait for the next turn, so that a zero delay cannot starve
         # the descriptors.
         due = []
-        now = time.monotonic()
+        now = self._clock.monotonic()
         while self._timers and self._timers[0][0] <= now:
             due.append(heapq.heappop(self._timers)[2])
         for callback in due:

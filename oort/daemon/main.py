@@ -13,11 +13,11 @@ from collections.abc import Mapping
 from importlib.metadata import version as package_version
 
 from oort import journal
-from oort.config import Configuration, Layer, Settings, print_config, resolve
-from oort.config_layers import environment_layer, file_layer
-from oort.daemon import boot_ring, discovery
+from oort.config.layers import environment_layer, file_layer
+from oort.config.settings import Layer, Settings, print_config, resolve
 from oort.errors import ConfigError, OortError
 from oort.flags import FlagParser
+from oort.membership import boot_ring, discovery
 from oort.notify import Notifier, passed_descriptors
 
 # Flags that set a setting, by the field they set.
@@ -103,10 +103,10 @@ def main(argv: list[str] | None = None) -> int:
         Notifier(environment).status("looking for the ring")
         membership = boot_ring.find(origin, settings)
 
-        def read() -> Configuration:
-            return resolve([*membership.layers(), *layers(arguments, environment)])
+        def own_layers() -> list[Layer]:
+            return layers(arguments, environment)
 
-        configuration = read()
+        configuration = resolve([*membership.layers(), *own_layers()])
         journal.set_level(configuration.settings.log_level)
         # Imported late: --version, --print-config and wrong settings need no store.
         from oort.daemon.boot import serve
@@ -116,7 +116,7 @@ def main(argv: list[str] | None = None) -> int:
             environment,
             version=version,
             config_file=arguments.config,
-            read_configuration=read,
+            own_layers=own_layers,
             membership=membership,
             passed=passed,
         )

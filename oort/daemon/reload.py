@@ -5,6 +5,7 @@ error in any layer changes nothing at all.
 
 reload   what CONFIG SET can change follows, and goes back to what the layers say; anything else
          needs a restart, which is said
+follow   the same with another configuration of the ring
 again    the configuration for a store and a data plane that are opened anew: everything but what
          belongs to the process itself (PROCESS)
 """
@@ -12,17 +13,24 @@ again    the configuration for a store and a data plane that are opened anew: ev
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from oort.cmdctrl.node import Outcome
-from oort.config import SETTINGS, Configuration, Setting, format_value
-from oort.daemon.config_commands import CHANGEABLE
+from oort.commands.config import CHANGEABLE
+from oort.commands.context import Context
+from oort.config.settings import (
+    SETTINGS,
+    Configuration,
+    Layer,
+    Setting,
+    format_value,
+    resolve,
+)
 from oort.errors import OortError
 from oort.journal import log
-
-if TYPE_CHECKING:
-    from oort.daemon.daemon import Daemon
+from oort.membership.configuration import RingConfiguration
 
 # Settings of what is opened once for the whole process: listening sockets, the control interface.
 PROCESS = frozenset({"listen_address", "tiers", "config_cache", "join_token_file"})
@@ -40,83 +48,99 @@ class _Change:
         return "(hidden)" if hidden else format_value(self.setting, value)
 
 
-def _read(daemon: Daemon, cause: str) -> tuple[Configuration, list[_Change]]:
-    """The layers as they are now, and how they differ from what is in force.  Raises OortError."""
-    wanted = daemon.read_configuration()
-    if wanted.settings.max_clients > daemon.client_room:
-        log.warning(
-            "%s: MaxClients is %d instead of %d: the limit on open files allows no more",
-            cause,
-            daemon.client_room,
-            wanted.settings.max_clients,
-        )
-        wanted = wanted.with_setting("max_clients", daemon.client_room, "limit on open files")
-    changes = [
-        _Change(setting, before, value)
-        for setting in SETTINGS
-        for before, value in [
-            (getattr(daemon.settings, setting.field), getattr(wanted.settings, setting.field))
+class Reload:
+    """Every method belongs to the main loop."""
+
+    def __init__(
+        self, context: Context, own_layers: Callable[[], list[Layer]], ring: RingConfiguration
+    ) -> None:
+        self._context = context
+        self._own_layers = own_layers
+        self._ring = ring
+
+    def follow(self, ring: RingConfiguration, cause: str) -> None:
+        self._ring = ring
+        self.reload(cause)
+
+    def reload(self, cause: str) -> Outcome:
+        """Follow what can be followed; cause: who asked, for the log."""
+        try:
+            wanted, changes = self._read(cause)
+            done = [change for change in changes if change.setting.field in CHANGEABLE]
+            if done:
+                self._context.change_settings(
+                    {change.setting.field: change.value for change in done}, wanted.sources
+                )
+        except OortError as error:
+            log.error("%s: %s; nothing was changed", cause, error)
+            return Outcome(False, f"{error}; nothing was changed")
+        left = [change for change in changes if change not in done]
+        return Outcome(True, self._told(cause, done, left))
+
+    def again(self, cause: str) -> tuple[Configuration, str]:
+        """The configuration to open store and data plane anew with, and what is new in it.
+
+        Raises OortError when a layer is wrong.
+        """
+        wanted, changes = self._read(cause)
+        left = [
+            change
+            for change in changes
+            if change.setting.field in PROCESS or change.setting.section in _PROCESS_SECTIONS
         ]
-        if before != value
-    ]
-    return wanted, changes
+        kept = {change.setting.field: change.before for change in left}
+        message = self._told(cause, [change for change in changes if change not in left], left)
+        before = self._context.configuration.sources
+        sources = {**wanted.sources, **{field: before[field] for field in kept}}
+        return (
+            dataclasses.replace(
+                wanted, settings=dataclasses.replace(wanted.settings, **kept), sources=sources
+            ),
+            message,
+        )
 
+    def _read(self, cause: str) -> tuple[Configuration, list[_Change]]:
+        """The layers as they are now, and how they differ from what is in force.
 
-def _told(daemon: Daemon, cause: str, done: list[_Change], left: list[_Change]) -> str:
-    daemon.needs_restart = tuple(change.setting.place for change in left)
-    for change in done:
-        value, was = change.shown(change.value), change.shown(change.before)
-        log.info("%s: %s = %s (was %s)", cause, change.setting.place, value, was)
-    for change in left:
-        value, was = change.shown(change.value), change.shown(change.before)
-        place = change.setting.place
-        log.warning("%s: %s = %s needs a restart: still %s", cause, place, value, was)
-    if not done and not left:
-        log.info("%s: configuration read again, nothing changed", cause)
-        return "nothing changed"
-    words = []
-    if done:
-        words.append("changed: " + ", ".join(change.setting.place for change in done))
-    if left:
-        names = ", ".join(change.setting.place for change in left)
-        words.append(f"needs a restart: {names}")
-    return "; ".join(words)
-
-
-def reload(daemon: Daemon, cause: str) -> Outcome:
-    """Follow what can be followed; cause: who asked, for the log."""
-    try:
-        wanted, changes = _read(daemon, cause)
-        done = [change for change in changes if change.setting.field in CHANGEABLE]
-        if done:
-            daemon.change_settings(
-                {change.setting.field: change.value for change in done}, wanted.sources
+        Raises OortError.
+        """
+        room = self._context.process.client_room
+        wanted = resolve([*self._ring.layers(), *self._own_layers()])
+        if wanted.settings.max_clients > room:
+            log.warning(
+                "%s: MaxClients is %d instead of %d: the limit on open files allows no more",
+                cause,
+                room,
+                wanted.settings.max_clients,
             )
-    except OortError as error:
-        log.error("%s: %s; nothing was changed", cause, error)
-        return Outcome(False, f"{error}; nothing was changed")
-    return Outcome(
-        True, _told(daemon, cause, done, [change for change in changes if change not in done])
-    )
+            wanted = wanted.with_setting("max_clients", room, "limit on open files")
+        in_force = self._context.settings
+        changes = [
+            _Change(setting, before, value)
+            for setting in SETTINGS
+            for before, value in [
+                (getattr(in_force, setting.field), getattr(wanted.settings, setting.field))
+            ]
+            if before != value
+        ]
+        return wanted, changes
 
-
-def again(daemon: Daemon, cause: str) -> tuple[Configuration, str]:
-    """The configuration to open store and data plane anew with, and what is new in it.
-
-    Raises OortError when a layer is wrong.
-    """
-    wanted, changes = _read(daemon, cause)
-    left = [
-        change
-        for change in changes
-        if change.setting.field in PROCESS or change.setting.section in _PROCESS_SECTIONS
-    ]
-    kept = {change.setting.field: change.before for change in left}
-    message = _told(daemon, cause, [change for change in changes if change not in left], left)
-    sources = {**wanted.sources, **{field: daemon.configuration.sources[field] for field in kept}}
-    return (
-        dataclasses.replace(
-            wanted, settings=dataclasses.replace(wanted.settings, **kept), sources=sources
-        ),
-        message,
-    )
+    def _told(self, cause: str, done: list[_Change], left: list[_Change]) -> str:
+        self._context.needs_restart = tuple(change.setting.place for change in left)
+        for change in done:
+            value, was = change.shown(change.value), change.shown(change.before)
+            log.info("%s: %s = %s (was %s)", cause, change.setting.place, value, was)
+        for change in left:
+            value, was = change.shown(change.value), change.shown(change.before)
+            place = change.setting.place
+            log.warning("%s: %s = %s needs a restart: still %s", cause, place, value, was)
+        if not done and not left:
+            log.info("%s: configuration read again, nothing changed", cause)
+            return "nothing changed"
+        words = []
+        if done:
+            words.append("changed: " + ", ".join(change.setting.place for change in done))
+        if left:
+            names = ", ".join(change.setting.place for change in left)
+            words.append(f"needs a restart: {names}")
+        return "; ".join(words)

@@ -19,16 +19,14 @@ what has been read so far calls for: what follows the last value is refused befo
 
 from __future__ import annotations
 
-import contextlib
-import os
 import struct
 import sys
-import tempfile
 import zlib
 from array import array
 from collections.abc import Callable
 from pathlib import Path
 
+from oort import durable
 from oort.errors import RingError, RingFormatError
 
 from .builder import Builder, Settings
@@ -407,27 +405,6 @@ def write(path: Path | str, what: Ring | Builder) -> None:
     path = Path(path)
     data = encode(what)
     try:
-        replace(path, data)
+        durable.replace(path, data)
     except OSError as error:
         raise RingError(f"cannot write {path}: {error.strerror}") from error
-
-
-def replace(path: Path, data: bytes) -> None:
-    """Put these bytes there at once and durably; the file's mode is 0600.  Raises OSError."""
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # mode 0600
-    temporary = Path(name)
-    try:
-        with open(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)

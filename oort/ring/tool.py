@@ -18,9 +18,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from oort.cli.table import plain, table
 from oort.errors import OortError, RingError, RingFormatError
 from oort.flags import FlagParser
+from oort.text_table import plain, table
 
 from . import files
 from .builder import MAX_ADDRESSES, MAX_CONF_BYTES, MAX_TIERS, Builder, Settings

@@ -1,1 +1,1 @@
-"""The syndicate: the server that keeps rings (synd), its state, its command line."""
+"""The syndicate protocol, and the connection of a caller to a syndicate."""

@@ -1,6 +1,6 @@
 """A connection to a syndicate, for whoever has one: how it is opened, what a failed call says.
 
-Trust is what oort/tls.py says: the server is verified, by the authorities in a file or by a
+Trust is what oort/tls says: the server is verified, by the authorities in a file or by a
 fingerprint, and the caller shows its certificate.
 """
 
@@ -17,9 +17,9 @@ from typing import Any
 import grpc
 from google.protobuf.message import Message
 
-from oort import tls
 from oort.errors import CallError, ConfigError, TLSError
-from oort.tls_files import is_there
+from oort.tls import certificates, channels, tokens
+from oort.tls.files import is_there, load_identity
 
 from .authority_pb2 import SignReply, SignRequest
 from .authority_pb2_grpc import AuthorityStub
@@ -73,7 +73,7 @@ def parse_address(text: str, source: str) -> tuple[str, int]:
 def roots_of(settings: Settings) -> bytes:
     """What the syndicate is verified by."""
     if settings.fingerprint:
-        return tls.fetch_pinned(
+        return channels.fetch_pinned(
             settings.host, settings.port, settings.fingerprint, settings.timeout
         )
     try:
@@ -85,18 +85,18 @@ def roots_of(settings: Settings) -> bytes:
         ) from error
 
 
-def identity_of(settings: Settings) -> tls.Identity:
+def identity_of(settings: Settings) -> certificates.Identity:
     """What we show."""
     if not is_there(settings.cert_file):
         raise TLSError(
             f"{settings.cert_file} is not there: get an operator's certificate with a token "
             "(syndicate-client join), or name yours with --cert and --key"
         )
-    return tls.load_identity(settings.cert_file, settings.key_file, None)
+    return load_identity(settings.cert_file, settings.key_file, None)
 
 
 def channel(
-    target: str, settings: Settings, roots: bytes, identity: tls.Identity | None
+    target: str, settings: Settings, roots: bytes, identity: certificates.Identity | None
 ) -> grpc.Channel:
     """A channel that has not connected yet.  Without TLS `roots` and `identity` are not used."""
     options: list[tuple[str, Any]] = [
@@ -108,12 +108,12 @@ def channel(
     if not settings.use_tls:
         return grpc.insecure_channel(target, options)
     if settings.fingerprint:
-        names = tls.names_of(roots)
+        names = certificates.names_of(roots)
         if names:
             # The very certificate of the server is the root: by which of its names it was reached
             # adds nothing.  An authority's has no names; then the server's name counts.
             options.append(("grpc.ssl_target_name_override", names[0]))
-    return grpc.secure_channel(target, tls.channel_credentials(roots, identity), options)
+    return grpc.secure_channel(target, channels.channel_credentials(roots, identity), options)
 
 
 def call_error(target: str, error: grpc.RpcError) -> CallError:
@@ -169,12 +169,12 @@ class Syndicate:
 
 def join(
     settings: Settings,
-    token: tls.JoinToken,
+    token: tokens.JoinToken,
     *,
     trust_token: bool,
     names: Sequence[str] = (),
     key: bytes | None = None,
-) -> tls.Identity:
+) -> certificates.Identity:
     """An identity for the holder of a join token; nothing is written.
 
     key: an earlier attempt's, whose answer may have been lost: it spends no other use of the token.
@@ -188,22 +188,22 @@ def join(
         settings = dataclasses.replace(settings, fingerprint=token.authority)
     roots = roots_of(settings)
     with channel(settings.server, settings, roots, token.identity(roots)) as opened:
-        return _signed(settings, AuthorityStub(opened), names, key or tls.make_key())
+        return _signed(settings, AuthorityStub(opened), names, key or certificates.make_key())
 
 
-def renew(syndicate: Syndicate, names: Sequence[str]) -> tls.Identity:
+def renew(syndicate: Syndicate, names: Sequence[str]) -> certificates.Identity:
     """Another identity for the holder of one; nothing is written."""
-    return _signed(syndicate.settings, syndicate.authority, names, tls.make_key())
+    return _signed(syndicate.settings, syndicate.authority, names, certificates.make_key())
 
 
 def _signed(
     settings: Settings, authority: AuthorityStub, names: Sequence[str], key: bytes
-) -> tls.Identity:
-    request = SignRequest(request=tls.certificate_request(key, names))
+) -> certificates.Identity:
+    request = SignRequest(request=certificates.certificate_request(key, names))
     try:
         reply: SignReply = authority.Sign(request, timeout=settings.timeout)
     except grpc.RpcError as error:
         raise call_error(settings.server, error) from error
-    identity = tls.Identity(reply.certificate, key, reply.authority)
+    identity = certificates.Identity(reply.certificate, key, reply.authority)
     identity.check()
     return identity

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from oort import tls_certificates, tls_files
+from oort.tls import certificates, files
 from tests.conftest import Oortd, clean_environment
 
 
@@ -41,7 +41,7 @@ def test_a_key_and_a_certificate_that_serve(tmp_path: Path) -> None:
     assert mode(directory / "server.key") == 0o600
     assert mode(directory / "server.crt") == 0o644
     assert mode(directory) == 0o755
-    names = tls_certificates.names_of((directory / "server.crt").read_bytes())
+    names = certificates.names_of((directory / "server.crt").read_bytes())
     assert {"localhost", "127.0.0.1", socket.gethostname()} <= set(names)
     assert handshake(directory, "127.0.0.1") == "hello"
 
@@ -79,13 +79,13 @@ def test_nothing_is_ever_overwritten(tmp_path: Path) -> None:
 
 
 def test_a_key_that_is_there_gets_its_certificate(tmp_path: Path) -> None:
-    key = tls_certificates.make_key()
-    tls_files.write_key(tmp_path / "server.key", key)
+    key = certificates.make_key()
+    files.write_key(tmp_path / "server.key", key)
     done = cli("keys", "--dir", str(tmp_path), "--names", "a.example.com,10.0.0.1", "--names", "b")
     assert done.stdout == f"made {tmp_path}/server.crt\n"
-    identity = tls_files.load_identity(tmp_path / "server.crt", tmp_path / "server.key", None)
+    identity = files.load_identity(tmp_path / "server.crt", tmp_path / "server.key", None)
     assert identity.key == key
-    assert tls_certificates.names_of(identity.certificate) == ["a.example.com", "10.0.0.1", "b"]
+    assert certificates.names_of(identity.certificate) == ["a.example.com", "10.0.0.1", "b"]
 
 
 def test_a_certificate_without_its_key_is_not_touched(tmp_path: Path) -> None:
@@ -126,25 +126,25 @@ def test_what_cannot_be_done_makes_nothing(
 
 
 def test_show_says_what_is_there(tmp_path: Path) -> None:
-    authority = tls_certificates.CertificateAuthority.create("the syndicate's")
+    authority = certificates.CertificateAuthority.create("the syndicate's")
     identity = authority.issue("node", "node1", ["node1.example.com", "10.0.0.1"])
-    files = [tmp_path / name for name in ("server.crt", "server.key", "ca.crt")]
-    tls_files.save_identity(identity, *files)
+    places = [tmp_path / name for name in ("server.crt", "server.key", "ca.crt")]
+    files.save_identity(identity, *places)
     done = cli("keys", "--dir", str(tmp_path), "--show")
     assert done.returncode == 0
-    expiry = tls_certificates.expiry(identity.certificate)
+    expiry = certificates.expiry(identity.certificate)
     for expected in (
         "subject      CN=node1\n",
         "names        node1.example.com, 10.0.0.1\n",
-        f"fingerprint  {tls_certificates.fingerprint(identity.certificate)}\n",
-        f"fingerprint  {tls_certificates.fingerprint(authority.certificate)}\n",
+        f"fingerprint  {certificates.fingerprint(identity.certificate)}\n",
+        f"fingerprint  {certificates.fingerprint(authority.certificate)}\n",
         f" to {expiry:%Y-%m-%d %H:%M} UTC\n",
         "role         node (node1)\n",
         f"private key  {tmp_path}/server.key: fits\n",
     ):
         assert expected in done.stdout
     assert "PRIVATE KEY" not in done.stdout
-    (tmp_path / "server.key").write_bytes(tls_certificates.make_key())
+    (tmp_path / "server.key").write_bytes(certificates.make_key())
     assert "belongs to another certificate" in cli("keys", "--dir", str(tmp_path), "--show").stdout
 
 

@@ -19,12 +19,13 @@ import grpc
 import pytest
 import redis
 
-from oort import tls
 from oort.cli.main import main as oort_cli
 from oort.cmdctrl import cmdctrl_pb2 as messages
 from oort.cmdctrl.cmdctrl_pb2_grpc import CmdCtrlStub
 from oort.ring import files
 from oort.ring.builder import Builder
+from oort.tls import certificates, channels
+from oort.tls.files import save_identity
 from tests.conftest import Oortd, until
 
 NOTHING = messages.EmptyMsg()
@@ -32,8 +33,8 @@ SECONDS = 60.0
 
 
 @pytest.fixture(scope="module")
-def authority() -> tls.CertificateAuthority:
-    return tls.CertificateAuthority.create("ring of tests")
+def authority() -> certificates.CertificateAuthority:
+    return certificates.CertificateAuthority.create("ring of tests")
 
 
 def bounded(call):
@@ -43,7 +44,7 @@ def bounded(call):
 class Node:
     """An oortd with its control interface, and what it takes to call it."""
 
-    def __init__(self, daemon: Oortd, authority: tls.CertificateAuthority) -> None:
+    def __init__(self, daemon: Oortd, authority: certificates.CertificateAuthority) -> None:
         self.daemon = daemon
         self.authority = authority
 
@@ -52,10 +53,12 @@ class Node:
         return int(re.findall(r"CmdCtrl on 127\.0\.0\.1:(\d+)", self.daemon.log())[-1])
 
     @contextmanager
-    def calls(self, role: str | None = "operator", *, by: tls.CertificateAuthority | None = None):
+    def calls(
+        self, role: str | None = "operator", *, by: certificates.CertificateAuthority | None = None
+    ):
         """A stub for a caller of that role; None: without a certificate."""
         identity = (by or self.authority).issue(role, "somebody", []) if role else None
-        credentials = tls.channel_credentials(self.authority.certificate, identity)
+        credentials = channels.channel_credentials(self.authority.certificate, identity)
         with grpc.secure_channel(f"127.0.0.1:{self.port}", credentials) as channel:
             stub = vars(CmdCtrlStub(channel))
             yield SimpleNamespace(**{name: bounded(call) for name, call in stub.items()})
@@ -63,11 +66,11 @@ class Node:
 
 @pytest.fixture
 def start_node(
-    start_oortd: Callable[..., Oortd], authority: tls.CertificateAuthority, tmp_path: Path
+    start_oortd: Callable[..., Oortd], authority: certificates.CertificateAuthority, tmp_path: Path
 ) -> Callable[..., Node]:
     def start(*flags: str, **env: str) -> Node:
         names = [tmp_path / name for name in ("server.crt", "server.key", "ca.crt")]
-        tls.save_identity(authority.issue("node", "7", ["localhost", "127.0.0.1"]), *names)
+        save_identity(authority.issue("node", "7", ["localhost", "127.0.0.1"]), *names)
         settings = dict(zip(("CERT_FILE", "KEY_FILE", "CA_FILE"), map(str, names), strict=True))
         settings |= {"ENABLED": "true", "LISTEN_ADDRESS": "127.0.0.1:0"}
         environment = {f"OORT_CMDCTRLCONFIG_{name}": value for name, value in settings.items()}
@@ -104,7 +107,7 @@ def test_nobody_else_does(node: Node) -> None:
     with node.calls("node") as calls, pytest.raises(grpc.RpcError) as raised:
         calls.Stop()
     assert raised.value.code() is grpc.StatusCode.PERMISSION_DENIED
-    strangers = tls.CertificateAuthority.create("another")
+    strangers = certificates.CertificateAuthority.create("another")
     for role, by in ((None, None), ("operator", strangers)):
         with node.calls(role, by=by) as calls, pytest.raises(grpc.RpcError) as raised:
             calls.Stop()
@@ -114,12 +117,12 @@ def test_nobody_else_does(node: Node) -> None:
 
 @pytest.mark.parametrize("off", ["USE_TLS", "MUTUAL_TLS"])
 def test_without_certificates_this_machine_may_and_no_other(
-    start_node: Callable[..., Node], authority: tls.CertificateAuthority, off: str
+    start_node: Callable[..., Node], authority: certificates.CertificateAuthority, off: str
 ) -> None:
     addresses = {"OORT_CMDCTRLCONFIG_LISTEN_ADDRESS": "0.0.0.0:0"}
     node = start_node(**addresses, **{f"OORT_CMDCTRLCONFIG_{off}": "false"})
     target = f"127.0.0.1:{node.port}"
-    verified = tls.channel_credentials(authority.certificate)
+    verified = channels.channel_credentials(authority.certificate)
     channel = {
         "USE_TLS": lambda: grpc.insecure_channel(target),
         "MUTUAL_TLS": lambda: grpc.secure_channel(target, verified),
@@ -142,15 +145,15 @@ def test_a_certificate_that_cannot_be_used_is_said_and_changes_nothing(
 
 
 def test_a_renewed_certificate_needs_no_restart(
-    node: Node, authority: tls.CertificateAuthority, tmp_path: Path
+    node: Node, authority: certificates.CertificateAuthority, tmp_path: Path
 ) -> None:
-    before = tls.fetch_certificate("127.0.0.1", node.port, SECONDS)
+    before = channels.fetch_certificate("127.0.0.1", node.port, SECONDS)
     renewed = authority.issue("node", "7", ["localhost", "127.0.0.1"])
     names = [tmp_path / name for name in ("server.crt", "server.key", "ca.crt")]
-    tls.save_identity(renewed, *names)
-    after = tls.fetch_certificate("127.0.0.1", node.port, SECONDS)
-    assert tls.fingerprint(after) == tls.fingerprint(renewed.certificate)
-    assert tls.fingerprint(after) != tls.fingerprint(before)
+    save_identity(renewed, *names)
+    after = channels.fetch_certificate("127.0.0.1", node.port, SECONDS)
+    assert certificates.fingerprint(after) == certificates.fingerprint(renewed.certificate)
+    assert certificates.fingerprint(after) != certificates.fingerprint(before)
     with node.calls() as calls:
         assert calls.HealthCheck().status
 
@@ -448,9 +451,11 @@ def test_rings(start_node: Callable[..., Node], tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def ctl(node: Node, authority: tls.CertificateAuthority, tmp_path: Path) -> Callable[..., int]:
+def ctl(
+    node: Node, authority: certificates.CertificateAuthority, tmp_path: Path
+) -> Callable[..., int]:
     names = [tmp_path / name for name in ("operator.crt", "operator.key", "ca.crt")]
-    tls.save_identity(authority.issue("operator", "me", []), *names)
+    save_identity(authority.issue("operator", "me", []), *names)
     options = [f"--{name}={path}" for name, path in zip(("cert", "key", "ca"), names, strict=True)]
 
     def run(*arguments: str) -> int:
@@ -496,7 +501,7 @@ def test_ctl_says_what_is_wrong(
 def test_compressed_calls_are_refused(node: Node) -> None:
     """What a small message would expand to is not known before it is there."""
     identity = node.authority.issue("syndicate", "somebody", [])
-    credentials = tls.channel_credentials(node.authority.certificate, identity)
+    credentials = channels.channel_credentials(node.authority.certificate, identity)
     with (
         grpc.secure_channel(f"127.0.0.1:{node.port}", credentials) as channel,
         pytest.raises(grpc.RpcError) as refused,

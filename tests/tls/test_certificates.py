@@ -13,13 +13,13 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, rsa
 
-from oort import tls
 from oort.errors import TLSError
+from oort.tls import certificates, tokens
 
 
 @pytest.fixture(scope="module")
 def authority():
-    return tls.CertificateAuthority.create("oort of a test")
+    return certificates.CertificateAuthority.create("oort of a test")
 
 
 def openssl(*arguments, data=None):
@@ -31,8 +31,8 @@ def openssl(*arguments, data=None):
 
 
 def test_a_certificate_of_the_authority_passes_the_strictest_check(authority, tmp_path):
-    key = tls.make_key()
-    request = tls.certificate_request(key, ["node1.example.com", "10.1.2.3", "fd00::17"])
+    key = certificates.make_key()
+    request = certificates.certificate_request(key, ["node1.example.com", "10.1.2.3", "fd00::17"])
     chain = authority.sign(request, "node", "node1.example.com")
     (tmp_path / "ca.crt").write_bytes(authority.certificate)
     (tmp_path / "node.crt").write_bytes(chain)
@@ -52,8 +52,8 @@ def test_a_certificate_of_the_authority_passes_the_strictest_check(authority, tm
         "URI:oort://node/node1.example.com",
     ):
         assert expected in text
-    assert tls.names_of(chain) == ["node1.example.com", "10.1.2.3", "fd00::17"]
-    assert tls.role_of(chain) == ("node", "node1.example.com")
+    assert certificates.names_of(chain) == ["node1.example.com", "10.1.2.3", "fd00::17"]
+    assert certificates.role_of(chain) == ("node", "node1.example.com")
     (tmp_path / "node.key").write_bytes(key)
     assert openssl("pkey", "-in", str(tmp_path / "node.key"), "-pubout") == openssl(
         "x509", "-noout", "-pubkey", data=chain
@@ -68,7 +68,7 @@ def test_the_authority_certifies_but_does_not_serve(authority):
 
 
 def test_serial_numbers_are_random_and_clocks_may_differ(authority):
-    request = tls.certificate_request(tls.make_key(), [])
+    request = certificates.certificate_request(certificates.make_key(), [])
     made = [
         x509.load_pem_x509_certificate(authority.sign(request, "operator", "anna"))
         for _ in range(50)
@@ -79,12 +79,12 @@ def test_serial_numbers_are_random_and_clocks_may_differ(authority):
     assert all(0 < serial < 1 << 159 for serial in serials)
     now = datetime.datetime.now(datetime.UTC)
     chain = authority.sign(request, "operator", "anna", days=2)
-    assert tls.valid_from(chain) < now - datetime.timedelta(minutes=5)
-    assert tls.expiry(chain) <= now + datetime.timedelta(days=2, minutes=1)
+    assert certificates.valid_from(chain) < now - datetime.timedelta(minutes=5)
+    assert certificates.expiry(chain) <= now + datetime.timedelta(days=2, minutes=1)
 
 
 def test_only_nodes_and_synds_may_serve(authority):
-    request = tls.certificate_request(tls.make_key(), ["synd.example.com"])
+    request = certificates.certificate_request(certificates.make_key(), ["synd.example.com"])
     usages = {
         role: openssl("x509", "-noout", "-text", data=authority.sign(request, role, "x"))
         for role in ("node", "syndicate", "operator", "join")
@@ -96,14 +96,14 @@ def test_only_nodes_and_synds_may_serve(authority):
 
 
 def test_no_certificate_outlives_its_authority():
-    authority = tls.CertificateAuthority.create("short", days=1)
-    request = tls.certificate_request(tls.make_key(), ["a"])
-    assert tls.expiry(authority.sign(request, "node", "a", days=30)) == tls.expiry(
-        authority.certificate
-    )
-    expired = tls.CertificateAuthority.create("shorter", days=1 / 86400)
+    authority = certificates.CertificateAuthority.create("short", days=1)
+    request = certificates.certificate_request(certificates.make_key(), ["a"])
+    assert certificates.expiry(
+        authority.sign(request, "node", "a", days=30)
+    ) == certificates.expiry(authority.certificate)
+    expired = certificates.CertificateAuthority.create("shorter", days=1 / 86400)
     deadline = time.monotonic() + 30
-    while datetime.datetime.now(datetime.UTC) <= tls.expiry(expired.certificate):
+    while datetime.datetime.now(datetime.UTC) <= certificates.expiry(expired.certificate):
         assert time.monotonic() < deadline
         time.sleep(0.05)
     with pytest.raises(TLSError, match="authority has expired"):
@@ -111,17 +111,22 @@ def test_no_certificate_outlives_its_authority():
 
 
 def test_the_syndicates_own_names_are_not_given_away(authority):
-    guarded = tls.CertificateAuthority.load(
+    guarded = certificates.CertificateAuthority.load(
         authority.certificate, authority.key, reserved=["Synd.example.com", "10.0.0.1", "fd00::1"]
     )
-    key = tls.make_key()
+    key = certificates.make_key()
     for name in ("synd.example.com", "SYND.EXAMPLE.COM", "synd.example.com.", "10.0.0.1",
                  "fd00:0::1"):  # fmt: skip
         with pytest.raises(TLSError, match=r"the syndicate's own|neither a host name"):
-            guarded.sign(tls.certificate_request(key, ["mine", name]), "node", "mine")
-    request = tls.certificate_request(key, ["synd.example.com", "10.0.0.1"])
-    assert tls.role_of(guarded.sign(request, "syndicate", "synd1")) == ("syndicate", "synd1")
-    assert guarded.sign(tls.certificate_request(key, ["other.example.com"]), "node", "other")
+            guarded.sign(certificates.certificate_request(key, ["mine", name]), "node", "mine")
+    request = certificates.certificate_request(key, ["synd.example.com", "10.0.0.1"])
+    assert certificates.role_of(guarded.sign(request, "syndicate", "synd1")) == (
+        "syndicate",
+        "synd1",
+    )
+    assert guarded.sign(
+        certificates.certificate_request(key, ["other.example.com"]), "node", "other"
+    )
 
 
 def test_of_a_request_only_key_and_host_names_count(authority):
@@ -145,7 +150,7 @@ def test_of_a_request_only_key_and_host_names_count(authority):
         .public_bytes(serialization.Encoding.PEM)
     )
     chain = authority.sign(request, "node", "node1")
-    assert tls.role_of(chain) == ("node", "node1")
+    assert certificates.role_of(chain) == ("node", "node1")
     assert "CA:FALSE" in openssl("x509", "-noout", "-text", data=chain)
     wild = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([]))
     wild = wild.add_extension(
@@ -170,11 +175,13 @@ def test_requests_with_weak_or_strange_keys_are_refused(authority):
         with pytest.raises(TLSError, match="signing request"):
             authority.sign(request_of(key), "node", "a")
     strong = rsa.generate_private_key(65537, 2048)
-    assert tls.role_of(authority.sign(request_of(strong), "node", "a")) == ("node", "a")
+    assert certificates.role_of(authority.sign(request_of(strong), "node", "a")) == ("node", "a")
 
 
 def test_a_request_must_be_signed_by_its_key(authority):
-    request = x509.load_pem_x509_csr(tls.certificate_request(tls.make_key(), ["a"]))
+    request = x509.load_pem_x509_csr(
+        certificates.certificate_request(certificates.make_key(), ["a"])
+    )
     der = bytearray(request.public_bytes(serialization.Encoding.DER))
     der[-1] ^= 1
     forged = x509.load_der_x509_csr(bytes(der)).public_bytes(serialization.Encoding.PEM)
@@ -188,64 +195,64 @@ def test_a_request_must_be_signed_by_its_key(authority):
 def test_garbage_is_one_kind_of_error(authority, garbage):
     for attempt in (
         lambda: authority.sign(garbage, "node", "a"),
-        lambda: tls.role_of(garbage),
-        lambda: tls.fingerprint(garbage),
-        lambda: tls.CertificateAuthority.load(garbage, authority.key),
-        lambda: tls.CertificateAuthority.load(authority.certificate, garbage),
-        lambda: tls.self_signed(garbage, ["a"]),
+        lambda: certificates.role_of(garbage),
+        lambda: certificates.fingerprint(garbage),
+        lambda: certificates.CertificateAuthority.load(garbage, authority.key),
+        lambda: certificates.CertificateAuthority.load(authority.certificate, garbage),
+        lambda: certificates.self_signed(garbage, ["a"]),
     ):
         with pytest.raises(TLSError):
             attempt()
 
 
 def test_names_and_subjects_are_checked(authority):
-    key = tls.make_key()
+    key = certificates.make_key()
     for name in ("a b", "*", "x" * 64, "a..b", "", "(a|b)*", "a\nb", "10.0.0.0/24", "é"):
         with pytest.raises(TLSError):
-            tls.certificate_request(key, [name])
+            certificates.certificate_request(key, [name])
     with pytest.raises(TLSError, match="at most 100"):
-        tls.certificate_request(key, [f"n{number}" for number in range(101)])
-    request = tls.certificate_request(key, ["a"])
+        certificates.certificate_request(key, [f"n{number}" for number in range(101)])
+    request = certificates.certificate_request(key, ["a"])
     for subject in ("", "x" * 256, "a\nb"):
         with pytest.raises(TLSError, match="subject"):
             authority.sign(request, "node", subject)
     with pytest.raises(TLSError, match="no role"):
         authority.sign(request, "root", "a")
     for strange in ("a/b ?#%@é" + "x" * 200, "é" * 100):
-        assert tls.role_of(authority.sign(request, "node", strange)) == ("node", strange)
+        assert certificates.role_of(authority.sign(request, "node", strange)) == ("node", strange)
 
 
 def test_an_authority_is_a_certificate_that_may_certify_and_its_key(authority):
-    other = tls.CertificateAuthority.create("other")
+    other = certificates.CertificateAuthority.create("other")
     with pytest.raises(TLSError, match="not its certificate's"):
-        tls.CertificateAuthority.load(authority.certificate, other.key)
-    key = tls.make_key()
+        certificates.CertificateAuthority.load(authority.certificate, other.key)
+    key = certificates.make_key()
     with pytest.raises(TLSError, match="may not certify"):
-        tls.CertificateAuthority.load(tls.self_signed(key, ["a"]), key)
+        certificates.CertificateAuthority.load(certificates.self_signed(key, ["a"]), key)
 
 
 def test_fingerprints_as_openssl_writes_them(authority):
     text = openssl("x509", "-noout", "-fingerprint", "-sha256", data=authority.certificate)
-    ours = tls.fingerprint(authority.certificate)
+    ours = certificates.fingerprint(authority.certificate)
     assert re.fullmatch(r"[0-9a-f]{64}", ours)
-    assert tls.parse_fingerprint(text) == ours
-    assert tls.parse_fingerprint(ours.upper()) == ours
+    assert certificates.parse_fingerprint(text) == ours
+    assert certificates.parse_fingerprint(ours.upper()) == ours
     for wrong in ("", ours[:-1], ours + "0", "g" * 64, "SHA1 Fingerprint=" + "00" * 20):
         with pytest.raises(TLSError, match="SHA-256"):
-            tls.parse_fingerprint(wrong)
+            certificates.parse_fingerprint(wrong)
 
 
 def test_an_identity_does_not_print_its_key(authority):
     identity = authority.issue("node", "a", ["a"])
     assert "PRIVATE" not in repr(identity)
-    token = tls.read_token(tls.make_token(authority, "node", "1", 60))
+    token = tokens.read_token(tokens.make_token(authority, "node", "1", 60))
     assert "PRIVATE" not in repr(token)
 
 
 def test_a_self_signed_certificate_has_no_role():
-    key = tls.make_key()
-    certificate = tls.self_signed(key, ["server1", "::1"])
-    assert tls.names_of(certificate) == ["server1", "::1"]
-    assert tls.role_of(certificate) is None
+    key = certificates.make_key()
+    certificate = certificates.self_signed(key, ["server1", "::1"])
+    assert certificates.names_of(certificate) == ["server1", "::1"]
+    assert certificates.role_of(certificate) is None
     with pytest.raises(TLSError, match="valid for some time"):
-        tls.self_signed(key, ["a"], days=0)
+        certificates.self_signed(key, ["a"], days=0)

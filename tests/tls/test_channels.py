@@ -14,23 +14,23 @@ import grpc
 import pytest
 from OpenSSL import SSL
 
-from oort import tls
 from oort.errors import TLSError
 from oort.syndicate import syndicate_pb2 as messages
 from oort.syndicate import syndicate_pb2_grpc as services
+from oort.tls import certificates, channels, tokens
 
 DEADLINE = 20.0
 
 
 @pytest.fixture(scope="module")
 def authority():
-    return tls.CertificateAuthority.create("oort of a test")
+    return certificates.CertificateAuthority.create("oort of a test")
 
 
 @pytest.fixture(scope="module")
 def stranger():
     """Another syndicate's."""
-    return tls.CertificateAuthority.create("oort of a test")
+    return certificates.CertificateAuthority.create("oort of a test")
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ class OperatorsOnly(services.SyndicateServicer):
     """Tells operators the length of their name; refuses all others."""
 
     def GetVersion(self, request, context):  # noqa: N802
-        caller = tls.peer_role(context)
+        caller = channels.peer_role(context)
         if caller is None or caller[0] != "operator":
             context.abort(grpc.StatusCode.PERMISSION_DENIED, f"you are {caller}")
         return messages.RingStatus(status=True, version=len(caller[1]))
@@ -66,13 +66,13 @@ def serving(credentials) -> Iterator[int]:
 
 @pytest.fixture(scope="module")
 def port(synd):
-    with serving(tls.server_credentials(synd)) as port:
+    with serving(channels.server_credentials(synd)) as port:
         yield port
 
 
 def ask(port, roots, identity=None, host="127.0.0.1"):
     """The answer, or the status code of the refusal."""
-    credentials = tls.channel_credentials(roots, identity)
+    credentials = channels.channel_credentials(roots, identity)
     with grpc.secure_channel(f"{host}:{port}", credentials) as channel:
         try:
             reply = services.SyndicateStub(channel).GetVersion(
@@ -96,28 +96,28 @@ def test_an_operator_gets_through_under_either_name(authority, port):
 def test_whoever_the_authority_knows_gets_as_far_as_the_role(authority, port):
     for role in ("node", "syndicate"):
         assert ask(port, authority.certificate, authority.issue(role, "anna")) == DENIED
-    token = tls.read_token(tls.make_token(authority, "operator", "1", 60))
+    token = tokens.read_token(tokens.make_token(authority, "operator", "1", 60))
     assert ask(port, authority.certificate, token.identity(b"")) == DENIED
 
 
 def test_nobody_else_gets_through(authority, stranger, port):
     assert ask(port, authority.certificate) == UNAVAILABLE
     assert ask(port, authority.certificate, stranger.issue("operator", "anna")) == UNAVAILABLE
-    key = tls.make_key()
-    alone = tls.Identity(tls.self_signed(key, ["anna"]), key, b"")
+    key = certificates.make_key()
+    alone = certificates.Identity(certificates.self_signed(key, ["anna"]), key, b"")
     assert ask(port, authority.certificate, alone) == UNAVAILABLE
     # A certificate that a node's key has made of another: nodes certify nobody.
     node = authority.issue("node", "a")
     with pytest.raises(TLSError, match="may not certify"):
-        tls.CertificateAuthority.load(node.certificate, node.key)
+        certificates.CertificateAuthority.load(node.certificate, node.key)
 
 
 def test_the_expired_do_not_get_through(authority, port):
     short = authority.issue("operator", "anna", days=1 / 86400)
-    token = tls.read_token(tls.make_token(authority, "operator", "1", 1))
+    token = tokens.read_token(tokens.make_token(authority, "operator", "1", 1))
     deadline = time.monotonic() + DEADLINE
     # The second in which it ends counts as valid.
-    end = max(tls.expiry(short.certificate), token.expires) + datetime.timedelta(seconds=1)
+    end = max(certificates.expiry(short.certificate), token.expires) + datetime.timedelta(seconds=1)
     while datetime.datetime.now(datetime.UTC) < end:
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -132,12 +132,12 @@ def test_a_server_must_be_the_authoritys_have_the_name_and_may_serve(authority, 
         (authority.issue("syndicate", "s", ["other.example.com", "127.0.0.2"]), None),
         (authority.issue("operator", "s", ["127.0.0.1"]), None),
     ):
-        with serving(tls.server_credentials(server)) as port:
+        with serving(channels.server_credentials(server)) as port:
             assert ask(port, roots or authority.certificate, anna) == UNAVAILABLE
 
 
 def test_without_mutual_tls_or_tls_nobody_has_a_role(authority, synd):
-    with serving(tls.server_credentials(synd, mutual=False)) as port:
+    with serving(channels.server_credentials(synd, mutual=False)) as port:
         assert ask(port, authority.certificate) == DENIED
         assert ask(port, authority.certificate, authority.issue("operator", "anna")) == DENIED
     with serving(None) as port, grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
@@ -150,27 +150,27 @@ def test_without_mutual_tls_or_tls_nobody_has_a_role(authority, synd):
 def test_a_fetched_certificate_is_root_enough(authority, synd, port):
     """What a node does that knows a fingerprint only: the server's, or its authority's."""
     anna = authority.issue("operator", "anna")
-    own = tls.fetch_certificate("localhost", port, DEADLINE)
-    assert tls.fingerprint(own) == tls.fingerprint(synd.certificate)
+    own = channels.fetch_certificate("localhost", port, DEADLINE)
+    assert certificates.fingerprint(own) == certificates.fingerprint(synd.certificate)
     assert ask(port, own, anna) == 4
     for certificate in (synd.certificate, authority.certificate):
-        fingerprint = tls.fingerprint(certificate)
-        pinned = tls.fetch_pinned("127.0.0.1", port, fingerprint.upper(), DEADLINE)
-        assert tls.fingerprint(pinned) == fingerprint
+        fingerprint = certificates.fingerprint(certificate)
+        pinned = channels.fetch_pinned("127.0.0.1", port, fingerprint.upper(), DEADLINE)
+        assert certificates.fingerprint(pinned) == fingerprint
         assert pinned.count(b"BEGIN") == 1
         assert ask(port, pinned, anna) == 4
     with pytest.raises(TLSError, match=f"127.0.0.1:{port}: the certificate's fingerprint is"):
-        tls.fetch_pinned("127.0.0.1", port, "00" * 32, DEADLINE)
+        channels.fetch_pinned("127.0.0.1", port, "00" * 32, DEADLINE)
 
 
 def test_a_pinned_certificate_lets_no_other_server_through(authority, stranger, synd, port):
     anna = authority.issue("operator", "anna")
-    own = tls.fetch_certificate("127.0.0.1", port, DEADLINE)
+    own = channels.fetch_certificate("127.0.0.1", port, DEADLINE)
     for other in (
         stranger.issue("syndicate", "synd1", ["127.0.0.1"]),
         authority.issue("syndicate", "synd1", ["127.0.0.1"]),
     ):
-        with serving(tls.server_credentials(other)) as wrong:
+        with serving(channels.server_credentials(other)) as wrong:
             assert ask(wrong, own, anna) == UNAVAILABLE
 
 
@@ -178,15 +178,15 @@ def test_fetching_from_what_is_no_tls_server_fails_in_time():
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
         with pytest.raises(TLSError, match=rf"127\.0\.0\.1:{port}: no answer in time"):
-            tls.fetch_certificate("127.0.0.1", port, 0.2)
+            channels.fetch_certificate("127.0.0.1", port, 0.2)
         silent.accept()[0].close()  # the caller that has given up
         chatty = threading.Thread(target=answer, args=(silent, b"HTTP/1.1 400 no\r\n\r\n"))
         chatty.start()
         with pytest.raises(TLSError, match=rf"{port} does not speak TLS"):
-            tls.fetch_certificate("127.0.0.1", port, DEADLINE)
+            channels.fetch_certificate("127.0.0.1", port, DEADLINE)
         chatty.join(DEADLINE)
     with pytest.raises(TLSError, match=f":{port}: Connection refused"):
-        tls.fetch_certificate("127.0.0.1", port, DEADLINE)
+        channels.fetch_certificate("127.0.0.1", port, DEADLINE)
 
 
 def answer(listener, text):
@@ -198,14 +198,14 @@ def answer(listener, text):
 
 
 def test_credentials_need_what_they_verify_by(authority, synd):
-    bare = tls.Identity(synd.certificate, synd.key, b"")
+    bare = certificates.Identity(synd.certificate, synd.key, b"")
     with pytest.raises(TLSError, match="mutual TLS needs"):
-        tls.server_credentials(bare)
+        channels.server_credentials(bare)
     with pytest.raises(TLSError, match="no certificate"):
-        tls.channel_credentials(b"")
-    mixed = tls.Identity(synd.certificate, tls.make_key(), authority.certificate)
+        channels.channel_credentials(b"")
+    mixed = certificates.Identity(synd.certificate, certificates.make_key(), authority.certificate)
     with pytest.raises(TLSError, match="go together"):
-        tls.server_credentials(mixed)
+        channels.server_credentials(mixed)
 
 
 def shake_hands(server_context, client_context):
@@ -234,14 +234,14 @@ def shake_hands(server_context, client_context):
 def test_contexts_verify_both_sides(authority, stranger, synd):
     node = authority.issue("node", "a")
     server, client = shake_hands(
-        tls.server_context(synd), tls.client_context(authority.certificate, node)
+        channels.server_context(synd), channels.client_context(authority.certificate, node)
     )
     assert client.get_protocol_version_name() == "TLSv1.3"
-    tls.verify_peer(client, "LOCALHOST")
-    tls.verify_peer(client, "127.0.0.1")
+    channels.verify_peer(client, "LOCALHOST")
+    channels.verify_peer(client, "127.0.0.1")
     for name in ("example.com", "127.0.0.2", "synd1", ""):
         with pytest.raises(TLSError, match="certificate is not for"):
-            tls.verify_peer(client, name)
+            channels.verify_peer(client, name)
     peer = server.get_peer_certificate()
     assert peer is not None
     assert peer.to_cryptography().subject.rfc4514_string() == "CN=a"
@@ -253,7 +253,9 @@ def test_contexts_verify_both_sides(authority, stranger, synd):
     ):
         with pytest.raises(SSL.Error):
             shake_hands(
-                tls.server_context(server_identity),
-                tls.client_context(client_roots, client_identity),
+                channels.server_context(server_identity),
+                channels.client_context(client_roots, client_identity),
             )
-    shake_hands(tls.server_context(synd, mutual=False), tls.client_context(authority.certificate))
+    shake_hands(
+        channels.server_context(synd, mutual=False), channels.client_context(authority.certificate)
+    )

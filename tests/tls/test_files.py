@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from oort import tls
 from oort.errors import TLSError
-from oort.tls_files import write_key
+from oort.tls import certificates
+from oort.tls.files import load_identity, save_identity, write_key
 
 
 @pytest.fixture(scope="module")
 def authority():
-    return tls.CertificateAuthority.create("oort of a test")
+    return certificates.CertificateAuthority.create("oort of a test")
 
 
 @pytest.fixture
@@ -39,8 +39,8 @@ def mode(path):
 
 def test_what_is_saved_is_loaded(authority, files):
     identity = authority.issue("node", "a", ["a", "10.0.0.1"])
-    tls.save_identity(identity, *files)
-    assert tls.load_identity(*files) == identity
+    save_identity(identity, *files)
+    assert load_identity(*files) == identity
     assert [mode(path) for path in files] == [0o644, 0o600, 0o644]
     assert {path.name for path in files[0].parent.iterdir()} == {
         "ca.crt",
@@ -48,19 +48,19 @@ def test_what_is_saved_is_loaded(authority, files):
         "server.key",
     }
     cert, key, _ = files
-    assert tls.load_identity(cert, key, None).roots == b""
+    assert load_identity(cert, key, None).roots == b""
 
 
 def test_a_key_keeps_its_mode_and_owner_but_is_never_for_everybody(authority, files):
-    tls.save_identity(authority.issue("node", "a"), *files)
+    save_identity(authority.issue("node", "a"), *files)
     _, key, _ = files
     group = 12345 if os.geteuid() == 0 else os.getegid()
     os.chown(key, -1, group)
     key.chmod(0o640)
-    tls.save_identity(authority.issue("node", "b"), *files)
+    save_identity(authority.issue("node", "b"), *files)
     assert (mode(key), key.stat().st_gid) == (0o640, group)
     key.chmod(0o666)
-    tls.save_identity(authority.issue("node", "c"), *files)
+    save_identity(authority.issue("node", "c"), *files)
     assert mode(key) == 0o660
 
 
@@ -70,48 +70,48 @@ def test_links_are_followed(authority, files, tmp_path):
     elsewhere.mkdir()
     key.symlink_to(elsewhere / "real.key")
     identity = authority.issue("node", "a")
-    tls.save_identity(identity, *files)
+    save_identity(identity, *files)
     assert key.is_symlink()
     assert (elsewhere / "real.key").read_bytes() == identity.key
-    assert tls.load_identity(*files) == identity
+    assert load_identity(*files) == identity
 
 
 def test_what_does_not_go_together_is_refused_by_name(authority, files):
     cert, key, ca = files
     with pytest.raises(TLSError, match=r"server\.key: No such file"):
-        tls.load_identity(*files)
-    tls.save_identity(authority.issue("node", "a"), *files)
-    key.write_bytes(tls.make_key())
+        load_identity(*files)
+    save_identity(authority.issue("node", "a"), *files)
+    key.write_bytes(certificates.make_key())
     with pytest.raises(TLSError, match=r"server\.key is not the private key of .*server\.crt"):
-        tls.load_identity(*files)
+        load_identity(*files)
     ca.write_bytes(b"")
     cert.unlink()
     with pytest.raises(TLSError, match=r"server\.crt: No such file"):
-        tls.load_identity(*files)
+        load_identity(*files)
     identity = authority.issue("node", "a")
-    tls.save_identity(tls.Identity(identity.certificate, identity.key, b""), cert, key, None)
+    save_identity(certificates.Identity(identity.certificate, identity.key, b""), cert, key, None)
     with pytest.raises(TLSError, match=r"ca\.crt: no certificate"):
-        tls.load_identity(*files)
-    mixed = tls.Identity(identity.certificate, tls.make_key(), b"")
+        load_identity(*files)
+    mixed = certificates.Identity(identity.certificate, certificates.make_key(), b"")
     with pytest.raises(TLSError, match="the two that go together"):
-        tls.save_identity(mixed, cert, key, None)
-    assert tls.load_identity(cert, key, None).key == identity.key
+        save_identity(mixed, cert, key, None)
+    assert load_identity(cert, key, None).key == identity.key
 
 
 def test_a_directory_that_is_not_there_is_named(authority, tmp_path):
     nowhere = tmp_path / "nowhere"
     with pytest.raises(TLSError, match=r"cannot write .*nowhere"):
-        tls.save_identity(
+        save_identity(
             authority.issue("node", "a"), nowhere / "a.crt", nowhere / "a.key", nowhere / "ca.crt"
         )
 
 
 def test_a_new_key_is_never_written_over_another(tmp_path):
     path = tmp_path / "server.key"
-    write_key(path, tls.make_key())
+    write_key(path, certificates.make_key())
     before = path.read_bytes()
     with pytest.raises(TLSError, match="not overwritten"):
-        write_key(path, tls.make_key())
+        write_key(path, certificates.make_key())
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
 
@@ -119,8 +119,8 @@ def test_a_new_key_is_never_written_over_another(tmp_path):
 # Dies before its argument's n-th touch of the file system, which the interpreter itself reports.
 KILLED = """
 import os, sys
-from oort.tls_certificates import Identity
-from oort.tls_files import save_identity
+from oort.tls.certificates import Identity
+from oort.tls.files import save_identity
 directory, new = sys.argv[1:3]
 def part(name):
     with open(f"{new}/{name}", "rb") as file:
@@ -166,13 +166,13 @@ def test_killed_at_any_step_leaves_the_old_or_the_new(authority, files, there):
         each.mkdir()
     here = tuple(directory / path.name for path in files)
     old, new = authority.issue("node", "old"), authority.issue("node", "new")
-    tls.save_identity(new, *(new_directory / path.name for path in files))
+    save_identity(new, *(new_directory / path.name for path in files))
 
     def put_back():
         for path in directory.iterdir():
             path.unlink()
         if there:
-            tls.save_identity(old, *here)
+            save_identity(old, *here)
 
     put_back()
     found = []
@@ -181,7 +181,7 @@ def test_killed_at_any_step_leaves_the_old_or_the_new(authority, files, there):
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        cwd=Path(tls.__file__).parent.parent,
+        cwd=Path(__file__).parents[2],
     ) as process:
         assert process.stdin is not None
         assert process.stdout is not None
@@ -189,7 +189,7 @@ def test_killed_at_any_step_leaves_the_old_or_the_new(authority, files, there):
             status = process.stdout.readline().strip()
             assert status in ("0", "9"), f"status {status}: a private key was readable by everybody"
             try:
-                loaded = tls.load_identity(*here)
+                loaded = load_identity(*here)
             except TLSError:
                 assert not there
                 loaded = None

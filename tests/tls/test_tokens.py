@@ -6,25 +6,25 @@ import datetime
 
 import pytest
 
-from oort import tls
 from oort.errors import TLSError
+from oort.tls import certificates, tokens
 
 
 @pytest.fixture(scope="module")
 def authority():
-    return tls.CertificateAuthority.create("oort of a test")
+    return certificates.CertificateAuthority.create("oort of a test")
 
 
 def test_a_token_is_one_line_with_all_it_takes(authority):
-    text = tls.make_token(authority, "operator", "7f3a-1", 3600)
+    text = tokens.make_token(authority, "operator", "7f3a-1", 3600)
     assert text.startswith("oort-join-")
     assert text.isprintable()
     assert " " not in text
-    token = tls.read_token(text)
+    token = tokens.read_token(text)
     assert (token.role, token.id) == ("operator", "7f3a-1")
-    assert token.authority == tls.fingerprint(authority.certificate)
-    assert tls.role_of(token.certificate) == ("join", "operator/7f3a-1")
-    assert tls.granted("operator/7f3a-1") == ("operator", "7f3a-1")
+    assert token.authority == certificates.fingerprint(authority.certificate)
+    assert certificates.role_of(token.certificate) == ("join", "operator/7f3a-1")
+    assert tokens.granted("operator/7f3a-1") == ("operator", "7f3a-1")
     left = token.expires - datetime.datetime.now(datetime.UTC)
     assert datetime.timedelta(minutes=59) < left <= datetime.timedelta(hours=1)
     identity = token.identity(authority.certificate)
@@ -32,14 +32,14 @@ def test_a_token_is_one_line_with_all_it_takes(authority):
 
 
 def test_lines_that_mail_has_broken_are_read(authority):
-    text = tls.make_token(authority, "node", "1", 60)
+    text = tokens.make_token(authority, "node", "1", 60)
     broken = "\n ".join(text[at : at + 70] for at in range(0, len(text), 70)) + "\n"
-    assert tls.read_token(broken) == tls.read_token(text)
+    assert tokens.read_token(broken) == tokens.read_token(text)
 
 
 def test_damaged_tokens_are_refused(authority):
-    text = tls.make_token(authority, "node", "1", 60)
-    other = tls.make_token(authority, "node", "2", 60)
+    text = tokens.make_token(authority, "node", "1", 60)
+    other = tokens.make_token(authority, "node", "2", 60)
     head = len("oort-join-") + 43 * 4 // 3  # past version and fingerprint, into the key
     wrong = [
         "",
@@ -54,7 +54,7 @@ def test_damaged_tokens_are_refused(authority):
     ]
     for damaged in wrong:
         with pytest.raises(TLSError):
-            tls.read_token(damaged)
+            tokens.read_token(damaged)
 
 
 def test_what_is_no_token_role_id_or_time_makes_none(authority):
@@ -67,7 +67,7 @@ def test_what_is_no_token_role_id_or_time_makes_none(authority):
         ("node", "1", 10**10),
     ):
         with pytest.raises(TLSError):
-            tls.make_token(authority, role, token_id, seconds)
+            tokens.make_token(authority, role, token_id, seconds)
 
 
 def test_a_certificate_of_another_role_is_no_token(authority):
@@ -84,4 +84,4 @@ def test_a_certificate_of_another_role_is_no_token(authority):
     )
     content = b"\1" + bytes(32) + scalar.to_bytes(32, "big") + der
     with pytest.raises(TLSError, match="damaged"):
-        tls.read_token("oort-join-" + base64.urlsafe_b64encode(content).decode().rstrip("="))
+        tokens.read_token("oort-join-" + base64.urlsafe_b64encode(content).decode().rstrip("="))

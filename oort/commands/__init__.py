@@ -1,0 +1,1 @@
+"""The commands that Python executes, and what the command table says of every command."""

@@ -1,0 +1,103 @@
+"""Commands about the server: TIME, SHUTDOWN, the saving commands and DEBUG.
+
+A log store has every acknowledged write in its log already.  SAVE therefore means: on the device
+when this returns; BGSAVE: the same behind the client's back; LASTSAVE: when that was last so.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+
+from oort.commands import reply
+from oort.commands.context import Context
+from oort.commands.dispatch import Background, Handlers, Job, Later, Outcome, Stop
+from oort.commands.reply import OK
+from oort.dataplane import Reply, Request
+from oort.errors import OortError
+from oort.journal import log
+
+HANDLERS = Handlers()
+
+DEBUG_HELP = (
+    "DEBUG <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
+    "SLEEP <seconds>",
+    "    Answer after <seconds>. Decimals allowed. Other connections are served meanwhile.",
+    "HELP",
+    "    Prints this help.",
+)
+
+
+@HANDLERS.handles("time")
+def time_of_day(context: Context, request: Request) -> bytes:
+    microseconds = int(context.clock.wall() * 1_000_000)
+    return reply.bulks([str(microseconds // 1_000_000), str(microseconds % 1_000_000)])
+
+
+@HANDLERS.handles("lastsave")
+def lastsave(context: Context, request: Request) -> bytes:
+    return reply.integer(last_save(context))
+
+
+def last_save(context: Context) -> int:
+    """Seconds since the epoch; like Redis, the start counts as a save."""
+    return max(int(context.store.stats().last_sync_ms) // 1000, int(context.process.started))
+
+
+@HANDLERS.handles("save")
+def save(context: Context, request: Request) -> Job[bytes]:
+    yield
+    context.store.sync()
+    return OK
+
+
+@HANDLERS.handles("bgsave")
+def bgsave(context: Context, request: Request) -> bytes | Background:
+    argv = request.argv
+    if len(argv) > 2 or (len(argv) == 2 and argv[1].lower() != b"schedule"):
+        return reply.SYNTAX_ERROR
+    if context.saving:
+        return b"-ERR Background save already in progress\r\n"
+    context.saving = True
+
+    def job() -> Job[None]:
+        yield
+        context.store.sync()
+
+    def done(result: object) -> None:
+        context.saving = False
+        if isinstance(result, OortError):
+            log.error("background save failed: %s", result)
+
+    return Background(b"+Background saving started\r\n", job(), done)
+
+
+@HANDLERS.handles("shutdown")
+def shutdown(context: Context, request: Request) -> Outcome:
+    words = [word.lower() for word in request.argv[1:]]
+    if not set(words) <= {b"save", b"nosave", b"now", b"force", b"abort"}:
+        return reply.SYNTAX_ERROR
+    if {b"save", b"nosave"} <= set(words) or (b"abort" in words and len(words) > 1):
+        return reply.SYNTAX_ERROR
+    if b"abort" in words:
+        return b"-ERR No shutdown in progress.\r\n"
+    # Everything acknowledged is in the log, and closing syncs it: SAVE and NOSAVE end alike.
+    return Stop("SHUTDOWN from a client")
+
+
+@HANDLERS.handles("debug")
+def debug(context: Context, request: Request) -> Outcome:
+    argv = request.argv
+    word = argv[1].lower()
+    if word == b"sleep" and len(argv) == 3:
+        return Later(_seconds(argv[2]), Reply(OK))
+    if word == b"help" and len(argv) == 2:
+        return reply.simples(DEBUG_HELP)
+    return reply.unknown_or_wrong(argv[1], "debug")
+
+
+def _seconds(text: bytes) -> float:
+    """As strtod reads it: what is not a number is 0."""
+    found = re.match(rb"\s*[+-]?(\d+\.?\d*([eE][+-]?\d+)?|\.\d+([eE][+-]?\d+)?)", text)
+    seconds = float(found[0]) if found else 0.0
+    return min(max(0.0, seconds), 1e9) if math.isfinite(seconds) else 1e9

@@ -1,0 +1,1 @@
+"""Configuration: every setting, the layers it comes from, and the page that documents it."""

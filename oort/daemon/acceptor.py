@@ -1,0 +1,88 @@
+"""The acceptor: from a listening socket to the data plane, with the limits that are checked first.
+
+It belongs to the main loop.  What happens to the sockets themselves is in listeners.py.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Sequence
+
+from oort.commands.clients import Client
+from oort.commands.context import Context
+from oort.daemon import listeners
+from oort.daemon.loop import Loop
+from oort.dataplane import AUTHENTICATED
+from oort.journal import log
+
+NO_DESCRIPTORS_PAUSE = 0.1
+
+
+class Acceptor:
+    def __init__(self, context: Context, loop: Loop, sockets: Sequence[socket.socket]) -> None:
+        self._context = context
+        self._loop = loop
+        self._sockets = sockets
+        self._accepting = False
+        self._watched: set[socket.socket] = set()
+
+    def start(self) -> None:
+        self._accepting = True
+        for listener in self._sockets:
+            self._watch(listener)
+
+    def stop(self) -> None:
+        """Whoever connects waits in the backlog."""
+        self._accepting = False
+        while self._watched:
+            self._loop.unwatch(self._watched.pop().fileno())
+
+    def _watch(self, listener: socket.socket) -> None:
+        if self._accepting and listener not in self._watched:
+            self._watched.add(listener)
+            self._loop.watch(listener.fileno(), lambda: self._accept(listener))
+
+    def _accept(self, listener: socket.socket) -> None:
+        try:
+            for peer in listeners.accept_batch(listener):
+                self._accepted(peer)
+        except OSError as failure:
+            # Out of descriptors or memory: the connection stays in the backlog, so waiting for
+            # readability would spin.
+            log.error("cannot accept a connection: %s", failure.strerror or failure)
+            self._watched.discard(listener)
+            self._loop.unwatch(listener.fileno())
+            self._loop.after(NO_DESCRIPTORS_PAUSE, lambda: self._watch(listener))
+
+    def _accepted(self, peer: socket.socket) -> None:
+        context = self._context
+        settings, clients = context.settings, context.clients
+        if len(clients) >= settings.max_clients:
+            context.forget(context.plane.closed())
+        if len(clients) >= settings.max_clients:
+            self._refuse(peer, listeners.MAX_CLIENTS_REACHED)
+            return
+        try:
+            host, address, local_address = listeners.names(peer)
+            listeners.prepare(peer, settings.tcp_keepalive)
+        except OSError:
+            peer.close()  # gone before we looked
+            return
+        if (
+            settings.protected_mode
+            and not settings.require_pass
+            and not listeners.is_loopback(host)
+        ):
+            self._refuse(peer, listeners.PROTECTED)
+            return
+        flags = 0 if settings.require_pass else AUTHENTICATED
+        identifier = context.plane.adopt(peer.detach(), flags)
+        if identifier == 0:
+            log.error("cannot serve %s: memory is short", address)
+            return
+        context.figures.received_connections += 1
+        clients[identifier] = Client(identifier, address, local_address, context.clock.wall())
+
+    def _refuse(self, peer: socket.socket, text: bytes) -> None:
+        self._context.figures.rejected_connections += 1
+        listeners.refuse(peer, text)

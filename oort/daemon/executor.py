@@ -1,0 +1,138 @@
+"""The executor: runs the commands that the data plane hands to Python, and sees to their answers.
+
+Handlers run on the main loop and only say what is to happen (oort/commands/dispatch.py); here it
+happens.  Jobs run on the helper thread, between start() and stop().
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import GeneratorType
+from typing import Any
+
+from oort.commands import dispatch
+from oort.commands.context import Context
+from oort.commands.dispatch import Answer, Background, Job, Later, Outcome, Stop
+from oort.commands.handlers import ALL
+from oort.commands.reply import error
+from oort.daemon.jobs import Jobs, Timed
+from oort.daemon.loop import Loop
+from oort.dataplane import DataPlane, Reply, Request
+from oort.errors import (
+    OortError,
+    StoreFailedError,
+    StoreFullError,
+    StoreIOError,
+    StoreMemoryError,
+)
+from oort.journal import log
+
+REQUEST_BATCH = 256  # commands executed before the loop looks at anything else
+INTERNAL_ERROR = b"-ERR internal error, see the server's log\r\n"
+
+
+class Executor:
+    def __init__(self, context: Context, loop: Loop, stop: Callable[[str], None]) -> None:
+        """stop(reason): end the process."""
+        self._context = context
+        self._loop = loop
+        self._stop = stop
+        self._jobs = Jobs(context.session.close)
+
+    def start(self) -> None:
+        self._jobs.start()
+
+    def stop(self) -> None:
+        """Jobs end after the slice in hand, and the session is closed."""
+        self._jobs.stop()
+
+    def restart(self) -> None:
+        """After stop(): the context has another session."""
+        self._jobs = Jobs(self._context.session.close)
+        self._jobs.start()
+
+    def take_requests(self) -> None:
+        """Execute what waits, at most REQUEST_BATCH commands."""
+        plane = self._context.plane
+        for _ in range(REQUEST_BATCH):
+            request = plane.next_request()
+            if request is None:
+                break
+            self._execute(plane, request)
+        self._context.forget(plane.closed())
+
+    def _execute(self, plane: DataPlane, request: Request) -> None:
+        context = self._context
+        client = context.clients.get(request.connection)
+        if client is None:
+            return  # closed meanwhile
+        found = dispatch.find(ALL, request, context.figures)
+        if isinstance(found, bytes):
+            self._answer(plane, request, "", found)
+            return
+        name, handler = found
+        client.last_cold, client.last_cold_position = name, request.command
+        begin = context.clock.monotonic()
+        try:
+            outcome = handler(context, request)
+        except OortError as failure:
+            outcome = _failure(failure)
+        except Exception:
+            log.exception("command %s failed", name)
+            outcome = INTERNAL_ERROR
+        context.figures.spent(name, context.clock.monotonic() - begin)
+        self._act(plane, request, name, outcome)
+
+    def _act(self, plane: DataPlane, request: Request, name: str, outcome: Outcome) -> None:
+        if isinstance(outcome, GeneratorType):
+            timed = Timed(outcome, self._context.clock)
+
+            def done(result: Answer | Exception) -> None:
+                self._context.figures.spent(name, timed.seconds)
+                self._finished(plane, request, name, result)
+
+            self._run(timed.job(), done)
+        elif isinstance(outcome, Later):
+            late = outcome
+            self._loop.after(late.seconds, lambda: self._answer(plane, request, name, late.reply))
+        elif isinstance(outcome, Background):
+            self._run(outcome.job, outcome.done)
+            self._answer(plane, request, name, outcome.reply)
+        elif isinstance(outcome, Stop):
+            self._stop(outcome.reason)
+        elif isinstance(outcome, bytes | Reply):
+            self._answer(plane, request, name, outcome)
+
+    def _run(self, job: Job[Any], done: Callable[[Any], None]) -> None:
+        """Run a job on the helper thread; done(result or exception) runs on the main loop."""
+        call = self._loop.call_soon_from_thread
+        self._jobs.submit(job, lambda result: call(lambda: done(result)))
+
+    def _finished(
+        self, plane: DataPlane, request: Request, name: str, result: Answer | Exception
+    ) -> None:
+        if isinstance(result, OortError):
+            result = _failure(result)
+        elif isinstance(result, Exception):
+            log.error("command %s failed", name, exc_info=result)
+            result = INTERNAL_ERROR
+        self._answer(plane, request, name, result)
+
+    def _answer(self, plane: DataPlane, request: Request, name: str, answer: Answer) -> None:
+        reply = Reply(answer) if isinstance(answer, bytes) else answer
+        self._context.figures.answered(name, failed=reply.data.startswith(b"-"))
+        if plane is not self._context.plane:
+            return  # a Stop or Restart has ended its connection
+        plane.reply(request.connection, reply)
+
+
+def _failure(failure: OortError) -> bytes:
+    """With the code that the data plane gives the same failure."""
+    match failure:
+        case StoreFullError() | StoreFailedError() | StoreIOError():
+            code = "MISCONF"
+        case StoreMemoryError():
+            code = "OOM"
+        case _:
+            code = "ERR"
+    return error(f"{code} {failure}")

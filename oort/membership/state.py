@@ -1,0 +1,141 @@
+"""The ring that a node holds: checked before it counts, on disk before anyone hears of it.
+
+Rings come from the syndicate, pushed or fetched, on any thread and in any order: the newest version
+wins, and anything else changes nothing.  What is kept is `<version>-oort.ring` in the directory,
+the newest KEPT of them, so that a node that finds no syndicate knows its ring all the same.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from oort import durable
+from oort.errors import BootError, RingError
+from oort.ring import files
+from oort.ring.ring import Ring
+
+KEPT = 3
+
+_NAME = re.compile(r"(\d{1,19})-oort\.ring")
+
+
+class RingState:
+    """Thread safe.  changed(ring) is called after each change, on the thread that brought it."""
+
+    def __init__(
+        self,
+        directory: Path | str,
+        changed: Callable[[Ring], None] | None = None,
+        refused: Callable[[str], None] | None = None,
+    ) -> None:
+        """refused(why): told of every ring that was not taken for a reason worth knowing."""
+        self._directory = Path(directory)
+        self._changed = changed
+        self._refused = refused
+        self._lock = threading.Lock()
+        self._local_id = 0
+        self._ring: Ring | None = None
+
+    @property
+    def ring(self) -> Ring | None:
+        return self._ring
+
+    @property
+    def version(self) -> int:
+        """0: there is none yet."""
+        ring = self._ring
+        return ring.version if ring is not None else 0
+
+    @property
+    def local_id(self) -> int:
+        """This node's id; 0: it has none yet."""
+        return self._local_id
+
+    def load(self, local_id: int) -> bool:
+        """Take the newest ring of the directory that can be read; False: there is none.
+
+        A ring without this node counts all the same: it may have been taken out of it.
+        """
+        with self._lock:
+            self._local_id = local_id
+            for path in reversed(self._files()):
+                try:
+                    ring = files.read_ring(path)
+                except RingError as error:
+                    self._refuse(f"{path}: {error}")
+                    continue
+                self._ring = self._as_ours(ring)
+                return True
+        return False
+
+    def adopt(self, local_id: int, ring: bytes) -> Ring:
+        """Take the ring that registration gave, whatever was held before.
+
+        Raises RingError for one that cannot be read or does not hold this node.
+        """
+        decoded = files.decode_ring(ring)
+        if decoded.node(local_id) is None:
+            raise RingError(f"version {decoded.version} does not hold node {local_id}")
+        with self._lock:
+            self._local_id = local_id
+            self._take(decoded, ring)
+        if self._changed is not None:
+            self._changed(decoded)
+        return decoded
+
+    def update(self, version: int, ring: bytes) -> int:
+        """Take this ring if it is newer; the version that is held afterwards."""
+        with self._lock:
+            if version <= self.version:
+                return self.version
+            try:
+                decoded = files.decode_ring(ring)
+                if decoded.version != version:
+                    raise RingError(f"it says it is version {decoded.version}")
+                self._take(decoded, ring)
+            except (RingError, BootError) as error:
+                self._refuse(f"ring of version {version} was not taken: {error}")
+                return self.version
+        if self._changed is not None:
+            self._changed(decoded)
+        return version
+
+    def _take(self, decoded: Ring, data: bytes) -> None:
+        self._keep(decoded.version, data)
+        self._ring = self._as_ours(decoded)
+
+    def _as_ours(self, ring: Ring) -> Ring:
+        return ring.with_local(self._local_id) if ring.node(self._local_id) else ring
+
+    def _refuse(self, why: str) -> None:
+        if self._refused is not None:
+            self._refused(why)
+
+    def _files(self) -> list[Path]:
+        """Rings in the directory, the newest last."""
+        try:
+            names = [path.name for path in self._directory.iterdir()]
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise BootError(f"ring directory {self._directory}: {error.strerror}") from error
+        found = [(int(match[1]), match[0]) for name in names if (match := _NAME.fullmatch(name))]
+        return [self._directory / name for _, name in sorted(found)]
+
+    def _keep(self, version: int, data: bytes) -> None:
+        path = self._directory / f"{version}-oort.ring"
+        try:
+            # The same again takes no room: a full disk keeps no node from its ring.
+            if not path.exists() or path.read_bytes() != data:
+                self._directory.mkdir(mode=0o750, parents=True, exist_ok=True)
+                durable.replace(path, data)
+        except OSError as error:
+            raise BootError(f"cannot keep the ring as {path}: {error.strerror}") from error
+        for old in [one for one in self._files() if one != path][: -(KEPT - 1)]:
+            try:
+                old.unlink(missing_ok=True)
+            except OSError as error:
+                self._refuse(f"cannot remove the old ring {old}: {error.strerror}")

@@ -1,0 +1,1 @@
+"""synd: the server that keeps rings and hands them to the nodes."""

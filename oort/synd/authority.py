@@ -1,0 +1,194 @@
+"""synd's certificate authority: made at the first start, kept with the state; join tokens.
+
+A token's uses are facts of the state, `token/ID/N`, each kept for one key for ever, and taken in
+order: however many synds are asked at once, a token makes certificates for no more keys than it was
+made for.  Who asks again with the same key, because the answer was lost, gets its certificate.
+
+Certificates are renewed for the names that they have; addresses change, and are checked against
+NetFilter each time.  Names of the synds are for synds, and for nodes on the same machine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import ipaddress
+import logging
+import threading
+import uuid
+from collections.abc import Callable, Collection, Sequence
+
+from oort import machine
+from oort.errors import RequestError, StateError
+from oort.synd.state.state import State
+from oort.syndicate.authority_pb2 import SignReply, SignRequest, TokenReply, TokenRequest
+from oort.syndicate.authority_pb2_grpc import AuthorityServicer
+from oort.tls import certificates, tokens
+
+from .calls import Context, admit
+
+SERVICE = "authority"  # the name that the authority's facts are kept under
+MAX_USES = 100_000
+DEFAULT_SECONDS = 3600
+
+_FACT = "authority"
+
+log = logging.getLogger("synd.authority")
+
+
+def load(state: State) -> certificates.CertificateAuthority:
+    """The authority, made where there is none yet: of any number of synds, one's is everybody's."""
+    kept = state.take(_FACT)
+    if kept is None:
+        made = certificates.CertificateAuthority.create("oort syndicate")
+        kept = state.keep(_FACT, made.certificate + made.key)
+    at = kept.find(b"-----BEGIN PRIVATE KEY-----")
+    if at < 0:
+        raise StateError("the authority that is kept is damaged: restore the state from a backup")
+    return certificates.CertificateAuthority.load(kept[:at], kept[at:])
+
+
+class AuthorityService(AuthorityServicer):
+    """The gRPC service.  Any synd answers it: it takes no leader."""
+
+    def __init__(
+        self,
+        authority: certificates.CertificateAuthority,
+        state: State,
+        allowed: Callable[[str], bool],
+        reserved: Collection[str],
+    ) -> None:
+        """allowed(address): whether a node may have it; reserved: names that are the synds'."""
+        self._authority = authority
+        self._tokens = Tokens(state)
+        self._allowed = allowed
+        self._reserved = {_folded(name) for name in reserved}
+
+    async def Sign(self, request: SignRequest, context: Context) -> SignReply:  # noqa: N802
+        admit(context, certificates.JOIN, certificates.NODE)
+        chain = _certificate_of(context)
+        if certificates.expiry(chain) <= datetime.datetime.now(datetime.UTC):
+            raise RequestError("the certificate has expired: get a token", "UNAUTHENTICATED")
+        role, subject = certificates.role_of(chain) or ("", "")
+        names = self._names(certificates.request_names(request.request), _on_this_machine(context))
+        if role == certificates.JOIN:
+            role, token_id = tokens.granted(subject)
+            key = certificates.request_fingerprint(request.request)
+            use = await asyncio.to_thread(self._tokens.use, token_id, key)
+            if use is None:
+                raise RequestError(
+                    "the token has been used as often as it may be: get another",
+                    "PERMISSION_DENIED",
+                )
+            host = next((name for name in names if not _is_address(name)), "")
+            subject = host if role == certificates.NODE and host else f"{role}-{token_id}-{use}"
+        else:
+            if role == certificates.SYNDICATE:
+                raise RequestError("a synd signs for itself", "PERMISSION_DENIED")
+            had = {_folded(name) for name in certificates.names_of(chain)}
+            names = [name for name in names if _is_address(name) or _folded(name) in had]
+        certificate = self._authority.sign(
+            request.request, role, subject, names if role == certificates.NODE else []
+        )
+        log.info("signed for %s %s: %s", role, subject, certificates.fingerprint(certificate))
+        return SignReply(certificate=certificate, authority=self._authority.certificate)
+
+    async def CreateToken(  # noqa: N802
+        self, request: TokenRequest, context: Context
+    ) -> TokenReply:
+        caller = admit(context)
+        uses, role = request.uses or 1, request.role or certificates.NODE
+        if uses > MAX_USES:
+            raise RequestError(f"a token has at most {MAX_USES} uses", "INVALID_ARGUMENT")
+        token_id = uuid.uuid4().hex[:16]
+        token = tokens.make_token(
+            self._authority, role, token_id, request.valid_seconds or DEFAULT_SECONDS
+        )
+        await asyncio.to_thread(self._tokens.create, token_id, uses)
+        log.info("token %s for role %s, %d uses, by %s", token_id, role, uses, caller)
+        return TokenReply(token=token)
+
+    def _names(self, asked: Sequence[str], same_machine: bool) -> list[str]:
+        """Of the names asked for, those that a node may have."""
+        return [
+            name
+            for name in asked
+            if (same_machine or _folded(name) not in self._reserved)
+            and (not _is_address(name) or self._allowed(name))
+        ]
+
+
+class Tokens:
+    """How often each token has been used.  Thread safe; waits for the state."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self._mutex = threading.Lock()
+        self._used: dict[str, int] = {}  # at least so often, by a token's id
+
+    def create(self, token_id: str, uses: int) -> None:
+        self._state.keep(f"token/{token_id}", str(uses).encode())
+
+    def use(self, token_id: str, key: str) -> int | None:
+        """Take one of the token's uses for a key; which, or None when there is none left."""
+        kept = self._state.take(f"token/{token_id}")
+        if kept is None:
+            return None
+        owner = f"token/{token_id}/key/{key}"
+        with self._mutex:
+            earlier = self._state.take(owner)
+            if earlier is not None:
+                return int(earlier)
+            use = self._take(token_id, int(kept), key.encode())
+            if use is not None:
+                self._state.keep(owner, str(use).encode())
+            return use
+
+    def _take(self, token_id: str, uses: int, key: bytes) -> int | None:
+        used = self._used.get(token_id)
+        if used is None:
+            used = self._count(token_id, uses)
+        # The last one may be this key's, and a kill have come before that was noted down.
+        if used and self._state.take(f"token/{token_id}/{used}") == key:
+            return used
+        for use in range(used + 1, uses + 1):
+            holder = self._state.keep(f"token/{token_id}/{use}", key)
+            self._used[token_id] = use
+            if holder == key:
+                return use
+        return None
+
+    def _count(self, token_id: str, uses: int) -> int:
+        """How many are taken: they are taken in order."""
+        least, most = 0, uses + 1
+        while most - least > 1:
+            middle = (least + most) // 2
+            if self._state.take(f"token/{token_id}/{middle}") is None:
+                most = middle
+            else:
+                least = middle
+        return least
+
+
+def _certificate_of(context: Context) -> bytes:
+    for pem in context.auth_context().get("x509_pem_cert", ()):
+        return bytes(pem)
+    return b""
+
+
+def _on_this_machine(context: Context) -> bool:
+    """gRPC's names of a peer: ipv4:127.0.0.1:4711, ipv6:%5B::1%5D:4711."""
+    host = context.peer().partition(":")[2].rpartition(":")[0]
+    return machine.is_here(host.replace("%5B", "").replace("%5D", "").strip("[]"))
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _folded(name: str) -> str:
+    return name.lower().rstrip(".")

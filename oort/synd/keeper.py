@@ -1,0 +1,287 @@
+"""The ring of one service: every change goes through here, one after the other.
+
+Changes that wait together are made together: one rebalance, one version, one durable write for all
+of them, however many nodes register at once.  A change is a function that is given a draft; it may
+be called again on a newer one when another synd was faster.  One that raises changes nothing, and
+keeps none of the others back: if they cannot be made together, each is made alone.  What changes
+nothing makes no version.
+
+Nobody hears of a version before it is durable.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from oort.errors import (
+    OortError,
+    RingError,
+    StateConflict,
+    StateError,
+    StateUnavailableError,
+)
+from oort.ring import files
+from oort.ring.builder import Builder
+from oort.ring.ring import Ring
+from oort.synd.state.state import Snapshot, State
+
+from .config import Service
+from .draft import Draft, Index, Unchanged
+
+BATCH = 4096  # changes made together
+WAITING = 65536  # changes that may wait; more are refused
+ATTEMPTS = 8  # against other synds
+LONGEST_REST = 1.0  # seconds between two versions, in which changes gather
+
+Result = TypeVar("Result")
+
+log = logging.getLogger("synd.ring")
+
+Change = Callable[[Draft], Any]
+
+
+@dataclass(frozen=True)
+class Held:
+    """A version as it is handed out."""
+
+    version: int
+    data: bytes  # the ring's file
+    ring: Ring
+
+    @functools.cached_property
+    def index(self) -> Index:
+        return Index(self.ring.nodes)
+
+
+@dataclass
+class _Waiting:
+    change: Change
+    future: Future[tuple[Any, int]]
+
+
+@dataclass(frozen=True)
+class _Done:
+    """What came of a change; an exception, or its result and the version it is durable in."""
+
+    waiting: _Waiting
+    outcome: Any
+    version: int = 0
+
+
+class RingKeeper:
+    """Thread safe.  Watchers are called on one thread at a time, after a version is durable."""
+
+    def __init__(self, service: Service, state: State) -> None:
+        self._service = service
+        self._state = state
+        self._queue: queue.Queue[_Waiting | None] = queue.Queue(WAITING)
+        self._held: Held | None = None
+        self._learning = threading.Lock()
+        self._draft: Draft | None = None  # of version _version; the changer's alone
+        self._version = 0
+        self._watchers: list[Callable[[Held], None]] = []
+        self._thread = threading.Thread(
+            target=self._run, name=f"{service.name}-changer", daemon=True
+        )
+
+    def start(self) -> None:
+        """Know the newest version, and follow it; without any, make the first where we may."""
+        snapshot = self._state.read()
+        if snapshot.version:
+            self._learn(snapshot)
+        self._thread.start()
+        self._state.watch(self._learn)
+        self._state.on_lead(self._lead)
+
+    def close(self) -> None:
+        """No more changes; those that wait are refused."""
+        if self._thread.is_alive():
+            self._queue.put(None)
+            self._thread.join()
+
+    def configure(self, service: Service) -> None:
+        """Other settings, from the next version on."""
+        self._service = service
+
+    def watch(self, changed: Callable[[Held], None]) -> None:
+        """Before start(): called for each version from then on; some in between may be left out."""
+        self._watchers.append(changed)
+
+    @property
+    def held(self) -> Held:
+        """The newest version.  StateUnavailableError while there is none at all."""
+        held = self._held
+        if held is None:
+            raise StateUnavailableError("there is no ring yet: no synd leads; ask again")
+        return held
+
+    def change(self, change: Change) -> Future[tuple[Any, int]]:
+        """What the change returns, and the version in which it is durable.
+
+        Fails with what the change raised; with StateNotLeaderError where another synd leads.
+        Cancelling the future keeps a change from being made only if it has not begun.
+        """
+        future: Future[tuple[Any, int]] = Future()
+        try:
+            self._queue.put_nowait(_Waiting(change, future))
+        except queue.Full:
+            raise StateUnavailableError("too many changes wait: ask again") from None
+        return future
+
+    # ---- the versions ---------------------------------------------------------
+
+    def _learn(self, snapshot: Snapshot, ring: Ring | None = None) -> None:
+        """From the state's thread, and from the changer: who made a change may ask at once."""
+        with self._learning:
+            held = self._held
+            if snapshot.version <= (held.version if held is not None else 0):
+                return
+            ring = ring or files.decode_ring(snapshot.ring)
+            self._held = Held(snapshot.version, snapshot.ring, ring)
+            for watcher in self._watchers:
+                watcher(self._held)
+
+    def _lead(self, leading: bool) -> None:
+        log.info("%s: %s", self._service.name, "leading" if leading else "not leading")
+        if leading and self._held is None:
+            try:
+                first = self.change(Unchanged)
+            except StateUnavailableError:
+                return  # any change makes the first version
+            first.add_done_callback(self._made_first)
+
+    def _made_first(self, first: Future[tuple[Any, int]]) -> None:
+        error = first.exception()
+        if error is not None:
+            log.error("%s: no first version of the ring: %s", self._service.name, error)
+
+    # ---- the changer's thread ---------------------------------------------------
+
+    def _run(self) -> None:
+        ended, rested = False, 0.0
+        while not ended:
+            first = self._queue.get()
+            # As long as the last one took: where many register, more of them go into each version,
+            # and calls are answered meanwhile.
+            if first is not None and rested > time.monotonic():
+                time.sleep(rested - time.monotonic())
+            batch = [] if first is None else [first]
+            ended = first is None
+            while not ended and len(batch) < BATCH:
+                try:
+                    following = self._queue.get_nowait()
+                except queue.Empty:
+                    break
+                if following is None:
+                    ended = True
+                else:
+                    batch.append(following)
+            batch = [one for one in batch if one.future.set_running_or_notify_cancel()]
+            if batch:
+                begun = time.monotonic()
+                _tell(self._make(batch))
+                took = time.monotonic() - begun
+                rested = begun + took + min(took, LONGEST_REST)
+        while not self._queue.empty():
+            left = self._queue.get()
+            if left is not None and left.future.set_running_or_notify_cancel():
+                left.future.set_exception(StateUnavailableError("synd is stopping: ask again"))
+
+    def _make(self, batch: list[_Waiting]) -> list[_Done]:
+        """All of them together, else each alone."""
+        try:
+            for _ in range(ATTEMPTS):
+                try:
+                    return self._attempt(batch)
+                except StateConflict:
+                    self._draft = None
+            error: Exception = StateUnavailableError("the ring changes all the time: ask again")
+        except Exception as raised:
+            error = raised
+        self._draft = None  # what it holds is in no version
+        if len(batch) > 1 and isinstance(error, RingError):
+            return [done for one in batch for done in self._make([one])]
+        if not isinstance(error, OortError):
+            log.error("%s: a change failed", self._service.name, exc_info=error)
+            error = StateError(f"a change failed: {error!r}")
+        return [_Done(one, error) for one in batch]
+
+    def _attempt(self, batch: list[_Waiting]) -> list[_Done]:
+        """On one draft, with one write."""
+        draft = self._newest()
+        done = []
+        changed = draft.builder.version == 0
+        for one in batch:
+            try:
+                outcome = one.change(draft)
+            except OortError as error:
+                outcome = error
+            except Exception as error:
+                log.exception("%s: a change failed", self._service.name)
+                outcome = StateError(f"a change failed: {error!r}")
+            if isinstance(outcome, Unchanged):
+                outcome = outcome.result
+            elif not isinstance(outcome, Exception):
+                changed = True
+            done.append(_Done(one, outcome))
+        version = self._write(draft) if changed else self._version
+        return [_Done(one.waiting, one.outcome, version) for one in done]
+
+    def _write(self, draft: Draft) -> int:
+        before, builder = self._version, draft.builder
+        self._draft = None  # until it is durable
+        report = builder.rebalance()
+        ring = builder.ring()
+        snapshot = Snapshot(builder.version, files.encode(builder), files.encode(ring))
+        self._state.write(before, snapshot)
+        self._draft, self._version = draft, builder.version
+        log.info(
+            "%s: version %d, %d nodes, %d replicas given a node",
+            self._service.name,
+            builder.version,
+            len(builder.nodes),
+            report.assigned + report.reassigned + report.moved,
+        )
+        self._learn(snapshot, ring)
+        return builder.version
+
+    def _newest(self) -> Draft:
+        held = self._held
+        if self._draft is None or (held is not None and held.version > self._version):
+            snapshot = self._state.read()
+            if snapshot.version:
+                builder = files.decode_builder(snapshot.builder)
+            else:
+                builder = Builder(self._service.replicas, self._service.ring)
+            if builder.version != snapshot.version:
+                raise StateError(
+                    f"the builder of version {snapshot.version} says {builder.version}"
+                )
+            self._draft, self._version = Draft(builder), snapshot.version
+        self._apply_settings(self._draft.builder)
+        return self._draft
+
+    def _apply_settings(self, builder: Builder) -> None:
+        """The configuration's, from the next version on."""
+        ring = self._service.ring
+        builder.change_settings(
+            points_allowed=ring.points_allowed,
+            max_partition_bits=ring.max_partition_bits,
+            move_wait=ring.move_wait,
+        )
+
+
+def _tell(done: list[_Done]) -> None:
+    for one in done:
+        if isinstance(one.outcome, Exception):
+            one.waiting.future.set_exception(one.outcome)
+        else:
+            one.waiting.future.set_result((one.outcome, one.version))

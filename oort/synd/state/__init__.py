@@ -1,0 +1,1 @@
+"""Where synd keeps its state: a directory, or etcd."""

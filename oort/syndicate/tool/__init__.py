@@ -1,0 +1,1 @@
+"""syndicate-client: the command line of a syndicate."""

@@ -130,7 +130,7 @@ def test_entries_have_message_ids_and_explanations(installed: Container) -> None
     for message_id in (journal.STOPPING, journal.STOPPED):
         assert _entries(installed, f"MESSAGE_ID={message_id}")
     explained = installed.run("journalctl", "-x", "--no-pager", "-u", OORTD)
-    assert "The store is open and the addresses are listened on." in explained
+    assert "The store is open and oortd listens on its addresses." in explained
 
 
 def test_damage_names_its_segment(configured: Container) -> None:

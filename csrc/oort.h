@@ -1,7 +1,7 @@
 /*
  * oort.h: the public face of the oort data path.
  *
- * A plain C library: it parses RESP, executes the hot commands, keeps values in
+ * A plain C library: it parses RESP, executes the native commands, keeps values in
  * a persistent store, and moves bytes through epoll.  It contains no Python.h
  * and can be built, fuzzed and sanitised alone (make -C csrc test).
  *
@@ -283,8 +283,8 @@ int32_t oort_store_random_key(oort_session *session, uint8_t database, uint8_t *
 
 /* ---- commands ----------------------------------------------------------- */
 
-/* The command table, compiled from commands.def: the one source for dispatch,
- * COMMAND, COMMAND DOCS, ACL categories and docs/commands.md. */
+/* The command table, made from commands/table/: the one source for dispatch, COMMAND, COMMAND DOCS,
+ * HELP, ACL categories and docs/commands.md. */
 enum oort_command_flag {
     OORT_CMD_WRITE = 1,
     OORT_CMD_READONLY = 2,
@@ -299,23 +299,24 @@ enum oort_command_flag {
     OORT_CMD_BLOCKING = 1024,
     OORT_CMD_NO_MULTI = 2048,
     OORT_CMD_NO_ASYNC_LOADING = 4096,
-    OORT_CMD_HOT = 65536 /* executed in C */
+    OORT_CMD_NATIVE = 65536,    /* executed in C; all others in Python */
+    OORT_CMD_CONTAINER = 131072 /* has subcommands */
 };
 typedef struct oort_command_info {
-    const char *name; /* lower case; a subcommand as "client|id" */
-    const char *summary;
-    const char *since; /* the Redis version it appeared in */
-    const char *group; /* "string", "generic", "connection", "server" */
-    const char *complexity;
-    const char *categories; /* ACL categories, space separated, each with its @ */
-    const char *arguments;  /* the syntax, as redis.io writes it */
-    int32_t arity;          /* as in COMMAND: negative means at least */
+    const char *name;    /* lower case; a subcommand as "client|id" */
+    const char *details; /* JSON: the facts that documentation, COMMAND and HELP show */
+    int32_t arity;       /* as in COMMAND: the name counts, negative means at least */
     uint32_t flags;
-    int32_t first_key, last_key, key_step;
+    int32_t container; /* position of the command that this is a subcommand of, -1: of none */
+    int32_t first_key, last_key, key_step; /* in argv; first 0: no keys; last < 0: from the end */
 } oort_command_info;
 uint32_t oort_command_count(void);
 const oort_command_info *oort_command_at(uint32_t position);
-int32_t oort_command_find(const uint8_t *name, size_t size); /* any case; -1: unknown */
+/* By full name, in any case; -1: unknown. */
+int32_t oort_command_find(const uint8_t *name, size_t size);
+/* The error that a client is told for a status below 0: code and text, as RESP has them, in out.
+ * detail: the session's words for it (oort_session_error). */
+void oort_status_error(int32_t status, const char *detail, char *out, uint64_t size);
 
 /* ---- the request parser alone ------------------------------------------- */
 

@@ -87,7 +87,8 @@ class CSection(Section):
         return {path.relative_to(self.sources).parts[0] for path in self._files()}
 
     def exists(self, part: str) -> bool:
-        return (self.sources / part).exists()
+        generated = self.sources / "build" / "generated"
+        return (self.sources / part).exists() or (generated / part).exists()
 
     def uses(self) -> Iterator[Use]:
         for path in self._files():

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import os
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 from cffi import FFI
@@ -17,6 +19,8 @@ from cffi import FFI
 # In the order in which they are read: load.h uses the types of oort.h.
 HEADERS = ("oort.h", "load.h")
 FLAGS = ["-std=c11", "-D_GNU_SOURCE", "-O2", "-Wall", "-Wextra", "-fvisibility=hidden"]
+
+GENERATED = "csrc/build/generated"  # as csrc/Makefile has it
 
 
 def declarations(path: Path) -> str:
@@ -34,8 +38,14 @@ def sources(csrc: Path) -> list[Path]:
     return [path for path in csrc.glob("*/*.c") if path.parent.name not in ("tests", "fuzz")]
 
 
+def generate() -> None:
+    """The C sources that are made from the command table, into GENERATED."""
+    subprocess.run([sys.executable, "csrc/commands/generate.py", GENERATED], check=True)
+
+
 def build() -> FFI:
     csrc = Path("csrc")
+    generate()
     ffi = FFI()
     for name in HEADERS:
         ffi.cdef(declarations(csrc / name))
@@ -44,9 +54,11 @@ def build() -> FFI:
         "".join(f'#include "{name}"\n' for name in HEADERS),
         sources=sorted(str(path) for path in sources(csrc)),
         depends=sorted(
-            str(path) for pattern in ("*.h", "*/*.h", "*/*.def") for path in csrc.glob(pattern)
+            str(path)
+            for pattern in ("*.h", "*/*.h", "build/generated/*/*")
+            for path in csrc.glob(pattern)
         ),
-        include_dirs=["csrc"],
+        include_dirs=["csrc", GENERATED],
         extra_compile_args=FLAGS + shlex.split(os.environ.get("OORT_CFLAGS", "")),
         extra_link_args=shlex.split(os.environ.get("OORT_LDFLAGS", "")),
         libraries=["pthread", "m"],

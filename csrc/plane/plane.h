@@ -20,7 +20,7 @@
 
 #include <pthread.h>
 
-#include "commands/commands.h"
+#include "commands/call.h"
 #include "plane/conn.h"
 
 #define WORKER_READ_BYTES (16u * 1024u) /* bytes read from a connection a round */
@@ -76,7 +76,8 @@ struct worker {
 
     struct commit commit;
     struct resp_parser parsers[WORKER_BATCH];
-    /* argv[1] of each as a key, worked out once for the prefetch and the command. */
+    int32_t command[WORKER_BATCH]; /* what command_resolve says of each */
+    /* The first key of each, worked out once for the prefetch and the command. */
     oort_key keys[WORKER_BATCH];
     const oort_key *first_key[WORKER_BATCH];
     struct oort_output output;

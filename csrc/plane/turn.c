@@ -19,6 +19,7 @@
 #include <sys/socket.h>
 
 #include "base/clock.h"
+#include "commands/table.h"
 #include "plane/plane.h"
 
 #define TURN_OUTPUT (256u * 1024u)
@@ -135,8 +136,8 @@ static enum turn_end wait_for_fetch(struct turn *turn, struct resp_parser *parse
     return TURN_WAITS;
 }
 
-/* Execute one request.  TURN_STARVED: done, go on with the next. */
-static enum turn_end execute(struct turn *turn, struct resp_parser *parser)
+/* Execute one request, of this command.  TURN_STARVED: done, go on with the next. */
+static enum turn_end execute(struct turn *turn, struct resp_parser *parser, int32_t command)
 {
     struct conn *conn = turn->conn;
     struct oort_call *call = &turn->call;
@@ -145,24 +146,20 @@ static enum turn_end execute(struct turn *turn, struct resp_parser *parser)
         turn->offset += parser->consumed;
         return TURN_STARVED;
     }
-    if (turn->worker->behind) {
-        int32_t command = oort_command_find(parser->argv[0].data, parser->argv[0].size);
-        if (command >= 0 && (oort_command_at((uint32_t)command)->flags & OORT_CMD_WRITE) != 0) {
-            if (parser != &conn->parser)
-                swap_parsers(parser, &conn->parser);
-            conn->has_request = true;
-            worker_park(turn->worker, conn, PARK_TICK);
-            return TURN_WAITS;
-        }
-    }
     turn->reply_at = call->output->size;
     call->argv = parser->argv;
     call->argc = parser->argc;
-    call->failed = false;
-    call->rejected = false;
+    call->command = command;
     int32_t result = oort_execute(call);
     if (result == OORT_CALL_COLD)
         return wait_for_fetch(turn, parser);
+    if (result == OORT_CALL_LATER) {
+        if (parser != &conn->parser)
+            swap_parsers(parser, &conn->parser);
+        conn->has_request = true;
+        worker_park(turn->worker, conn, PARK_TICK);
+        return TURN_WAITS;
+    }
     if (result == OORT_CALL_FOREIGN) {
         shown_add(&turn->worker->stats.protocol_errors, 1);
         return TURN_BROKEN;
@@ -197,9 +194,8 @@ static enum turn_end protocol_error(struct turn *turn, const struct resp_parser 
     return turn->call.output->failed ? TURN_BROKEN : TURN_WAITS;
 }
 
-/* Parse a batch ahead so that the memory its keys lie in is on its way while the first are
- * executed.  The first argument is the first key of every hot command that has one; for the
- * others the prefetch is idle, not wrong. */
+/* Parse a batch ahead, and look its commands up, so that the memory of their first keys is on its
+ * way while the first requests are executed. */
 static uint32_t parse_batch(struct turn *turn, int *result)
 {
     struct worker *worker = turn->worker;
@@ -234,10 +230,14 @@ static uint32_t parse_batch(struct turn *turn, int *result)
     for (uint32_t i = 0; i < count; i++) {
         const struct resp_parser *parser = &worker->parsers[i];
         worker->first_key[i] = NULL;
-        if (parser->argc < 2 || parser->argv[1].size > PREFETCH_KEY_BYTES)
+        if (parser->argc == 0)
+            continue;
+        worker->command[i] = command_resolve(parser->argv, parser->argc);
+        uint32_t first = command_native_key(worker->command[i]);
+        if (first == 0 || first >= parser->argc || parser->argv[first].size > PREFETCH_KEY_BYTES)
             continue;
         oort_key *key = &worker->keys[keys++];
-        oort_key_init(key, parser->argv[1].data, parser->argv[1].size, conn->database);
+        oort_key_init(key, parser->argv[first].data, parser->argv[first].size, conn->database);
         worker->first_key[i] = key;
     }
     if (keys > 1)
@@ -256,7 +256,8 @@ static enum turn_end execute_batch(struct turn *turn)
 
     while (done < count && end == TURN_STARVED) {
         turn->call.first_key = worker->first_key[done];
-        end = execute(turn, &worker->parsers[done++]);
+        end = execute(turn, &worker->parsers[done], worker->command[done]);
+        done++;
         if (end == TURN_STARVED && turn->call.output->size >= turn->output_stop)
             end = TURN_BUDGET;
     }
@@ -285,7 +286,8 @@ static enum turn_end execute_window(struct turn *turn)
     enum turn_end end = TURN_STARVED;
 
     if (conn->has_request) {
-        end = execute(turn, &conn->parser);
+        const struct resp_parser *parser = &conn->parser;
+        end = execute(turn, &conn->parser, command_resolve(parser->argv, parser->argc));
         if (end == TURN_STARVED && conn->parser.argv_capacity > 0)
             reset_parser(&conn->parser);
     }
@@ -557,7 +559,7 @@ static bool run_commands(struct worker *worker, struct conn *conn)
                  .countdown = worker->countdown,
                  .database = conn->database,
                  .protocol = conn->protocol,
-                 .command = -1},
+                 .writes_wait = worker->behind},
         .output_stop = output->size + TURN_OUTPUT,
     };
     bool alive = take_turn(&turn);

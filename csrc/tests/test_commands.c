@@ -1,9 +1,9 @@
 /*
- * test_commands.c: the hot commands over the map store, reply by reply, in RESP2 and RESP3; and
+ * test_commands.c: the native commands over the map store, reply by reply, in RESP2 and RESP3; and
  * over a store that fails at every single call in turn: a command that meets a cold record leaves
  * no trace and succeeds when repeated, one that meets an error replies with that error alone.
  */
-#include "commands/commands.h"
+#include "commands/table.h"
 #include "store/store.h"
 
 #include <stdio.h>
@@ -160,7 +160,8 @@ struct world {
     uint64_t hits, misses;
     uint8_t protocol;
     bool failed, rejected;
-    bool anonymous; /* not authenticated */
+    bool anonymous;
+    bool writes_wait; /* not authenticated */
 };
 
 static int open_world(struct world *world)
@@ -215,6 +216,8 @@ static int32_t run(struct world *world, const char *line)
             .output = &world->output,
             .value_cap = world->value_cap,
             .protocol = world->protocol,
+            .command = command_resolve(parser.argv, parser.argc),
+            .writes_wait = world->writes_wait,
         };
         result = oort_execute(&call);
         world->hits += call.hits;
@@ -469,8 +472,18 @@ static int test_checks(void)
 {
     struct world world;
     CHECK(open_world(&world) == 0);
-    CHECK(run(&world, "SELECT 1") == OORT_CALL_NOT_HOT);
-    CHECK(run(&world, "CLIENT NOSUCH") == OORT_CALL_NOT_HOT && world.output.size == 0);
+    CHECK(run(&world, "SELECT 1") == OORT_CALL_PYTHON);
+    CHECK(run(&world, "client Id") == OORT_CALL_PYTHON && world.output.size == 0);
+    CHECK(expect(&world, "CLIENT NOSUCH x",
+                 "-ERR unknown subcommand 'NOSUCH'. Try CLIENT HELP.\r\n") == 0);
+    CHECK(world.rejected && !world.failed);
+    CHECK(expect(&world, "CLIENT", ARITY("client")) == 0);
+    CHECK(expect(&world, "CLIENT ID x", ARITY("client|id")) == 0);
+    CHECK(run(&world, "COMMAND") == OORT_CALL_PYTHON);
+    world.writes_wait = true;
+    CHECK(run(&world, "SET k v") == OORT_CALL_LATER && run(&world, "FLUSHALL") == OORT_CALL_LATER);
+    CHECK(expect(&world, "GET k", NIL) == 0 && expect(&world, "SET k", ARITY("set")) == 0);
+    world.writes_wait = false;
     CHECK(expect(&world, "INCRBY k x", NOT_INTEGER) == 0 && world.failed && !world.rejected);
     CHECK(expect(&world, "GET", ARITY("get")) == 0 && world.rejected && !world.failed);
     world.hits = world.misses = 0;
@@ -482,8 +495,8 @@ static int test_checks(void)
     CHECK(world.rejected);
     CHECK(expect(&world, "SELECT 1", "-NOAUTH Authentication required.\r\n") == 0);
     clear(&world);
-    CHECK(run(&world, "AUTH x") == OORT_CALL_NOT_HOT && run(&world, "HELLO") == OORT_CALL_NOT_HOT);
-    CHECK(run(&world, "QUIT") == OORT_CALL_NOT_HOT && run(&world, "RESET") == OORT_CALL_NOT_HOT);
+    CHECK(run(&world, "AUTH x") == OORT_CALL_PYTHON && run(&world, "HELLO") == OORT_CALL_PYTHON);
+    CHECK(run(&world, "QUIT") == OORT_CALL_PYTHON && run(&world, "RESET") == OORT_CALL_PYTHON);
     return close_world(&world);
 }
 
@@ -515,7 +528,8 @@ static int test_sizes(void)
                              .flags = OORT_CONN_AUTHENTICATED,
                              .output = &world.output,
                              .value_cap = VALUE_CAP,
-                             .protocol = 2};
+                             .protocol = 2,
+                             .command = command_resolve(argv, 2)};
     clear(&world);
     CHECK(oort_execute(&call) == OORT_CALL_DONE && !call.failed);
     CHECK(world.output.size == strlen(NIL));
@@ -597,7 +611,7 @@ static int check_failure(const char *line, int32_t at, int32_t status, bool *rea
         CHECK(status == OORT_COLD && disturbed.output.size == 7 && disturbed.output.pin_count == 0);
         CHECK(run(&disturbed, line) == OORT_CALL_DONE);
     }
-    CHECK(result != OORT_CALL_NOT_HOT);
+    CHECK(result != OORT_CALL_PYTHON);
     CHECK(disturbed.output.size >= 7 && memcmp(disturbed.output.data, "earlier", 7) == 0);
     if (status == OORT_COLD || !*reached) {
         CHECK(disturbed.hits == hits && disturbed.output.pin_count == pins);
@@ -653,7 +667,7 @@ static int test_table(void)
         const oort_command_info *info = oort_command_at(i);
         char upper[64];
         size_t size = strlen(info->name);
-        CHECK(size < sizeof(upper) && info->arity != 0 && info->summary[0] != 0);
+        CHECK(size < sizeof(upper) && info->arity != 0 && info->details[0] == '{');
         for (size_t j = 0; j <= size; j++) {
             bool letter = info->name[j] >= 'a' && info->name[j] <= 'z';
             CHECK(!(info->name[j] >= 'A' && info->name[j] <= 'Z'));
@@ -671,9 +685,14 @@ static int test_table(void)
     CHECK(oort_command_at(oort_command_count()) == NULL);
     CHECK(oort_command_find((const uint8_t *)"", 0) < 0);
     int32_t get = oort_command_find((const uint8_t *)"get", 3);
-    CHECK((oort_command_at((uint32_t)get)->flags & OORT_CMD_HOT) != 0);
-    CHECK(oort_command_first_key(get) == 1);
-    CHECK(oort_command_first_key(oort_command_find((const uint8_t *)"ping", 4)) == 0);
+    CHECK((oort_command_at((uint32_t)get)->flags & OORT_CMD_NATIVE) != 0);
+    CHECK(command_native_key(get) == 1);
+    CHECK(command_native_key(oort_command_find((const uint8_t *)"ping", 4)) == 0);
+    /* A byte that differs from a letter's or a sign's by the bit of lower case only. */
+    CHECK(oort_command_find((const uint8_t *)"client|no\revict", 15) < 0);
+    CHECK(oort_command_find((const uint8_t *)"client|no-evict", 15) >= 0);
+    CHECK(oort_command_find((const uint8_t *)"client|", 7) < 0);
+    CHECK(oort_command_find((const uint8_t *)"id", 2) < 0);
     return 0;
 }
 

@@ -19,8 +19,8 @@ def documentation() -> str:
         "",
         "Commands behave as in Redis 7.0, or as in the Redis version that introduced them if that",
         "is newer. [compatibility.md](compatibility.md) lists the differences. The data path",
-        "executes the commands marked *C* (native commands). The control process executes the other",
-        "commands, which delay only their own connection.",
+        "executes the commands marked *C* (native commands). The control process executes the",
+        "other commands, which delay only their own connection.",
     ]
     groups = dict.fromkeys(command.group for command in table.COMMANDS)
     for group in groups:

@@ -405,7 +405,7 @@ static void store_entry(index_entry *at, index_entry entry)
 }
 
 /* False: no free entry, or (limited) the table ought to grow first. */
-static bool place(const oort_index *index, bucket *b, index_entry entry, bool limited)
+static bool put_entry(const oort_index *index, bucket *b, index_entry entry, bool limited)
 {
     uint32_t lines = b->chunks * CHUNK_LINES, capacity = capacity_of(b);
     uint32_t home = home_line(index_tag(entry), b->depth, lines);
@@ -445,13 +445,13 @@ int32_t index_insert(oort_index *index, uint64_t hash, uint8_t database, uint64_
     bucket *b = find_bucket(index, slot, tag);
     if (location == 0 || location >> 40 != 0 || stamp >> 60 != 0 || database >= OORT_DATABASES)
         return OORT_ERR_ARGUMENT;
-    while (b == NULL || !place(index, b, entry, may_grow(b))) {
+    while (b == NULL || !put_entry(index, b, entry, may_grow(b))) {
         path way;
         int32_t status;
         (void)find_path(index, slot, tag, &way);
         status = b == NULL ? create_bucket(index, &way, tag) : make_room(index, &way, tag, b);
         if (status != OORT_OK)
-            return b != NULL && place(index, b, entry, false) ? OORT_OK : status;
+            return b != NULL && put_entry(index, b, entry, false) ? OORT_OK : status;
         b = find_bucket(index, slot, tag);
     }
     return OORT_OK;

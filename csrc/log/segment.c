@@ -112,7 +112,7 @@ static bool write_zeros(int fd, uint64_t size)
     return written && fdatasync(fd) == 0;
 }
 
-struct segment *segment_create(int directory_fd, uint64_t sequence, uint32_t slot,
+struct segment *segment_create(int directory_fd, uint64_t sequence, uint32_t number,
                                uint64_t capacity, const uint8_t store_id[16], bool zeroed,
                                oort_error *error)
 {
@@ -120,7 +120,7 @@ struct segment *segment_create(int directory_fd, uint64_t sequence, uint32_t slo
     segment_header header = {.magic = SEGMENT_MAGIC,
                              .version = LOG_FORMAT_VERSION,
                              .reader_version = LOG_READER_VERSION,
-                             .slot = slot,
+                             .number = number,
                              .sequence = sequence,
                              .capacity = capacity};
     struct segment *new = segment_new(sequence, capacity);
@@ -137,7 +137,7 @@ struct segment *segment_create(int directory_fd, uint64_t sequence, uint32_t slo
     header.checksum = segment_header_checksum(&header);
     header.synced = SEGMENT_HEADER_BYTES;
     header.synced_checksum = oort_crc32c(0, &header.synced, sizeof header.synced);
-    new->slot = slot;
+    new->number = number;
     new->seed = header.seed;
     segment_name(name, sequence, "log");
     new->fd = openat(directory_fd, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
@@ -193,7 +193,7 @@ struct segment *segment_load(int directory_fd, uint64_t sequence, const uint8_t 
     else if (header.reader_version > LOG_FORMAT_VERSION)
         wrong = "was written by a newer oortd; run that version";
     else if (header.checksum != segment_header_checksum(&header) || header.sequence != sequence ||
-             header.slot >= SEGMENT_SLOTS || status.st_size < (off_t)SEGMENT_HEADER_BYTES)
+             header.number >= SEGMENT_NUMBERS || status.st_size < (off_t)SEGMENT_HEADER_BYTES)
         wrong = "has a damaged header";
     else if (!any_store && memcmp(header.store_id, store_id, sizeof header.store_id) != 0)
         wrong = "belongs to another store";
@@ -212,7 +212,7 @@ struct segment *segment_load(int directory_fd, uint64_t sequence, const uint8_t 
         return NULL;
     }
     loaded->fd = fd;
-    loaded->slot = header.slot;
+    loaded->number = header.number;
     loaded->seed = header.seed;
     if (!map_segment(loaded)) {
         (void)segment_failure(error, "map it", sequence);

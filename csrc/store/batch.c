@@ -123,14 +123,14 @@ int32_t valuestore_batch_commit(oort_session *base)
                                .value_size = (uint32_t)batch[i].value_size,
                                .stamp = stamp,
                                .expiry_ms = batch[i].expiry_ms};
-        valuestore_place(segment, offset, &shape, batch[i].key.data,
-                         session->batch_parts + batch[i].first_part, batch[i].part_count);
-        batch[i].location = segment_location(segment->slot, offset);
+        valuestore_write_record(segment, offset, &shape, batch[i].key.data,
+                                session->batch_parts + batch[i].first_part, batch[i].part_count);
+        batch[i].location = segment_location(segment->number, offset);
         offset += record_size(shape.key_size, shape.value_size);
     }
     record_header closing = {.kind = RECORD_BATCH_END, .value_size = sizeof end, .stamp = stamp};
     oort_bytes part = {(const uint8_t *)&end, sizeof end};
-    valuestore_place(segment, offset, &closing, (const uint8_t *)"", &part, 1);
+    valuestore_write_record(segment, offset, &closing, (const uint8_t *)"", &part, 1);
     vlog_append(&session->writer, segment, total);
     for (uint32_t i = 0; i < session->batch_count; i++)
         if (!batch[i].superseded)

@@ -75,8 +75,8 @@ static void unlock_keys(oort_session *base)
 void valuestore_damaged(struct valuestore *store, const struct segment *segment, uint64_t offset,
                         uint64_t size)
 {
-    uint64_t location = segment_location(segment->slot, offset);
-    if (atomic_exchange(&store->reported[location % REPORTED_PLACES], location) == location)
+    uint64_t location = segment_location(segment->number, offset);
+    if (atomic_exchange(&store->reported[location % REPORTED_MAX], location) == location)
         return;
     (void)atomic_fetch_add(&store->damaged_records, 1);
     (void)atomic_fetch_add(&store->damaged_bytes, size);
@@ -195,7 +195,7 @@ void valuestore_account(struct valuestore *store, uint64_t location, int64_t sig
     uint64_t size = record_extent(segment->map, offset, atomic_load(&segment->tail));
     if (size == 0)
         return;
-    (void)atomic_fetch_add_explicit(&store->checkpoint->live_bytes[segment->slot],
+    (void)atomic_fetch_add_explicit(&store->checkpoint->live_bytes[segment->number],
                                     sign * (int64_t)size, memory_order_relaxed);
     const record_header *record = segment_record(segment, offset);
     if (record->kind == RECORD_EXPIRY) {
@@ -224,7 +224,7 @@ static int32_t verify(struct value_session *session, struct segment *segment, ui
 {
     struct valuestore *store = session->store;
     uint64_t size = record_size(record->key_size, record->value_size);
-    uint64_t location = segment_location(segment->slot, offset);
+    uint64_t location = segment_location(segment->number, offset);
     uint32_t tick = atomic_load_explicit(&store->log.tick, memory_order_relaxed);
     if (!with_value && record->value_size > LARGE_VALUE && tick != 0)
         return OORT_OK;
@@ -428,8 +428,8 @@ static void put_record(uint8_t *to, const record_header *shape, const uint8_t *k
     }
 }
 
-void valuestore_place(struct segment *segment, uint64_t offset, const record_header *shape,
-                      const uint8_t *key, const oort_bytes *parts, uint32_t part_count)
+void valuestore_write_record(struct segment *segment, uint64_t offset, const record_header *shape,
+                             const uint8_t *key, const oort_bytes *parts, uint32_t part_count)
 {
     record_header *record = (record_header *)(void *)(segment->map + offset);
     put_record(segment->map + offset, shape, key, parts, part_count);
@@ -448,7 +448,7 @@ int32_t valuestore_append(struct value_session *session, const record_header *sh
                                   &session->base.error);
     if (result != OORT_OK)
         return result;
-    valuestore_place(*segment, *offset, shape, key, parts, part_count);
+    valuestore_write_record(*segment, *offset, shape, key, parts, part_count);
     vlog_append(&session->writer, *segment, size);
     segment_note_expiry(*segment, shape->expiry_ms);
     session->wrote = true;
@@ -474,7 +474,7 @@ int32_t valuestore_apply_set(struct value_session *session, const oort_key *key,
                              bool exists, struct segment *segment, uint64_t offset, uint64_t stamp)
 {
     struct valuestore *store = session->store;
-    uint64_t location = segment_location(segment->slot, offset);
+    uint64_t location = segment_location(segment->number, offset);
     valuestore_account(store, location, 1);
     if (exists) {
         if (!at->dead)
@@ -551,7 +551,8 @@ static int32_t remove_found(struct value_session *session, const oort_key *key, 
     (void)atomic_fetch_add_explicit(&segment->tombstone_bytes, record_size(key->size, 0),
                                     memory_order_relaxed);
     valuestore_account(store, index_location(at->entry), -1);
-    index_replace(store->index, &at->cursor, segment_location(segment->slot, offset), shape.stamp);
+    index_replace(store->index, &at->cursor, segment_location(segment->number, offset),
+                  shape.stamp);
     (void)atomic_fetch_sub(&store->checkpoint->keys[key->database], 1);
     valuestore_note_removal(store);
     vlog_applied(&session->writer, segment);
@@ -640,12 +641,12 @@ static int32_t set_expiry(oort_session *base, const oort_key *key, int64_t expir
     }
     struct segment *segment = value.origin;
     uint64_t offset = (uint64_t)(value.data - segment->map) - key->size - sizeof(record_header);
-    record_target target = {.location = segment_location(segment->slot, offset),
+    record_target target = {.location = segment_location(segment->number, offset),
                             .sequence = segment->sequence};
     oort_bytes part = {(const uint8_t *)&target, sizeof target};
     shape.kind = RECORD_EXPIRY;
     shape.value_size = sizeof target;
-    (void)atomic_fetch_or(&store->checkpoint->segment_flags[segment->slot], SEGMENT_HAS_TARGETS);
+    (void)atomic_fetch_or(&store->checkpoint->segment_flags[segment->number], SEGMENT_HAS_TARGETS);
     return store_record(session, key, &at, true, &shape, &part, 1);
 }
 

@@ -285,8 +285,8 @@ int32_t valuestore_flush(oort_session *base, int32_t database)
             result = index_clear(store->index, &base->error);
             for (int other = 0; other < OORT_DATABASES; other++)
                 atomic_store(&checkpoint->keys[other], 0);
-            for (uint32_t slot = 0; slot < SEGMENT_SLOTS; slot++)
-                atomic_store(&checkpoint->live_bytes[slot], 0);
+            for (uint32_t number = 0; number < SEGMENT_NUMBERS; number++)
+                atomic_store(&checkpoint->live_bytes[number], 0);
         }
         valuestore_note_removal(store);
         vlog_applied(&session->writer, segment);

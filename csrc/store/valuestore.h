@@ -29,7 +29,7 @@
 #define STRIPES 1024u
 #define STRIPE_SLOTS (INDEX_SLOTS / STRIPES)
 #define SYNC_WATCHERS 64u
-#define REPORTED_PLACES 1024u
+#define REPORTED_MAX 1024u
 #define STORE_THREADS 3u
 /* Longer than an extent, so that no two begin in one. */
 #define LARGE_VALUE                                                                                \
@@ -66,7 +66,7 @@ struct valuestore {
     _Atomic uint64_t expired_keys;
     _Atomic uint64_t compactions, compacted_bytes;
     /* Locations of damage already told of, by location: each is reported once. */
-    _Atomic uint64_t reported[REPORTED_PLACES];
+    _Atomic uint64_t reported[REPORTED_MAX];
     /* The sync round that covers the last removal or flush: until then an absence is not durable. */
     _Atomic uint64_t removal_round;
 
@@ -161,8 +161,8 @@ const record_header *valuestore_target(struct valuestore *store, const record_he
 void valuestore_damaged(struct valuestore *store, const struct segment *segment, uint64_t offset,
                         uint64_t size);
 /* Write a record's bytes and checksum at a reserved place. */
-void valuestore_place(struct segment *segment, uint64_t offset, const record_header *shape,
-                      const uint8_t *key, const oort_bytes *parts, uint32_t part_count);
+void valuestore_write_record(struct segment *segment, uint64_t offset, const record_header *shape,
+                             const uint8_t *key, const oort_bytes *parts, uint32_t part_count);
 /* The log holds the record; let the index point at it.  at counts when the key exists. */
 int32_t valuestore_apply_set(struct value_session *session, const oort_key *key, struct found *at,
                              bool exists, struct segment *segment, uint64_t offset, uint64_t stamp);

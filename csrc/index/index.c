@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/assert.h"
 #include "base/error.h"
 
 /* Percent of a table's entries.  It is rebuilt at GROW_LOAD, to GROWN_LOAD; before that when an
@@ -400,6 +401,7 @@ static int32_t make_room(oort_index *index, const path *way, uint32_t tag, bucke
 /* Word 0 makes the entry; it is stored last. */
 static void store_entry(index_entry *at, index_entry entry)
 {
+    OORT_ASSERT(index_location(entry) != 0, "an index entry has a location");
     __atomic_store_n(&at->word[1], entry.word[1], __ATOMIC_RELAXED);
     __atomic_store_n(&at->word[0], entry.word[0], __ATOMIC_RELEASE);
 }
@@ -457,12 +459,24 @@ int32_t index_insert(oort_index *index, uint64_t hash, uint8_t database, uint64_
     return OORT_OK;
 }
 
+/* The caller holds the slot, and has inserted and erased nothing since index_next. */
+static void check_cursor(const cursor *c)
+{
+    OORT_ASSERT(c->current != NULL, "a cursor is used while it is at an entry");
+    OORT_ASSERT(index_location(*c->current) != 0 &&
+                    index_tag(*c->current) == index_hash_tag(c->hash) &&
+                    index_database(*c->current) == c->database,
+                "a cursor is used while it is valid");
+}
+
 void index_replace(oort_index *index, index_cursor *opaque, uint64_t location, uint64_t stamp)
 {
     cursor *c = (cursor *)(void *)opaque;
     index_entry entry = {{location << INDEX_TAG_BITS | index_hash_tag(c->hash),
                           (uint64_t)c->database << 60 | stamp}};
     (void)index;
+    check_cursor(c);
+    OORT_ASSERT(location >> 40 == 0 && stamp >> 60 == 0, "a location has 40 bits, a stamp 60");
     store_entry(c->current, entry);
 }
 
@@ -549,7 +563,9 @@ void index_erase_at(bucket *b, index_entry *at)
 void index_erase(oort_index *index, index_cursor *opaque)
 {
     cursor *c = (cursor *)(void *)opaque;
+    check_cursor(c);
     index_erase_at(c->at, c->current);
+    c->current = NULL;
     if (index_settle(index, index_hash_slot(c->hash), index_hash_tag(c->hash), c->at))
         index_seek(index, c->hash, (uint8_t)c->database, opaque);
 }

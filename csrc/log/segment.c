@@ -54,6 +54,7 @@ void segment_free(struct segment *segment)
 {
     if (segment == NULL)
         return;
+    OORT_ASSERT(atomic_load(&segment->pins) == 0, "a segment that is freed has no pins");
     if (segment->map != MAP_FAILED)
         (void)munmap(segment->map, segment->capacity);
     if (segment->fd >= 0)
@@ -275,6 +276,7 @@ int32_t segment_sync(struct segment *segment, oort_error *error)
     uint64_t tail = atomic_load_explicit(&segment->tail, memory_order_acquire);
     int64_t now_ms = clock_monotonic_ms();
     uint64_t synced = atomic_load(&segment->synced);
+    OORT_ASSERT(synced <= tail && tail <= segment->capacity, "synced <= tail <= capacity");
     if (tail == synced)
         return OORT_OK;
     if (synced != segment->header_synced && now_ms - segment->header_synced_ms >= 1000) {
@@ -398,6 +400,9 @@ int32_t segment_scan(struct segment *segment, uint64_t from, uint64_t limit, boo
 int32_t segment_cut(struct segment *segment, oort_error *error)
 {
     uint64_t tail = atomic_load(&segment->tail);
+    OORT_ASSERT(atomic_load(&segment->state) != SEGMENT_SEALED, "a sealed segment is never cut");
+    OORT_ASSERT(atomic_load(&segment->synced) <= tail && tail <= segment->capacity,
+                "synced <= tail <= capacity");
     /* A scan must end at the tail: what lies beyond a recovered tail goes. */
     if (ftruncate(segment->fd, (off_t)tail) != 0)
         return segment_failure(error, "cut it to its tail", segment->sequence);

@@ -15,6 +15,7 @@
 
 #include <stdatomic.h>
 
+#include "base/assert.h"
 #include "log/record.h"
 
 #define SEGMENT_NUMBERS 65536u
@@ -77,6 +78,17 @@ static inline uint64_t location_offset(uint64_t location)
 static inline const record_header *segment_record(const struct segment *segment, uint64_t offset)
 {
     return (const record_header *)(const void *)(segment->map + offset);
+}
+
+/* A pinned segment stays mapped. */
+static inline void segment_pin(struct segment *segment)
+{
+    (void)atomic_fetch_add(&segment->pins, 1);
+}
+static inline void segment_unpin(struct segment *segment)
+{
+    uint32_t before = atomic_fetch_sub(&segment->pins, 1);
+    OORT_ASSERT(before != 0, "a segment is unpinned as often as it was pinned");
 }
 
 /* Make a new segment file, preallocated; zeroed: write zeros as well, so that later syncs

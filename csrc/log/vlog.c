@@ -267,6 +267,7 @@ int32_t vlog_writer_open(struct vlog *log, struct log_writer *writer, oort_error
 /* The writer is done with a segment: seal it, or leave that to the thread that does. */
 static void retire(struct vlog *log, struct segment *segment)
 {
+    OORT_ASSERT(atomic_load(&segment->state) == SEGMENT_ACTIVE, "a segment is retired once");
     (void)atomic_fetch_or(&log->checkpoint->segment_flags[segment->number], SEGMENT_APPLIED);
     atomic_store(&segment->state, SEGMENT_SEALING);
     (void)pthread_mutex_lock(&log->mutex);
@@ -341,6 +342,8 @@ static struct segment *make_segment(struct vlog *log, uint64_t capacity, bool ze
 
 static void enlist(struct vlog *log, struct segment *segment)
 {
+    OORT_ASSERT(atomic_load(&segment->state) == SEGMENT_ACTIVE, "a new segment is active");
+    OORT_ASSERT(atomic_load(&log->table[segment->number]) == NULL, "a number has one segment");
     atomic_store(&log->checkpoint->segment_flags[segment->number], 0);
     atomic_store(&log->checkpoint->live_bytes[segment->number], 0);
     log->open_segments[log->open_count++] = segment;
@@ -461,6 +464,12 @@ void vlog_append(struct log_writer *writer, struct segment *segment, uint64_t si
 {
     uint64_t tail = atomic_load_explicit(&segment->tail, memory_order_relaxed);
     uint32_t tick = atomic_load_explicit(&writer->log->tick, memory_order_relaxed);
+    OORT_ASSERT(segment == writer->active || tail == SEGMENT_HEADER_BYTES,
+                "a writer appends to its own active segment, or the only record of a large one");
+    OORT_ASSERT(atomic_load_explicit(&segment->state, memory_order_relaxed) == SEGMENT_ACTIVE,
+                "records are appended to active segments only");
+    OORT_ASSERT(size % RECORD_ALIGN == 0 && size <= segment->capacity - tail,
+                "the tail is aligned and not beyond the capacity");
     if (tick != 0)
         for (uint64_t at = tail; at < tail + size; at += SEGMENT_EXTENT_BYTES)
             segment_touch(segment, at, tick);
@@ -504,6 +513,8 @@ static int32_t sync_all(struct vlog *log, oort_error *error)
     for (uint32_t i = 0; i < log->open_count; i++) {
         struct segment *segment = log->open_segments[i];
         if (atomic_load(&segment->tail) != atomic_load(&segment->synced)) {
+            OORT_ASSERT(atomic_load(&segment->state) != SEGMENT_SEALED,
+                        "an open segment with unsynced bytes is not sealed");
             (void)atomic_fetch_add(&segment->syncing, 1);
             segments[count++] = segment;
         }
@@ -546,7 +557,9 @@ uint64_t vlog_unsynced(struct vlog *log)
     for (uint32_t i = 0; i < log->open_count; i++) {
         /* synced first: it never passes a tail read after it. */
         uint64_t synced = atomic_load(&log->open_segments[i]->synced);
-        sum += atomic_load(&log->open_segments[i]->tail) - synced;
+        uint64_t tail = atomic_load(&log->open_segments[i]->tail);
+        OORT_ASSERT(synced <= tail, "synced <= tail");
+        sum += tail - synced;
     }
     (void)pthread_mutex_unlock(&log->mutex);
     return sum;
@@ -598,7 +611,7 @@ int32_t vlog_seal_pending(struct vlog *log, oort_error *error)
                 segment = log->open_segments[i];
                 atomic_store(&segment->state, SEGMENT_CLOSING);
                 /* Once sealed it may be compacted at any moment. */
-                (void)atomic_fetch_add(&segment->pins, 1);
+                segment_pin(segment);
                 log->pending_seals--;
                 break;
             }
@@ -612,7 +625,7 @@ int32_t vlog_seal_pending(struct vlog *log, oort_error *error)
             (void)pthread_mutex_lock(&log->mutex);
             atomic_store(&segment->state, SEGMENT_SEALING);
             log->pending_seals++;
-            (void)atomic_fetch_sub(&segment->pins, 1);
+            segment_unpin(segment);
             (void)pthread_mutex_unlock(&log->mutex);
             return result;
         }
@@ -623,7 +636,7 @@ int32_t vlog_seal_pending(struct vlog *log, oort_error *error)
             (void)usleep(500);
         (void)close(segment->fd);
         segment->fd = -1;
-        (void)atomic_fetch_sub(&segment->pins, 1);
+        segment_unpin(segment);
         sealed++;
     }
 }
@@ -641,6 +654,7 @@ int32_t vlog_unlink(struct vlog *log, struct segment *segment, oort_error *error
 void vlog_release(struct vlog *log, struct segment *segment)
 {
     (void)pthread_mutex_lock(&log->mutex);
+    OORT_ASSERT(atomic_load(&log->table[segment->number]) == segment, "a segment is released once");
     atomic_store(&log->table[segment->number], NULL);
     atomic_store(&log->bases[segment->number], NULL);
     atomic_store(&log->checkpoint->live_bytes[segment->number], 0);
@@ -669,6 +683,8 @@ void vlog_reap(struct vlog *log)
 
 int32_t vlog_adopt(struct vlog *log, struct segment *segment, uint64_t tail, oort_error *error)
 {
+    OORT_ASSERT(tail >= SEGMENT_HEADER_BYTES && tail <= segment->capacity,
+                "the tail lies inside the segment");
     atomic_store(&segment->tail, tail);
     if (atomic_load(&segment->synced) > tail)
         atomic_store(&segment->synced, tail);

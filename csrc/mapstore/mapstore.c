@@ -44,6 +44,9 @@ void map_exchange(map_store *store, map_table *table, map_entry *old, map_entry 
     const map_entry *either = entry != NULL ? entry : old;
     map_counters *counters = &map_stripe_of(store, either->hash)->of[either->database];
     uint64_t bytes_before = maptable_bytes(table);
+    OORT_ASSERT(old == NULL || (map_counted(&counters->keys) != 0 &&
+                                map_counted(&counters->entry_bytes) >= map_entry_bytes(old)),
+                "an entry of a table is counted");
 
     if (old != NULL && entry != NULL)
         maptable_replace(table, old, entry);

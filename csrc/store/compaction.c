@@ -527,12 +527,14 @@ int32_t valuestore_compact_one(struct valuestore *store, uint32_t dead_percent, 
         (void)pthread_mutex_unlock(&store->compaction_mutex);
         return 0;
     }
+    OORT_ASSERT(atomic_load(&source->state) == SEGMENT_SEALED && !source->quarantined,
+                "only sealed segments without damage are compacted");
     atomic_store(&store->compacting, true);
     valuestore_check_disk(store);
     int64_t live = atomic_load(&store->checkpoint->live_bytes[source->number]);
     struct oldest oldest = find_oldest(store);
     struct compaction work = {.store = store,
-                              .session = (struct value_session *)(void *)store->compaction_session,
+                              .session = value_session_of(store->compaction_session),
                               .source = source,
                               .keep_after = oldest_keepable(store),
                               .elsewhere = oldest_elsewhere(&oldest, source)};
@@ -577,6 +579,7 @@ int32_t valuestore_compact_one(struct valuestore *store, uint32_t dead_percent, 
         result = 1;
     } else if (result == OORT_OK) {
         uint64_t size = atomic_load(&source->tail);
+        OORT_ASSERT(!source->quarantined, "a damaged segment is never removed");
         /* The copies must outlive the machine before their originals go. */
         result = vlog_sync(&store->log, error);
         if (result == OORT_OK)
@@ -601,7 +604,7 @@ int32_t valuestore_compact_one(struct valuestore *store, uint32_t dead_percent, 
 
 int32_t valuestore_compact(oort_store *base, uint32_t dead_percent, oort_error *error)
 {
-    struct valuestore *store = (struct valuestore *)(void *)base;
+    struct valuestore *store = valuestore_of(base);
     int32_t result;
     /* What the sessions have filled counts only once it is sealed. */
     if (!store->threads_running && vlog_seal_pending(&store->log, error) < 0)

@@ -26,7 +26,7 @@ static void expire_at(struct valuestore *store, uint64_t hash, uint8_t database,
             continue;
         valuestore_account(store, location, -1);
         index_replace(store->index, &cursor, location, index_stamp(entry) | 1);
-        (void)atomic_fetch_sub(&store->checkpoint->keys[database], 1);
+        valuestore_uncount(store, database);
         (void)atomic_fetch_add(&store->expired_keys, 1);
         break;
     }
@@ -88,7 +88,7 @@ void valuestore_sweep_expired(struct valuestore *store, uint32_t *resume)
                    begin - segment->swept_ms >= 1000 &&
                    atomic_load(&segment->state) != SEGMENT_CLOSING;
         if (due)
-            (void)atomic_fetch_add(&segment->pins, 1);
+            segment_pin(segment);
         (void)pthread_mutex_unlock(&store->log.mutex);
         if (!due)
             continue;
@@ -99,7 +99,7 @@ void valuestore_sweep_expired(struct valuestore *store, uint32_t *resume)
             sweep_active(store, segment, now_ms);
         int64_t end = clock_monotonic_ms();
         segment->swept_ms = end;
-        (void)atomic_fetch_sub(&segment->pins, 1);
+        segment_unpin(segment);
         if (end - begin >= SWEEP_BUDGET_MS) {
             *resume = (number + 1) % SEGMENT_NUMBERS;
             return;

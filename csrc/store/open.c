@@ -446,7 +446,7 @@ oort_store *oort_valuestore_open(const oort_store_config *config, oort_error *er
 
 int32_t valuestore_close(oort_store *base, oort_error *error)
 {
-    struct valuestore *store = (struct valuestore *)(void *)base;
+    struct valuestore *store = valuestore_of(base);
     oort_error ignored;
     if (error == NULL)
         error = &ignored;

@@ -436,7 +436,10 @@ int32_t valuestore_recover(struct valuestore *store, bool alive, oort_open_progr
     oort_session *session = valuestore_session(store, error);
     if (session == NULL)
         return error->code;
-    work.session = (struct value_session *)(void *)session;
+    work.session = value_session_of(session);
+    /* Nobody else has the store yet: the recovery holds every stripe without locking it. */
+    memset(work.session->locked, 0xff, sizeof work.session->locked);
+    work.session->locked_single = LOCKED_SEVERAL;
     open_tails(store);
     work.highest_stamp = atomic_load(&store->checkpoint->highest_stamp);
     tell_stage(&work, alive ? OORT_OPEN_REPLAY : OORT_OPEN_REBUILD,
@@ -444,7 +447,9 @@ int32_t valuestore_recover(struct valuestore *store, bool alive, oort_open_progr
     int32_t result = alive ? replay(&work) : rebuild(&work);
     if (result == OORT_OK)
         settle_index(&work);
+    work.session->locked_single = LOCKED_NONE;
     oort_session_close(session);
+    store->keys_counted = result == OORT_OK;
     store->recovered_records = work.records;
     return result;
 }

@@ -181,17 +181,17 @@ static void write_files(const uint8_t *data, size_t size, uint8_t mode)
         MUST(bytes != NULL);
         memcpy(bytes, prepared.files[i].bytes, length);
         for (size_t at = 0; at + 5 <= size; at += 5) {
-            size_t place = (size_t)data[at + 1] << 8 | data[at + 2];
+            size_t offset = (size_t)data[at + 1] << 8 | data[at + 2];
             if (data[at] % prepared.count != i)
                 continue;
-            if (index && place >= INDEX_HEAD)
-                place = INDEX_DATA + (place - INDEX_HEAD) * 8;
+            if (index && offset >= INDEX_HEAD)
+                offset = INDEX_DATA + (offset - INDEX_HEAD) * 8;
             if (data[at] >= 0xf0)
-                length = place < length ? place : length; /* cut off */
-            else if (place < length)
-                bytes[place] ^= data[at + 3];
-            if (data[at] < 0xf0 && place + 1 < length)
-                bytes[place + 1] ^= data[at + 4];
+                length = offset < length ? offset : length; /* cut off */
+            else if (offset < length)
+                bytes[offset] ^= data[at + 3];
+            if (data[at] < 0xf0 && offset + 1 < length)
+                bytes[offset + 1] ^= data[at + 4];
         }
         if ((mode & RIGHT_CHECKSUMS) != 0)
             set_checksums(prepared.files[i].name, bytes, length);

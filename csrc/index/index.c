@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/assert.h"
 #include "base/error.h"
 
 /* Percent of a table's entries.  It is rebuilt at GROW_LOAD, to GROWN_LOAD; before that when an
@@ -400,12 +401,13 @@ static int32_t make_room(oort_index *index, const path *way, uint32_t tag, bucke
 /* Word 0 makes the entry; it is stored last. */
 static void store_entry(index_entry *at, index_entry entry)
 {
+    OORT_ASSERT(index_location(entry) != 0, "an index entry has a location");
     __atomic_store_n(&at->word[1], entry.word[1], __ATOMIC_RELAXED);
     __atomic_store_n(&at->word[0], entry.word[0], __ATOMIC_RELEASE);
 }
 
 /* False: no free entry, or (limited) the table ought to grow first. */
-static bool place(const oort_index *index, bucket *b, index_entry entry, bool limited)
+static bool put_entry(const oort_index *index, bucket *b, index_entry entry, bool limited)
 {
     uint32_t lines = b->chunks * CHUNK_LINES, capacity = capacity_of(b);
     uint32_t home = home_line(index_tag(entry), b->depth, lines);
@@ -445,16 +447,26 @@ int32_t index_insert(oort_index *index, uint64_t hash, uint8_t database, uint64_
     bucket *b = find_bucket(index, slot, tag);
     if (location == 0 || location >> 40 != 0 || stamp >> 60 != 0 || database >= OORT_DATABASES)
         return OORT_ERR_ARGUMENT;
-    while (b == NULL || !place(index, b, entry, may_grow(b))) {
+    while (b == NULL || !put_entry(index, b, entry, may_grow(b))) {
         path way;
         int32_t status;
         (void)find_path(index, slot, tag, &way);
         status = b == NULL ? create_bucket(index, &way, tag) : make_room(index, &way, tag, b);
         if (status != OORT_OK)
-            return b != NULL && place(index, b, entry, false) ? OORT_OK : status;
+            return b != NULL && put_entry(index, b, entry, false) ? OORT_OK : status;
         b = find_bucket(index, slot, tag);
     }
     return OORT_OK;
+}
+
+/* The caller holds the slot, and has inserted and erased nothing since index_next. */
+static void check_cursor(const cursor *c)
+{
+    OORT_ASSERT(c->current != NULL, "a cursor is used while it is at an entry");
+    OORT_ASSERT(index_location(*c->current) != 0 &&
+                    index_tag(*c->current) == index_hash_tag(c->hash) &&
+                    index_database(*c->current) == c->database,
+                "a cursor is used while it is valid");
 }
 
 void index_replace(oort_index *index, index_cursor *opaque, uint64_t location, uint64_t stamp)
@@ -463,6 +475,8 @@ void index_replace(oort_index *index, index_cursor *opaque, uint64_t location, u
     index_entry entry = {{location << INDEX_TAG_BITS | index_hash_tag(c->hash),
                           (uint64_t)c->database << 60 | stamp}};
     (void)index;
+    check_cursor(c);
+    OORT_ASSERT(location >> 40 == 0 && stamp >> 60 == 0, "a location has 40 bits, a stamp 60");
     store_entry(c->current, entry);
 }
 
@@ -549,7 +563,9 @@ void index_erase_at(bucket *b, index_entry *at)
 void index_erase(oort_index *index, index_cursor *opaque)
 {
     cursor *c = (cursor *)(void *)opaque;
+    check_cursor(c);
     index_erase_at(c->at, c->current);
+    c->current = NULL;
     if (index_settle(index, index_hash_slot(c->hash), index_hash_tag(c->hash), c->at))
         index_seek(index, c->hash, (uint8_t)c->database, opaque);
 }

@@ -18,6 +18,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/assert.h"
 #include "base/error.h"
 
 #define PAGE_BYTES 4096u
@@ -105,6 +106,7 @@ static bool bitmap_has(const index_bitmap *map, uint64_t member)
 
 static void bitmap_add_word(index_bitmap *map, uint64_t word, uint64_t bits)
 {
+    OORT_ASSERT((map->words[word] & bits) == 0, "a block of the index is given back once");
     map->words[word] |= bits;
     map->summary[word / 64] |= UINT64_C(1) << word % 64;
     map->count += (uint64_t)__builtin_popcountll(bits);
@@ -128,6 +130,7 @@ static void bitmap_add_range(index_bitmap *map, uint64_t first, uint64_t count)
 /* Every bit must be a member. */
 static void bitmap_remove_bits(index_bitmap *map, uint64_t word, uint64_t bits)
 {
+    OORT_ASSERT((map->words[word] & bits) == bits, "only a free block of the index is taken");
     map->words[word] &= ~bits;
     if (map->words[word] == 0)
         map->summary[word / 64] &= ~(UINT64_C(1) << word % 64);

@@ -192,8 +192,8 @@ void load_histogram_init(struct load_histogram *histogram)
     histogram->smallest = UINT64_MAX;
 }
 
-/* Below 2^11 a place is one ns; above, every doubling has its 1024 places. */
-static uint32_t place_of(uint64_t ns)
+/* Below 2^11 a bucket is one ns; above, every doubling has its 1024 buckets. */
+static uint32_t bucket_of(uint64_t ns)
 {
     uint32_t top = 63 - (uint32_t)__builtin_clzll(ns | 1);
     if (top <= LOAD_HISTOGRAM_BITS)
@@ -202,21 +202,21 @@ static uint32_t place_of(uint64_t ns)
     return (shift << LOAD_HISTOGRAM_BITS) + (uint32_t)(ns >> shift);
 }
 
-/* The largest value that counts in a place. */
-static uint64_t place_end(uint32_t place)
+/* The largest value that counts in a bucket. */
+static uint64_t bucket_end(uint32_t bucket)
 {
-    uint32_t doubling = place >> LOAD_HISTOGRAM_BITS;
+    uint32_t doubling = bucket >> LOAD_HISTOGRAM_BITS;
     if (doubling <= 1)
-        return place;
+        return bucket;
     uint32_t shift = doubling - 1;
-    uint64_t start = (uint64_t)(place - (shift << LOAD_HISTOGRAM_BITS)) << shift;
+    uint64_t start = (uint64_t)(bucket - (shift << LOAD_HISTOGRAM_BITS)) << shift;
     return start + (UINT64_C(1) << shift) - 1;
 }
 
 void load_histogram_add(struct load_histogram *histogram, uint64_t ns)
 {
     uint64_t counted = ns >> LOAD_HISTOGRAM_TOP ? (UINT64_C(1) << LOAD_HISTOGRAM_TOP) - 1 : ns;
-    histogram->places[place_of(counted)]++;
+    histogram->buckets[bucket_of(counted)]++;
     histogram->count++;
     histogram->sum += (double)ns;
     if (ns < histogram->smallest)
@@ -227,8 +227,8 @@ void load_histogram_add(struct load_histogram *histogram, uint64_t ns)
 
 void load_histogram_merge(struct load_histogram *into, const struct load_histogram *from)
 {
-    for (uint32_t i = 0; i < LOAD_HISTOGRAM_PLACES; i++)
-        into->places[i] += from->places[i];
+    for (uint32_t i = 0; i < LOAD_HISTOGRAM_BUCKETS; i++)
+        into->buckets[i] += from->buckets[i];
     into->count += from->count;
     into->sum += from->sum;
     if (from->smallest < into->smallest)
@@ -247,10 +247,10 @@ uint64_t load_histogram_quantile(const struct load_histogram *histogram, double 
     if (wanted >= histogram->count)
         return histogram->largest;
     uint64_t seen = 0;
-    for (uint32_t i = 0; i < LOAD_HISTOGRAM_PLACES; i++) {
-        seen += histogram->places[i];
+    for (uint32_t i = 0; i < LOAD_HISTOGRAM_BUCKETS; i++) {
+        seen += histogram->buckets[i];
         if (seen >= wanted)
-            return place_end(i) < histogram->largest ? place_end(i) : histogram->largest;
+            return bucket_end(i) < histogram->largest ? bucket_end(i) : histogram->largest;
     }
     return histogram->largest;
 }

@@ -5,7 +5,7 @@
  *    part of them can be worked out alone, so that a reply is checked as it
  *    streams by and is never held.
  *  - draws: which key comes next: uniform, Zipf, or in sequence.
- *  - histogram: latencies counted in log-linear places, to 0.1 %.
+ *  - histogram: latencies counted in log-linear buckets, to 0.1 %.
  *
  * Nothing here allocates, locks, or fails.
  */
@@ -62,18 +62,18 @@ uint64_t load_random(uint64_t *state);
 
 /* ---- histogram ---- */
 
-/* 1024 places for every doubling: a place is at most 1/1024 of its value wide.  Up to 2^40 ns
+/* 1024 buckets for every doubling: a bucket is at most 1/1024 of its value wide.  Up to 2^40 ns
  * (18 minutes); anything longer counts as that. */
 #define LOAD_HISTOGRAM_BITS 10
 #define LOAD_HISTOGRAM_TOP 40
-#define LOAD_HISTOGRAM_PLACES                                                                      \
+#define LOAD_HISTOGRAM_BUCKETS                                                                     \
     ((LOAD_HISTOGRAM_TOP - LOAD_HISTOGRAM_BITS + 1) << LOAD_HISTOGRAM_BITS)
 
 struct load_histogram {
     uint64_t count;
     uint64_t smallest, largest;
     double sum;
-    uint64_t places[LOAD_HISTOGRAM_PLACES];
+    uint64_t buckets[LOAD_HISTOGRAM_BUCKETS];
 };
 
 void load_histogram_init(struct load_histogram *histogram);

@@ -105,10 +105,10 @@ int32_t load_link_request(struct load_link *link, uint8_t op, uint64_t key, uint
         at = put_value(at, &value);
     link->out_size = (uint64_t)(at - link->out);
 
-    uint32_t place = link->first + link->in_flight;
-    if (place >= link->pipeline)
-        place -= link->pipeline;
-    link->requests[place] = (struct load_request){.key = key, .start_ns = start_ns, .op = op};
+    uint32_t next = link->first + link->in_flight;
+    if (next >= link->pipeline)
+        next -= link->pipeline;
+    link->requests[next] = (struct load_request){.key = key, .start_ns = start_ns, .op = op};
     link->in_flight++;
     tally->in_flight++;
     return OORT_OK;

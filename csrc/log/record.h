@@ -57,7 +57,7 @@ typedef struct record_header {
     int64_t expiry_ms; /* 0: never */
 } record_header;
 
-/* Value of RECORD_EXPIRY. The sequence tells whether the slot still holds that segment. */
+/* Value of RECORD_EXPIRY. The sequence tells whether the number still holds that segment. */
 typedef struct record_target {
     uint64_t location;
     uint64_t sequence;
@@ -75,7 +75,7 @@ typedef struct segment_header {
     uint64_t magic;
     uint16_t version;
     uint16_t reader_version; /* smallest version that can read it */
-    uint32_t slot;           /* the upper 16 bits of this segment's locations */
+    uint32_t number;         /* the upper 16 bits of this segment's locations */
     uint64_t sequence;       /* order of creation, never used twice */
     uint64_t capacity;       /* bytes preallocated, header included */
     uint8_t store_id[16];

@@ -54,6 +54,7 @@ void segment_free(struct segment *segment)
 {
     if (segment == NULL)
         return;
+    OORT_ASSERT(atomic_load(&segment->pins) == 0, "a segment that is freed has no pins");
     if (segment->map != MAP_FAILED)
         (void)munmap(segment->map, segment->capacity);
     if (segment->fd >= 0)
@@ -112,7 +113,7 @@ static bool write_zeros(int fd, uint64_t size)
     return written && fdatasync(fd) == 0;
 }
 
-struct segment *segment_create(int directory_fd, uint64_t sequence, uint32_t slot,
+struct segment *segment_create(int directory_fd, uint64_t sequence, uint32_t number,
                                uint64_t capacity, const uint8_t store_id[16], bool zeroed,
                                oort_error *error)
 {
@@ -120,7 +121,7 @@ struct segment *segment_create(int directory_fd, uint64_t sequence, uint32_t slo
     segment_header header = {.magic = SEGMENT_MAGIC,
                              .version = LOG_FORMAT_VERSION,
                              .reader_version = LOG_READER_VERSION,
-                             .slot = slot,
+                             .number = number,
                              .sequence = sequence,
                              .capacity = capacity};
     struct segment *new = segment_new(sequence, capacity);
@@ -137,7 +138,7 @@ struct segment *segment_create(int directory_fd, uint64_t sequence, uint32_t slo
     header.checksum = segment_header_checksum(&header);
     header.synced = SEGMENT_HEADER_BYTES;
     header.synced_checksum = oort_crc32c(0, &header.synced, sizeof header.synced);
-    new->slot = slot;
+    new->number = number;
     new->seed = header.seed;
     segment_name(name, sequence, "log");
     new->fd = openat(directory_fd, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
@@ -193,7 +194,7 @@ struct segment *segment_load(int directory_fd, uint64_t sequence, const uint8_t 
     else if (header.reader_version > LOG_FORMAT_VERSION)
         wrong = "was written by a newer oortd; run that version";
     else if (header.checksum != segment_header_checksum(&header) || header.sequence != sequence ||
-             header.slot >= SEGMENT_SLOTS || status.st_size < (off_t)SEGMENT_HEADER_BYTES)
+             header.number >= SEGMENT_NUMBERS || status.st_size < (off_t)SEGMENT_HEADER_BYTES)
         wrong = "has a damaged header";
     else if (!any_store && memcmp(header.store_id, store_id, sizeof header.store_id) != 0)
         wrong = "belongs to another store";
@@ -212,7 +213,7 @@ struct segment *segment_load(int directory_fd, uint64_t sequence, const uint8_t 
         return NULL;
     }
     loaded->fd = fd;
-    loaded->slot = header.slot;
+    loaded->number = header.number;
     loaded->seed = header.seed;
     if (!map_segment(loaded)) {
         (void)segment_failure(error, "map it", sequence);
@@ -275,6 +276,7 @@ int32_t segment_sync(struct segment *segment, oort_error *error)
     uint64_t tail = atomic_load_explicit(&segment->tail, memory_order_acquire);
     int64_t now_ms = clock_monotonic_ms();
     uint64_t synced = atomic_load(&segment->synced);
+    OORT_ASSERT(synced <= tail && tail <= segment->capacity, "synced <= tail <= capacity");
     if (tail == synced)
         return OORT_OK;
     if (synced != segment->header_synced && now_ms - segment->header_synced_ms >= 1000) {
@@ -398,6 +400,9 @@ int32_t segment_scan(struct segment *segment, uint64_t from, uint64_t limit, boo
 int32_t segment_cut(struct segment *segment, oort_error *error)
 {
     uint64_t tail = atomic_load(&segment->tail);
+    OORT_ASSERT(atomic_load(&segment->state) != SEGMENT_SEALED, "a sealed segment is never cut");
+    OORT_ASSERT(atomic_load(&segment->synced) <= tail && tail <= segment->capacity,
+                "synced <= tail <= capacity");
     /* A scan must end at the tail: what lies beyond a recovered tail goes. */
     if (ftruncate(segment->fd, (off_t)tail) != 0)
         return segment_failure(error, "cut it to its tail", segment->sequence);

@@ -15,9 +15,10 @@
 
 #include <stdatomic.h>
 
+#include "base/assert.h"
 #include "log/record.h"
 
-#define SEGMENT_SLOTS 65536u
+#define SEGMENT_NUMBERS 65536u
 #define SEGMENT_OFFSET_BITS 24 /* of a location: offset in 8-byte units */
 #define SEGMENT_BYTES_MAX (UINT64_C(1) << (SEGMENT_OFFSET_BITS + 3))
 #define SEGMENT_EXTENT_BYTES (256u * 1024u) /* granule of the residency clock */
@@ -33,7 +34,7 @@ enum segment_state {
 
 struct segment {
     uint64_t sequence;
-    uint32_t slot;
+    uint32_t number;
     uint32_t seed;
     int fd; /* -1 once sealed */
     uint8_t *map;
@@ -62,11 +63,11 @@ struct segment {
     struct segment *next_released;
 };
 
-static inline uint64_t segment_location(uint32_t slot, uint64_t offset)
+static inline uint64_t segment_location(uint32_t number, uint64_t offset)
 {
-    return (uint64_t)slot << SEGMENT_OFFSET_BITS | offset / RECORD_ALIGN;
+    return (uint64_t)number << SEGMENT_OFFSET_BITS | offset / RECORD_ALIGN;
 }
-static inline uint32_t location_slot(uint64_t location)
+static inline uint32_t location_number(uint64_t location)
 {
     return (uint32_t)(location >> SEGMENT_OFFSET_BITS);
 }
@@ -79,9 +80,20 @@ static inline const record_header *segment_record(const struct segment *segment,
     return (const record_header *)(const void *)(segment->map + offset);
 }
 
+/* A pinned segment stays mapped. */
+static inline void segment_pin(struct segment *segment)
+{
+    (void)atomic_fetch_add(&segment->pins, 1);
+}
+static inline void segment_unpin(struct segment *segment)
+{
+    uint32_t before = atomic_fetch_sub(&segment->pins, 1);
+    OORT_ASSERT(before != 0, "a segment is unpinned as often as it was pinned");
+}
+
 /* Make a new segment file, preallocated; zeroed: write zeros as well, so that later syncs
  * need not convert extents. */
-struct segment *segment_create(int directory_fd, uint64_t sequence, uint32_t slot,
+struct segment *segment_create(int directory_fd, uint64_t sequence, uint32_t number,
                                uint64_t capacity, const uint8_t store_id[16], bool zeroed,
                                oort_error *error);
 /* Map an existing one.  Its state is sealed when a table of contents fits it, else sealing, with

@@ -32,10 +32,10 @@ typedef struct toc_entry {
     uint64_t hash; /* ring hash, database included; 0 for FLUSH */
     uint64_t stamp;
     int64_t expiry_ms;
-    uint32_t place; /* offset in 8-byte units << 8 | database << 4 | kind: see toc_offset and the
+    uint32_t packed; /* offset in 8-byte units << 8 | database << 4 | kind: see toc_offset and the
                        rest. A FLUSH that is for every database has expiry_ms
                        RECORD_ALL_DATABASES */
-    uint32_t size;  /* record, padding included, in 8-byte units */
+    uint32_t size;   /* record, padding included, in 8-byte units */
 } toc_entry;
 
 _Static_assert(sizeof(toc_header) == 88, "table of contents header");
@@ -49,7 +49,7 @@ static inline const toc_entry *toc_entries(const toc_header *toc)
 /* Of the record: its first byte in the segment, and its bytes with the padding. */
 static inline uint64_t toc_offset(const toc_entry *entry)
 {
-    return (uint64_t)(entry->place >> 8) * RECORD_ALIGN;
+    return (uint64_t)(entry->packed >> 8) * RECORD_ALIGN;
 }
 static inline uint64_t toc_size(const toc_entry *entry)
 {
@@ -57,12 +57,12 @@ static inline uint64_t toc_size(const toc_entry *entry)
 }
 static inline uint8_t toc_database(const toc_entry *entry)
 {
-    return (uint8_t)(entry->place >> 4 & 15);
+    return (uint8_t)(entry->packed >> 4 & 15);
 }
 /* A record_kind. */
 static inline uint32_t toc_kind(const toc_entry *entry)
 {
-    return entry->place & 15;
+    return entry->packed & 15;
 }
 
 /* A table being made: toc_begin, toc_add for each record in order, header.tail and

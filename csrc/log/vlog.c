@@ -32,8 +32,8 @@ int32_t vlog_open(struct vlog *log, const char *directory, uint64_t segment_byte
         return oort_fail(error, OORT_ERR_IO, errno, "data directory %s: cannot open it: %s",
                          directory, strerror(errno));
     log->directory = strdup(directory);
-    log->table = calloc(SEGMENT_SLOTS, sizeof *log->table);
-    log->bases = calloc(SEGMENT_SLOTS, sizeof *log->bases);
+    log->table = calloc(SEGMENT_NUMBERS, sizeof *log->table);
+    log->bases = calloc(SEGMENT_NUMBERS, sizeof *log->bases);
     if (log->directory == NULL || log->table == NULL || log->bases == NULL) {
         (void)close(log->directory_fd);
         free(log->directory);
@@ -177,33 +177,33 @@ int32_t vlog_load(struct vlog *log, bool adopt, oort_error *error)
                    sizeof log->store_id);
             adopt = false;
         }
-        if (atomic_load(&log->table[segment->slot]) != NULL) {
+        if (atomic_load(&log->table[segment->number]) != NULL) {
             result = oort_fail(error, OORT_ERR_DAMAGED, 0,
                                "segments %016" PRIx64 " and %016" PRIx64
-                               " claim the same slot: one was copied in; move it away",
-                               atomic_load(&log->table[segment->slot])->sequence, sequences[i]);
+                               " have the same number: one was copied in; move it away",
+                               atomic_load(&log->table[segment->number])->sequence, sequences[i]);
             segment_free(segment);
             continue;
         }
-        atomic_store(&log->table[segment->slot], segment);
-        atomic_store(&log->bases[segment->slot], segment->map);
+        atomic_store(&log->table[segment->number], segment);
+        atomic_store(&log->bases[segment->number], segment->map);
         log->segment_count++;
         newest = segment;
     }
     free(sequences);
     /* Go on where the newest left off: the slots of segments that are missing now stay theirs. */
     if (newest != NULL)
-        log->next_slot = (uint32_t)((newest->slot + (log->next_sequence - newest->sequence)) %
-                                    (SEGMENT_SLOTS - 1));
+        log->next_number = (uint32_t)((newest->number + (log->next_sequence - newest->sequence)) %
+                                      (SEGMENT_NUMBERS - 1));
     return result;
 }
 
-void vlog_skip_slot(struct vlog *log, uint32_t slot)
+void vlog_skip_number(struct vlog *log, uint32_t number)
 {
-    if (slot < log->next_slot)
+    if (number < log->next_number)
         return;
-    log->next_sequence += slot + 1 - log->next_slot;
-    log->next_slot = slot + 1;
+    log->next_sequence += number + 1 - log->next_number;
+    log->next_number = number + 1;
 }
 
 void vlog_close(struct vlog *log)
@@ -212,8 +212,8 @@ void vlog_close(struct vlog *log)
         (void)segment_unlink(log->directory_fd, log->standby->sequence);
         segment_free(log->standby);
     }
-    for (uint32_t slot = 0; slot < SEGMENT_SLOTS; slot++) {
-        struct segment *segment = atomic_load(&log->table[slot]);
+    for (uint32_t number = 0; number < SEGMENT_NUMBERS; number++) {
+        struct segment *segment = atomic_load(&log->table[number]);
         if (segment != NULL)
             segment_free(segment);
     }
@@ -233,8 +233,8 @@ void vlog_close(struct vlog *log)
 uint32_t vlog_manifest(struct vlog *log)
 {
     uint32_t sum = 0;
-    for (uint32_t slot = 0; slot < SEGMENT_SLOTS; slot++) {
-        struct segment *segment = atomic_load(&log->table[slot]);
+    for (uint32_t number = 0; number < SEGMENT_NUMBERS; number++) {
+        struct segment *segment = atomic_load(&log->table[number]);
         if (segment == NULL)
             continue;
         uint64_t fact[2] = {segment->sequence, atomic_load(&segment->tail)};
@@ -267,7 +267,8 @@ int32_t vlog_writer_open(struct vlog *log, struct log_writer *writer, oort_error
 /* The writer is done with a segment: seal it, or leave that to the thread that does. */
 static void retire(struct vlog *log, struct segment *segment)
 {
-    (void)atomic_fetch_or(&log->checkpoint->segment_flags[segment->slot], SEGMENT_APPLIED);
+    OORT_ASSERT(atomic_load(&segment->state) == SEGMENT_ACTIVE, "a segment is retired once");
+    (void)atomic_fetch_or(&log->checkpoint->segment_flags[segment->number], SEGMENT_APPLIED);
     atomic_store(&segment->state, SEGMENT_SEALING);
     (void)pthread_mutex_lock(&log->mutex);
     bool many = ++log->pending_seals > PENDING_SEALS_MAX;
@@ -293,22 +294,23 @@ void vlog_writer_close(struct log_writer *writer)
     (void)pthread_mutex_unlock(&log->mutex);
 }
 
-static int32_t claim_slot(struct vlog *log, uint32_t *slot, uint64_t *sequence, oort_error *error)
+static int32_t claim_number(struct vlog *log, uint32_t *number, uint64_t *sequence,
+                            oort_error *error)
 {
     /* Slot 0xffff is never used, so that a location of all ones is none. */
-    for (uint32_t tried = 0; tried < SEGMENT_SLOTS - 1; tried++) {
-        uint32_t candidate = (log->next_slot + tried) % (SEGMENT_SLOTS - 1);
+    for (uint32_t tried = 0; tried < SEGMENT_NUMBERS - 1; tried++) {
+        uint32_t candidate = (log->next_number + tried) % (SEGMENT_NUMBERS - 1);
         if (atomic_load(&log->table[candidate]) == NULL &&
-            (log->standby == NULL || log->standby->slot != candidate)) {
-            *slot = candidate;
+            (log->standby == NULL || log->standby->number != candidate)) {
+            *number = candidate;
             *sequence = log->next_sequence++;
-            log->next_slot = candidate + 1;
+            log->next_number = candidate + 1;
             return OORT_OK;
         }
     }
     return oort_fail(error, OORT_ERR_FULL, 0,
                      "the log has %u segments, its limit; larger segments or fewer data",
-                     SEGMENT_SLOTS - 1);
+                     SEGMENT_NUMBERS - 1);
 }
 
 /* Whether the disk has room for a segment that is not compaction's, and for one of compaction's after
@@ -325,28 +327,30 @@ static bool has_room(const struct vlog *log, uint64_t capacity)
     return (uint64_t)status.f_bavail * unit >= capacity + left;
 }
 
-/* A new segment.  The slot is held by nobody while the file is made, so making one is done under the
+/* A new segment.  The number is held by nobody while the file is made, so making one is done under the
  * mutex; preparing ahead (vlog_prepare) keeps that off the data path. */
 static struct segment *make_segment(struct vlog *log, uint64_t capacity, bool zeroed,
                                     oort_error *error)
 {
-    uint32_t slot = 0;
+    uint32_t number = 0;
     uint64_t sequence = 0;
-    if (claim_slot(log, &slot, &sequence, error) != OORT_OK)
+    if (claim_number(log, &number, &sequence, error) != OORT_OK)
         return NULL;
-    return segment_create(log->directory_fd, sequence, slot, capacity, log->store_id, zeroed,
+    return segment_create(log->directory_fd, sequence, number, capacity, log->store_id, zeroed,
                           error);
 }
 
 static void enlist(struct vlog *log, struct segment *segment)
 {
-    atomic_store(&log->checkpoint->segment_flags[segment->slot], 0);
-    atomic_store(&log->checkpoint->live_bytes[segment->slot], 0);
+    OORT_ASSERT(atomic_load(&segment->state) == SEGMENT_ACTIVE, "a new segment is active");
+    OORT_ASSERT(atomic_load(&log->table[segment->number]) == NULL, "a number has one segment");
+    atomic_store(&log->checkpoint->segment_flags[segment->number], 0);
+    atomic_store(&log->checkpoint->live_bytes[segment->number], 0);
     log->open_segments[log->open_count++] = segment;
     log->segment_count++;
     atomic_store(&log->directory_dirty, true);
-    atomic_store_explicit(&log->table[segment->slot], segment, memory_order_release);
-    atomic_store(&log->bases[segment->slot], segment->map);
+    atomic_store_explicit(&log->table[segment->number], segment, memory_order_release);
+    atomic_store(&log->bases[segment->number], segment->map);
 }
 
 static struct segment *take_segment(struct log_writer *writer, uint64_t capacity, oort_error *error)
@@ -379,7 +383,7 @@ static struct segment *take_segment(struct log_writer *writer, uint64_t capacity
 int32_t vlog_prepare(struct vlog *log, oort_error *error)
 {
     int32_t result = OORT_OK;
-    uint32_t slot = 0;
+    uint32_t number = 0;
     uint64_t sequence = 0;
     (void)pthread_mutex_lock(&log->mutex);
     /* Nobody writes, nobody needs one; but zeros take long to write, and the first writer should find
@@ -387,17 +391,17 @@ int32_t vlog_prepare(struct vlog *log, oort_error *error)
     bool needed = log->standby == NULL && (log->open_count != 0 || atomic_load(&log->zeroed)) &&
                   has_room(log, log->segment_bytes);
     if (needed)
-        result = claim_slot(log, &slot, &sequence, error);
+        result = claim_number(log, &number, &sequence, error);
     (void)pthread_mutex_unlock(&log->mutex);
     if (!needed || result != OORT_OK)
         return result;
-    /* Only this thread prepares; a writer that claims the same slot meanwhile is seen below. */
-    struct segment *made = segment_create(log->directory_fd, sequence, slot, log->segment_bytes,
+    /* Only this thread prepares; a writer that claims the same number meanwhile is seen below. */
+    struct segment *made = segment_create(log->directory_fd, sequence, number, log->segment_bytes,
                                           log->store_id, atomic_load(&log->zeroed), error);
     if (made == NULL)
         return error->code;
     (void)pthread_mutex_lock(&log->mutex);
-    bool taken = atomic_load(&log->table[slot]) != NULL;
+    bool taken = atomic_load(&log->table[number]) != NULL;
     if (!taken)
         log->standby = made;
     (void)pthread_mutex_unlock(&log->mutex);
@@ -460,9 +464,15 @@ void vlog_append(struct log_writer *writer, struct segment *segment, uint64_t si
 {
     uint64_t tail = atomic_load_explicit(&segment->tail, memory_order_relaxed);
     uint32_t tick = atomic_load_explicit(&writer->log->tick, memory_order_relaxed);
+    OORT_ASSERT(segment == writer->active || tail == SEGMENT_HEADER_BYTES,
+                "a writer appends to its own active segment, or the only record of a large one");
+    OORT_ASSERT(atomic_load_explicit(&segment->state, memory_order_relaxed) == SEGMENT_ACTIVE,
+                "records are appended to active segments only");
+    OORT_ASSERT(size % RECORD_ALIGN == 0 && size <= segment->capacity - tail,
+                "the tail is aligned and not beyond the capacity");
     if (tick != 0)
-        for (uint64_t place = tail; place < tail + size; place += SEGMENT_EXTENT_BYTES)
-            segment_touch(segment, place, tick);
+        for (uint64_t at = tail; at < tail + size; at += SEGMENT_EXTENT_BYTES)
+            segment_touch(segment, at, tick);
     atomic_store_explicit(&segment->tail, tail + size, memory_order_release);
 }
 
@@ -503,6 +513,8 @@ static int32_t sync_all(struct vlog *log, oort_error *error)
     for (uint32_t i = 0; i < log->open_count; i++) {
         struct segment *segment = log->open_segments[i];
         if (atomic_load(&segment->tail) != atomic_load(&segment->synced)) {
+            OORT_ASSERT(atomic_load(&segment->state) != SEGMENT_SEALED,
+                        "an open segment with unsynced bytes is not sealed");
             (void)atomic_fetch_add(&segment->syncing, 1);
             segments[count++] = segment;
         }
@@ -545,7 +557,9 @@ uint64_t vlog_unsynced(struct vlog *log)
     for (uint32_t i = 0; i < log->open_count; i++) {
         /* synced first: it never passes a tail read after it. */
         uint64_t synced = atomic_load(&log->open_segments[i]->synced);
-        sum += atomic_load(&log->open_segments[i]->tail) - synced;
+        uint64_t tail = atomic_load(&log->open_segments[i]->tail);
+        OORT_ASSERT(synced <= tail, "synced <= tail");
+        sum += tail - synced;
     }
     (void)pthread_mutex_unlock(&log->mutex);
     return sum;
@@ -597,7 +611,7 @@ int32_t vlog_seal_pending(struct vlog *log, oort_error *error)
                 segment = log->open_segments[i];
                 atomic_store(&segment->state, SEGMENT_CLOSING);
                 /* Once sealed it may be compacted at any moment. */
-                (void)atomic_fetch_add(&segment->pins, 1);
+                segment_pin(segment);
                 log->pending_seals--;
                 break;
             }
@@ -611,7 +625,7 @@ int32_t vlog_seal_pending(struct vlog *log, oort_error *error)
             (void)pthread_mutex_lock(&log->mutex);
             atomic_store(&segment->state, SEGMENT_SEALING);
             log->pending_seals++;
-            (void)atomic_fetch_sub(&segment->pins, 1);
+            segment_unpin(segment);
             (void)pthread_mutex_unlock(&log->mutex);
             return result;
         }
@@ -622,7 +636,7 @@ int32_t vlog_seal_pending(struct vlog *log, oort_error *error)
             (void)usleep(500);
         (void)close(segment->fd);
         segment->fd = -1;
-        (void)atomic_fetch_sub(&segment->pins, 1);
+        segment_unpin(segment);
         sealed++;
     }
 }
@@ -640,10 +654,11 @@ int32_t vlog_unlink(struct vlog *log, struct segment *segment, oort_error *error
 void vlog_release(struct vlog *log, struct segment *segment)
 {
     (void)pthread_mutex_lock(&log->mutex);
-    atomic_store(&log->table[segment->slot], NULL);
-    atomic_store(&log->bases[segment->slot], NULL);
-    atomic_store(&log->checkpoint->live_bytes[segment->slot], 0);
-    atomic_store(&log->checkpoint->segment_flags[segment->slot], 0);
+    OORT_ASSERT(atomic_load(&log->table[segment->number]) == segment, "a segment is released once");
+    atomic_store(&log->table[segment->number], NULL);
+    atomic_store(&log->bases[segment->number], NULL);
+    atomic_store(&log->checkpoint->live_bytes[segment->number], 0);
+    atomic_store(&log->checkpoint->segment_flags[segment->number], 0);
     log->segment_count--;
     segment->next_released = log->released;
     log->released = segment;
@@ -654,13 +669,13 @@ void vlog_release(struct vlog *log, struct segment *segment)
 void vlog_reap(struct vlog *log)
 {
     (void)pthread_mutex_lock(&log->mutex);
-    for (struct segment **place = &log->released; *place != NULL;) {
-        struct segment *segment = *place;
+    for (struct segment **link = &log->released; *link != NULL;) {
+        struct segment *segment = *link;
         if (atomic_load(&segment->pins) == 0) {
-            *place = segment->next_released;
+            *link = segment->next_released;
             segment_free(segment);
         } else {
-            place = &segment->next_released;
+            link = &segment->next_released;
         }
     }
     (void)pthread_mutex_unlock(&log->mutex);
@@ -668,12 +683,14 @@ void vlog_reap(struct vlog *log)
 
 int32_t vlog_adopt(struct vlog *log, struct segment *segment, uint64_t tail, oort_error *error)
 {
+    OORT_ASSERT(tail >= SEGMENT_HEADER_BYTES && tail <= segment->capacity,
+                "the tail lies inside the segment");
     atomic_store(&segment->tail, tail);
     if (atomic_load(&segment->synced) > tail)
         atomic_store(&segment->synced, tail);
     /* Until it is sealed any value may be in it: no tombstone may go for want of an older one. */
     atomic_store(&segment->min_stamp, 0);
-    (void)atomic_fetch_or(&log->checkpoint->segment_flags[segment->slot], SEGMENT_APPLIED);
+    (void)atomic_fetch_or(&log->checkpoint->segment_flags[segment->number], SEGMENT_APPLIED);
     atomic_store(&segment->state, SEGMENT_SEALING);
     if (log->open_count < LOG_WRITERS) {
         (void)pthread_mutex_lock(&log->mutex);

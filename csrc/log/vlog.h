@@ -43,8 +43,9 @@ struct checkpoint {
     _Atomic uint64_t flush_stamp[OORT_DATABASES];
     _Atomic int64_t keys[OORT_DATABASES];
     struct log_mark marks[LOG_WRITERS];
-    _Atomic uint8_t segment_flags[SEGMENT_SLOTS];
-    _Atomic int64_t live_bytes[SEGMENT_SLOTS]; /* a guide for compaction, not exact after a kill */
+    _Atomic uint8_t segment_flags[SEGMENT_NUMBERS];
+    _Atomic int64_t
+        live_bytes[SEGMENT_NUMBERS]; /* a guide for compaction, not exact after a kill */
 };
 
 struct vlog {
@@ -63,7 +64,7 @@ struct vlog {
     pthread_mutex_t sync_mutex; /* a file's sync and what follows from its success or failure */
     pthread_mutex_t mutex;      /* what follows, up to the next blank line */
     uint64_t next_sequence;
-    uint32_t next_slot;
+    uint32_t next_number;
     uint32_t segment_count;
     struct segment *standby; /* prepared for the next writer that needs one */
     struct segment *open_segments[2 * LOG_WRITERS];
@@ -72,7 +73,7 @@ struct vlog {
     struct segment *released; /* unreachable, but some value in it is still being sent */
     uint8_t marks_used[LOG_WRITERS];
 
-    struct segment *_Atomic *table; /* SEGMENT_SLOTS */
+    struct segment *_Atomic *table; /* SEGMENT_NUMBERS */
     uint8_t *_Atomic *bases;        /* their mappings, for vlog_prefetch only: may be stale */
     _Atomic uint32_t tick;          /* residency clock, 0: believe everything resident */
     _Atomic int32_t failed;         /* sticky */
@@ -95,22 +96,22 @@ int32_t vlog_open(struct vlog *log, const char *directory, uint64_t segment_byte
                   struct events *events, oort_error *error);
 /* Map every segment file; store_id is taken from the first when `adopt`. */
 int32_t vlog_load(struct vlog *log, bool adopt, oort_error *error);
-/* After vlog_load, before any writer: the segment that was in this slot is missing.  Neither its slot nor
+/* After vlog_load, before any writer: the segment that was in this number is missing.  Neither its number nor
  * its sequence is to be another's, so that it can come back. */
-void vlog_skip_slot(struct vlog *log, uint32_t slot);
+void vlog_skip_number(struct vlog *log, uint32_t number);
 void vlog_close(struct vlog *log);
 /* The checksum of which segments there are and how long each is. */
 uint32_t vlog_manifest(struct vlog *log);
 
 static inline struct segment *vlog_segment(struct vlog *log, uint64_t location)
 {
-    return atomic_load_explicit(&log->table[location_slot(location)], memory_order_acquire);
+    return atomic_load_explicit(&log->table[location_number(location)], memory_order_acquire);
 }
 
 /* A hint: the location may be out of date. */
 static inline void vlog_prefetch(struct vlog *log, uint64_t location)
 {
-    const uint8_t *base = atomic_load_explicit(&log->bases[location_slot(location)],
+    const uint8_t *base = atomic_load_explicit(&log->bases[location_number(location)],
                                                memory_order_relaxed);
     if (base == NULL)
         return;
@@ -142,7 +143,7 @@ int32_t vlog_seal_pending(struct vlog *log, oort_error *error);
 int32_t vlog_prepare(struct vlog *log, oort_error *error);
 /* Remove a sealed segment's files; its memory goes when nothing can reach it any more (vlog_release). */
 int32_t vlog_unlink(struct vlog *log, struct segment *segment, oort_error *error);
-/* Give up an unlinked segment that no index entry points into: its slot is free at once, its memory
+/* Give up an unlinked segment that no index entry points into: its number is free at once, its memory
  * once no value in it is pinned (vlog_reap). */
 void vlog_release(struct vlog *log, struct segment *segment);
 void vlog_reap(struct vlog *log);

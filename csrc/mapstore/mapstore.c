@@ -44,6 +44,9 @@ void map_exchange(map_store *store, map_table *table, map_entry *old, map_entry 
     const map_entry *either = entry != NULL ? entry : old;
     map_counters *counters = &map_stripe_of(store, either->hash)->of[either->database];
     uint64_t bytes_before = maptable_bytes(table);
+    OORT_ASSERT(old == NULL || (map_counted(&counters->keys) != 0 &&
+                                map_counted(&counters->entry_bytes) >= map_entry_bytes(old)),
+                "an entry of a table is counted");
 
     if (old != NULL && entry != NULL)
         maptable_replace(table, old, entry);
@@ -82,12 +85,12 @@ void map_change(map_session *session, map_table *table, map_entry *old, map_entr
 
 static uint64_t next_stamp(map_session *session, uint64_t hash)
 {
-    map_stripe *place = map_stripe_of(map_store_of(session), hash);
+    map_stripe *stripe = map_stripe_of(map_store_of(session), hash);
     uint64_t stamp = (uint64_t)session->base.now_us << 8;
 
-    if (session->base.now_us < 0 || stamp < place->last_stamp + 2)
-        stamp = place->last_stamp + 2;
-    place->last_stamp = stamp;
+    if (session->base.now_us < 0 || stamp < stripe->last_stamp + 2)
+        stamp = stripe->last_stamp + 2;
+    stripe->last_stamp = stamp;
     return stamp;
 }
 
@@ -484,14 +487,14 @@ static void get_stats(oort_store *base, oort_store_stats *out)
     map_store *store = (map_store *)base;
 
     for (uint32_t i = 0; i < MAP_STRIPES; i++) {
-        map_stripe *place = &store->stripes[i];
+        map_stripe *stripe = &store->stripes[i];
         for (uint8_t database = 0; database < OORT_DATABASES; database++) {
-            map_counters *counters = &place->of[database];
+            map_counters *counters = &stripe->of[database];
             out->keys[database] += map_counted(&counters->keys);
             out->live_bytes += map_counted(&counters->entry_bytes);
             out->index_bytes += map_counted(&counters->table_bytes);
         }
-        out->expired_keys += map_counted(&place->expired);
+        out->expired_keys += map_counted(&stripe->expired);
     }
     out->log_bytes = out->live_bytes;
 }

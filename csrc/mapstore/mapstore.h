@@ -5,6 +5,7 @@
 #ifndef OORT_MAPSTORE_H
 #define OORT_MAPSTORE_H
 
+#include "base/assert.h"
 #include "base/error.h"
 #include "mapstore/maptable.h"
 #include "store/store.h"
@@ -87,7 +88,9 @@ static inline uint64_t map_entry_bytes(const map_entry *entry)
 
 static inline void map_release(map_entry *entry)
 {
-    if (atomic_fetch_sub_explicit(&entry->references, 1, memory_order_acq_rel) == 1)
+    uint32_t before = atomic_fetch_sub_explicit(&entry->references, 1, memory_order_acq_rel);
+    OORT_ASSERT(before != 0, "an entry is released as often as it was referenced");
+    if (before == 1)
         free(entry);
 }
 

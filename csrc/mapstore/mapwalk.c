@@ -53,13 +53,13 @@ int32_t map_flush(oort_session *base, int32_t database)
         if (database < 0 || database == i)
             taken[i] = atomic_exchange(&store->tables[i], NULL);
     for (uint32_t i = 0; i < MAP_STRIPES; i++) {
-        map_stripe *place = &store->stripes[i];
+        map_stripe *stripe = &store->stripes[i];
         for (uint8_t at = 0; at < OORT_DATABASES; at++) {
             if (taken[at] == NULL)
                 continue;
-            atomic_store(&place->of[at].keys, 0);
-            atomic_store(&place->of[at].entry_bytes, 0);
-            atomic_store(&place->of[at].table_bytes, 0);
+            atomic_store(&stripe->of[at].keys, 0);
+            atomic_store(&stripe->of[at].entry_bytes, 0);
+            atomic_store(&stripe->of[at].table_bytes, 0);
         }
     }
     for (uint32_t i = MAP_STRIPES; i-- > 0;)
@@ -127,12 +127,12 @@ int32_t map_scan(oort_session *base, uint8_t database, oort_scan *scan_out)
     if (scan_out->position >> (MAPTABLE_TAG_BITS + 14) != 0)
         slot = MAP_SLOTS; /* past every position: finished */
     for (; slot < MAP_SLOTS; slot++, tag = 0) {
-        map_stripe *place = &store->stripes[slot / MAP_SLOTS_A_STRIPE];
+        map_stripe *stripe = &store->stripes[slot / MAP_SLOTS_A_STRIPE];
         map_table *table;
         map_entry *at;
-        if (map_counted(&place->of[database].keys) == 0)
+        if (map_counted(&stripe->of[database].keys) == 0)
             continue;
-        (void)pthread_mutex_lock(&place->mutex);
+        (void)pthread_mutex_lock(&stripe->mutex);
         table = map_table_of(store, database, slot, false);
         at = table != NULL ? maptable_from(table, tag) : NULL;
         while (at != NULL && visited < want && status == OORT_OK) {
@@ -141,7 +141,7 @@ int32_t map_scan(oort_session *base, uint8_t database, oort_scan *scan_out)
             if (status == OORT_OK && at != NULL)
                 tag = map_tag(at->hash);
         }
-        (void)pthread_mutex_unlock(&place->mutex);
+        (void)pthread_mutex_unlock(&stripe->mutex);
         if (status != OORT_OK && scan_out->count == 0)
             return oort_fail(&base->error, status, 0, "the scan buffer needs %llu bytes",
                              (unsigned long long)scan_out->capacity_needed);
@@ -252,12 +252,12 @@ typedef struct sweep {
 /* One lock's worth of work; returns how many entries it looked at. */
 static uint32_t sweep_table(map_store *store, sweep *at, int64_t now_ms)
 {
-    map_stripe *place = &store->stripes[at->slot / MAP_SLOTS_A_STRIPE];
+    map_stripe *stripe = &store->stripes[at->slot / MAP_SLOTS_A_STRIPE];
     uint32_t looked_at = 0;
     map_entry *entry = NULL;
     map_table *table;
 
-    (void)pthread_mutex_lock(&place->mutex);
+    (void)pthread_mutex_lock(&stripe->mutex);
     table = map_table_of(store, at->database, at->slot, false);
     if (table != NULL && table->count != 0 && (at->tag != 0 || table->first_expiry_ms <= now_ms)) {
         if (at->tag == 0) {
@@ -272,7 +272,7 @@ static uint32_t sweep_table(map_store *store, sweep *at, int64_t now_ms)
             at->tag = map_tag(entry->hash);
             if (map_expired(entry, now_ms)) {
                 map_exchange(store, table, entry, NULL);
-                map_count(&place->expired, 1);
+                map_count(&stripe->expired, 1);
                 map_release(entry);
             } else if (entry->expiry_ms != 0 && entry->expiry_ms < at->first_expiry_ms) {
                 at->first_expiry_ms = entry->expiry_ms;
@@ -284,7 +284,7 @@ static uint32_t sweep_table(map_store *store, sweep *at, int64_t now_ms)
             table->first_expiry_ms = at->first_expiry_ms;
     }
     at->tag = entry != NULL ? map_tag(entry->hash) : 0;
-    (void)pthread_mutex_unlock(&place->mutex);
+    (void)pthread_mutex_unlock(&stripe->mutex);
     return looked_at;
 }
 
@@ -294,8 +294,8 @@ static void sweep_some(map_store *store, sweep *at)
     uint32_t tables = 0;
 
     for (uint32_t entries = 0; entries < SWEEP_ENTRIES && tables < MAP_SLOTS * OORT_DATABASES;) {
-        map_stripe *place = &store->stripes[at->slot / MAP_SLOTS_A_STRIPE];
-        if (map_counted(&place->of[at->database].keys) == 0)
+        map_stripe *stripe = &store->stripes[at->slot / MAP_SLOTS_A_STRIPE];
+        if (map_counted(&stripe->of[at->database].keys) == 0)
             at->tag = 0;
         else
             entries += sweep_table(store, at, now_ms);

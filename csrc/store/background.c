@@ -140,7 +140,7 @@ int32_t valuestore_start(struct valuestore *store, oort_error *error)
     store->compaction_session = valuestore_session(store, error);
     if (store->compaction_session == NULL)
         return error->code;
-    ((struct value_session *)(void *)store->compaction_session)->writer.compacts = true;
+    value_session_of(store->compaction_session)->writer.compacts = true;
     if (!store->background)
         return OORT_OK;
     atomic_store(&store->log.tick, (uint32_t)(clock_monotonic_ms() / 1000 / RESIDENCY_SECONDS) + 1);

@@ -15,9 +15,10 @@
 
 int32_t valuestore_batch_begin(oort_session *base, uint32_t count, uint64_t bytes)
 {
-    struct value_session *session = (struct value_session *)(void *)base;
+    struct value_session *session = value_session_of(base);
     uint64_t most = (uint64_t)count * (sizeof(record_header) + RECORD_ALIGN) + bytes +
                     record_size(0, sizeof(record_batch_end));
+    OORT_ASSERT(!session->in_batch, "a batch ends before the next one begins");
     if (most > session->store->log.segment_bytes - SEGMENT_HEADER_BYTES)
         return oort_fail(&base->error, OORT_ERR_TOO_BIG, 0,
                          "a batch of %" PRIu64 " bytes is larger than a segment (%" PRIu64
@@ -89,11 +90,12 @@ static bool equal_keys(const oort_key *a, const oort_key *b)
 
 int32_t valuestore_batch_commit(oort_session *base)
 {
-    struct value_session *session = (struct value_session *)(void *)base;
+    struct value_session *session = value_session_of(base);
     struct valuestore *store = session->store;
     struct batch_write *batch = session->batch;
     record_batch_end end = {0, 0};
     uint64_t total = record_size(0, sizeof end);
+    OORT_ASSERT(session->in_batch, "a batch that is committed has begun");
     session->in_batch = false;
     if (session->batch_count == 0)
         return OORT_OK;
@@ -123,14 +125,14 @@ int32_t valuestore_batch_commit(oort_session *base)
                                .value_size = (uint32_t)batch[i].value_size,
                                .stamp = stamp,
                                .expiry_ms = batch[i].expiry_ms};
-        valuestore_place(segment, offset, &shape, batch[i].key.data,
-                         session->batch_parts + batch[i].first_part, batch[i].part_count);
-        batch[i].location = segment_location(segment->slot, offset);
+        valuestore_write_record(segment, offset, &shape, batch[i].key.data,
+                                session->batch_parts + batch[i].first_part, batch[i].part_count);
+        batch[i].location = segment_location(segment->number, offset);
         offset += record_size(shape.key_size, shape.value_size);
     }
     record_header closing = {.kind = RECORD_BATCH_END, .value_size = sizeof end, .stamp = stamp};
     oort_bytes part = {(const uint8_t *)&end, sizeof end};
-    valuestore_place(segment, offset, &closing, (const uint8_t *)"", &part, 1);
+    valuestore_write_record(segment, offset, &closing, (const uint8_t *)"", &part, 1);
     vlog_append(&session->writer, segment, total);
     for (uint32_t i = 0; i < session->batch_count; i++)
         if (!batch[i].superseded)
@@ -154,7 +156,7 @@ int32_t valuestore_batch_commit(oort_session *base)
 
 void valuestore_batch_abort(oort_session *base)
 {
-    struct value_session *session = (struct value_session *)(void *)base;
+    struct value_session *session = value_session_of(base);
     session->in_batch = false;
     session->batch_count = 0;
 }

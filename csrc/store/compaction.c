@@ -47,8 +47,8 @@ struct oldest {
 static struct oldest find_oldest(struct valuestore *store)
 {
     struct oldest oldest = {NULL, UINT64_MAX, UINT64_MAX};
-    for (uint32_t slot = 0; slot < SEGMENT_SLOTS; slot++) {
-        struct segment *segment = atomic_load(&store->log.table[slot]);
+    for (uint32_t number = 0; number < SEGMENT_NUMBERS; number++) {
+        struct segment *segment = atomic_load(&store->log.table[number]);
         uint64_t stamp = segment != NULL ? atomic_load(&segment->min_stamp) : UINT64_MAX;
         if (stamp < oldest.stamp) {
             oldest.second_stamp = oldest.stamp;
@@ -109,13 +109,13 @@ static struct segment *choose(struct valuestore *store, uint32_t dead_percent, b
     uint64_t keep_after = oldest_keepable(store);
     struct oldest oldest = find_oldest(store);
     (void)pthread_mutex_lock(&store->log.mutex);
-    for (uint32_t slot = 0; slot < SEGMENT_SLOTS; slot++) {
-        struct segment *segment = atomic_load(&store->log.table[slot]);
+    for (uint32_t number = 0; number < SEGMENT_NUMBERS; number++) {
+        struct segment *segment = atomic_load(&store->log.table[number]);
         if (segment == NULL || segment->quarantined ||
             atomic_load(&segment->state) != SEGMENT_SEALED)
             continue;
         uint64_t size = atomic_load(&segment->tail) - SEGMENT_HEADER_BYTES;
-        int64_t live = atomic_load(&store->checkpoint->live_bytes[slot]);
+        int64_t live = atomic_load(&store->checkpoint->live_bytes[number]);
         uint64_t kept = live > 0 ? (uint64_t)live : 0;
         kept += tombstones_kept(&oldest, segment, keep_after);
         all += size;
@@ -176,7 +176,7 @@ static int32_t copy_set(struct compaction *work, const record_header *from, cons
     int32_t result = append_value(work, from, value, value_size, &segment, &offset);
     if (result != OORT_OK)
         return result;
-    uint64_t location = segment_location(segment->slot, offset);
+    uint64_t location = segment_location(segment->number, offset);
     valuestore_account(work->store, location, 1);
     valuestore_account(work->store, index_location(entry), -1);
     index_replace(work->store->index, cursor, location, index_stamp(entry));
@@ -210,7 +210,7 @@ static int32_t copy_tombstone(struct compaction *work, const record_header *reco
         return result;
     (void)atomic_fetch_add(&segment->tombstone_bytes, record_size(shape.key_size, 0));
     if (cursor != NULL)
-        index_replace(work->store->index, cursor, segment_location(segment->slot, offset),
+        index_replace(work->store->index, cursor, segment_location(segment->number, offset),
                       shape.stamp);
     vlog_applied(&work->session->writer, segment);
     work->copied += record_size(shape.key_size, 0);
@@ -240,12 +240,12 @@ static bool droppable(const struct compaction *work, uint64_t stamp)
 }
 
 /* Is the entry a later version of the key whose (dead) record this is, or a copy of it? */
-static bool supersedes(const struct compaction *work, index_entry entry, const toc_entry *place,
+static bool supersedes(const struct compaction *work, index_entry entry, const toc_entry *row,
                        uint64_t location, const record_header *record)
 {
     struct segment *segment = vlog_segment(&work->store->log, index_location(entry));
     uint64_t offset = location_offset(index_location(entry));
-    if (index_stamp(entry) < place->stamp || segment == NULL ||
+    if (index_stamp(entry) < row->stamp || segment == NULL ||
         record_extent(segment->map, offset, atomic_load(&segment->tail)) == 0 ||
         record_extent(work->source->map, location_offset(location),
                       atomic_load(&work->source->tail)) == 0)
@@ -264,10 +264,10 @@ static bool points_at(const struct compaction *work, const record_header *record
 }
 
 /* The source's record, or what it points at, is not whole: the source stays as it is. */
-static int32_t found_damaged(struct compaction *work, const toc_entry *place, uint64_t location)
+static int32_t found_damaged(struct compaction *work, const toc_entry *row, uint64_t location)
 {
     work->damaged = true;
-    valuestore_damaged(work->store, work->source, location_offset(location), toc_size(place));
+    valuestore_damaged(work->store, work->source, location_offset(location), toc_size(row));
     return OORT_OK;
 }
 
@@ -282,14 +282,14 @@ static const record_header *value_of(struct compaction *work, const record_heade
 }
 
 /* The index knows neither this value nor anything that replaced it: no evidence that it is dead. */
-static int32_t copy_unexplained(struct compaction *work, const toc_entry *place, uint64_t location,
+static int32_t copy_unexplained(struct compaction *work, const toc_entry *row, uint64_t location,
                                 const record_header *record)
 {
     struct segment *segment;
     uint64_t offset;
     const record_header *value = value_of(work, record, location);
     if (value == NULL)
-        return found_damaged(work, place, location);
+        return found_damaged(work, row, location);
     work->unexplained++;
     int32_t result = append_value(work, record, record_value(value), value->value_size, &segment,
                                   &offset);
@@ -300,30 +300,30 @@ static int32_t copy_unexplained(struct compaction *work, const toc_entry *place,
 
 /* Copy a value if the index, or an expiry record the index points at, needs it, or if nothing shows that
  * it is dead.  Its stripe is held. */
-static int32_t copy_live(struct compaction *work, const toc_entry *place, uint64_t location,
+static int32_t copy_live(struct compaction *work, const toc_entry *row, uint64_t location,
                          const record_header *record)
 {
     struct valuestore *store = work->store;
-    bool has_targets = (atomic_load(&store->checkpoint->segment_flags[work->source->slot]) &
+    bool has_targets = (atomic_load(&store->checkpoint->segment_flags[work->source->number]) &
                         SEGMENT_HAS_TARGETS) != 0;
     index_cursor cursor;
     index_entry entry;
-    uint8_t database = toc_database(place);
+    uint8_t database = toc_database(row);
     /* A flush stays in the log for as long as there are older values. */
-    bool superseded = place->stamp < atomic_load(&store->checkpoint->flush_stamp[database]);
-    index_seek(store->index, place->hash, database, &cursor);
+    bool superseded = row->stamp < atomic_load(&store->checkpoint->flush_stamp[database]);
+    index_seek(store->index, row->hash, database, &cursor);
     while (index_next(store->index, &cursor, &entry)) {
         if (index_location(entry) == location) {
             if (stamp_is_dead(index_stamp(entry)))
-                return superseded || droppable(work, place->stamp)
+                return superseded || droppable(work, row->stamp)
                            ? OORT_OK
                            : copy_tombstone(work, record, &cursor);
             const record_header *value = value_of(work, record, location);
             if (value == NULL)
-                return found_damaged(work, place, location);
+                return found_damaged(work, row, location);
             return copy_set(work, record, record_value(value), value->value_size, &cursor, entry);
         }
-        superseded = superseded || supersedes(work, entry, place, location, record);
+        superseded = superseded || supersedes(work, entry, row, location, record);
         if (!has_targets || stamp_is_dead(index_stamp(entry)))
             continue;
         struct segment *other = vlog_segment(&store->log, index_location(entry));
@@ -346,41 +346,41 @@ static int32_t copy_live(struct compaction *work, const toc_entry *place, uint64
     }
     if (superseded)
         return OORT_OK;
-    if (place->expiry_ms == 0 || place->expiry_ms > work->session->base.now_us / 1000)
-        return copy_unexplained(work, place, location, record);
-    return droppable(work, place->stamp) ? OORT_OK : copy_tombstone(work, record, NULL);
+    if (row->expiry_ms == 0 || row->expiry_ms > work->session->base.now_us / 1000)
+        return copy_unexplained(work, row, location, record);
+    return droppable(work, row->stamp) ? OORT_OK : copy_tombstone(work, record, NULL);
 }
 
 /* Copy a tombstone unless a later record of its key, or a flush, does its work.  Its stripe is held. */
-static int32_t copy_delete(struct compaction *work, const toc_entry *place, uint64_t location,
+static int32_t copy_delete(struct compaction *work, const toc_entry *row, uint64_t location,
                            const record_header *record)
 {
     struct valuestore *store = work->store;
     index_cursor cursor;
     index_entry entry;
-    index_seek(store->index, place->hash, toc_database(place), &cursor);
+    index_seek(store->index, row->hash, toc_database(row), &cursor);
     while (index_next(store->index, &cursor, &entry)) {
         if (index_location(entry) == location)
             return copy_tombstone(work, record, &cursor);
-        if (supersedes(work, entry, place, location, record))
+        if (supersedes(work, entry, row, location, record))
             return OORT_OK;
     }
     return copy_tombstone(work, record, NULL);
 }
 
-static int32_t compact_entry(struct compaction *work, const toc_entry *place)
+static int32_t compact_entry(struct compaction *work, const toc_entry *row)
 {
     struct valuestore *store = work->store;
-    uint64_t offset = toc_offset(place);
-    uint64_t location = segment_location(work->source->slot, offset);
-    uint32_t kind = toc_kind(place);
+    uint64_t offset = toc_offset(row);
+    uint64_t location = segment_location(work->source->number, offset);
+    uint32_t kind = toc_kind(row);
     const record_header *record = segment_record(work->source, offset);
     if (kind == RECORD_FLUSH)
         return copy_tombstone(work, record, NULL);
-    uint32_t stripe = stripe_of(place->hash);
+    uint32_t stripe = stripe_of(row->hash);
     valuestore_lock_stripe(store, stripe);
-    int32_t result = kind == RECORD_DELETE ? copy_delete(work, place, location, record)
-                                           : copy_live(work, place, location, record);
+    int32_t result = kind == RECORD_DELETE ? copy_delete(work, row, location, record)
+                                           : copy_live(work, row, location, record);
     valuestore_unlock_stripe(store, stripe);
     return result;
 }
@@ -394,32 +394,32 @@ static bool is_pressed(const struct valuestore *store)
 /* Whether the table of contents and the index say that nothing of this record is to be kept, so that it
  * need not be read.  A later entry with the same 38 bits of hash is taken for one of the same key: it can
  * be another's only where the index has lost this one's as well. */
-static bool is_dead(struct compaction *work, const toc_entry *place)
+static bool is_dead(struct compaction *work, const toc_entry *row)
 {
     struct valuestore *store = work->store;
-    uint32_t kind = toc_kind(place);
-    uint8_t database = toc_database(place);
-    uint64_t location = segment_location(work->source->slot, toc_offset(place));
+    uint32_t kind = toc_kind(row);
+    uint8_t database = toc_database(row);
+    uint64_t location = segment_location(work->source->number, toc_offset(row));
     if (kind == RECORD_FLUSH)
-        return droppable(work, place->stamp);
-    if (place->stamp < atomic_load(&store->checkpoint->flush_stamp[database]) ||
-        (kind == RECORD_DELETE && droppable(work, place->stamp)))
+        return droppable(work, row->stamp);
+    if (row->stamp < atomic_load(&store->checkpoint->flush_stamp[database]) ||
+        (kind == RECORD_DELETE && droppable(work, row->stamp)))
         return true;
-    if (kind == RECORD_EXPIRY || place->expiry_ms != 0)
+    if (kind == RECORD_EXPIRY || row->expiry_ms != 0)
         return false; /* a tombstone may have to take its place */
     index_cursor cursor;
     index_entry entry;
-    uint32_t stripe = stripe_of(place->hash);
+    uint32_t stripe = stripe_of(row->hash);
     valuestore_lock_stripe(store, stripe);
     /* Some expiry record may need it.  Asked under the lock: one may be on its way. */
     bool unneeded = kind == RECORD_DELETE ||
-                    (atomic_load(&store->checkpoint->segment_flags[work->source->slot]) &
+                    (atomic_load(&store->checkpoint->segment_flags[work->source->number]) &
                      SEGMENT_HAS_TARGETS) == 0;
     bool superseded = false;
-    index_seek(store->index, place->hash, database, &cursor);
+    index_seek(store->index, row->hash, database, &cursor);
     while (unneeded && index_next(store->index, &cursor, &entry)) {
         unneeded = index_location(entry) != location;
-        superseded = superseded || index_stamp(entry) >= place->stamp;
+        superseded = superseded || index_stamp(entry) >= row->stamp;
     }
     valuestore_unlock_stripe(store, stripe);
     return unneeded && superseded;
@@ -431,16 +431,16 @@ static void forget_dead(struct compaction *work, const toc_header *toc)
 {
     struct valuestore *store = work->store;
     for (uint64_t i = 0; i < toc->count; i++) {
-        const toc_entry *place = &toc_entries(toc)[i];
-        uint32_t kind = toc_kind(place);
-        if (kind == RECORD_FLUSH || (kind != RECORD_DELETE && place->expiry_ms == 0))
+        const toc_entry *row = &toc_entries(toc)[i];
+        uint32_t kind = toc_kind(row);
+        if (kind == RECORD_FLUSH || (kind != RECORD_DELETE && row->expiry_ms == 0))
             continue;
-        uint64_t location = segment_location(work->source->slot, toc_offset(place));
+        uint64_t location = segment_location(work->source->number, toc_offset(row));
         index_cursor cursor;
         index_entry entry;
-        uint32_t stripe = stripe_of(place->hash);
+        uint32_t stripe = stripe_of(row->hash);
         valuestore_lock_stripe(store, stripe);
-        index_seek(store->index, place->hash, toc_database(place), &cursor);
+        index_seek(store->index, row->hash, toc_database(row), &cursor);
         while (index_next(store->index, &cursor, &entry)) {
             if (index_location(entry) == location && stamp_is_dead(index_stamp(entry))) {
                 index_erase(store->index, &cursor);
@@ -458,24 +458,24 @@ static int32_t copy_segment(struct compaction *work, const toc_header *toc, bool
 {
     struct valuestore *store = work->store;
     uint64_t fetched = 0, read = 0;
-    int64_t live = atomic_load(&store->checkpoint->live_bytes[work->source->slot]);
+    int64_t live = atomic_load(&store->checkpoint->live_bytes[work->source->number]);
     bool dense = live > 0 && (uint64_t)live > atomic_load(&work->source->tail) / 2;
     int64_t begun = clock_monotonic_ns() / 1000;
     for (uint64_t i = 0; i < toc->count; i++) {
-        const toc_entry *place = &toc_entries(toc)[i];
-        uint64_t end = toc_offset(place) + toc_size(place);
+        const toc_entry *row = &toc_entries(toc)[i];
+        uint64_t end = toc_offset(row) + toc_size(row);
         if (i % INDEX_PREFETCH_BATCH == 0)
-            valuestore_prefetch_entries(store, place, toc->count - i);
+            valuestore_prefetch_entries(store, row, toc->count - i);
         if (end > atomic_load(&work->source->tail)) {
             work->damaged = true;
             return OORT_OK;
         }
         if (i % INDEX_PREFETCH_BATCH == 0)
             oort_session_set_clock(&work->session->base, 0);
-        if (is_dead(work, place))
+        if (is_dead(work, row))
             continue;
         if (end > fetched) {
-            uint64_t begin = toc_offset(place);
+            uint64_t begin = toc_offset(row);
             uint64_t from = begin > fetched ? begin : fetched;
             uint64_t size = dense && end - from < WINDOW_BYTES ? WINDOW_BYTES : end - from;
             if (segment_fetch(work->source, from, size) != OORT_OK) {
@@ -490,7 +490,7 @@ static int32_t copy_segment(struct compaction *work, const toc_header *toc, bool
                 (void)usleep((useconds_t)(early < 500000 ? early : 500000));
             oort_session_set_clock(&work->session->base, 0);
         }
-        int32_t result = compact_entry(work, place);
+        int32_t result = compact_entry(work, row);
         if (result != OORT_OK) {
             *error = work->session->base.error;
             return result;
@@ -527,12 +527,14 @@ int32_t valuestore_compact_one(struct valuestore *store, uint32_t dead_percent, 
         (void)pthread_mutex_unlock(&store->compaction_mutex);
         return 0;
     }
+    OORT_ASSERT(atomic_load(&source->state) == SEGMENT_SEALED && !source->quarantined,
+                "only sealed segments without damage are compacted");
     atomic_store(&store->compacting, true);
     valuestore_check_disk(store);
-    int64_t live = atomic_load(&store->checkpoint->live_bytes[source->slot]);
+    int64_t live = atomic_load(&store->checkpoint->live_bytes[source->number]);
     struct oldest oldest = find_oldest(store);
     struct compaction work = {.store = store,
-                              .session = (struct value_session *)(void *)store->compaction_session,
+                              .session = value_session_of(store->compaction_session),
                               .source = source,
                               .keep_after = oldest_keepable(store),
                               .elsewhere = oldest_elsewhere(&oldest, source)};
@@ -577,6 +579,7 @@ int32_t valuestore_compact_one(struct valuestore *store, uint32_t dead_percent, 
         result = 1;
     } else if (result == OORT_OK) {
         uint64_t size = atomic_load(&source->tail);
+        OORT_ASSERT(!source->quarantined, "a damaged segment is never removed");
         /* The copies must outlive the machine before their originals go. */
         result = vlog_sync(&store->log, error);
         if (result == OORT_OK)
@@ -601,7 +604,7 @@ int32_t valuestore_compact_one(struct valuestore *store, uint32_t dead_percent, 
 
 int32_t valuestore_compact(oort_store *base, uint32_t dead_percent, oort_error *error)
 {
-    struct valuestore *store = (struct valuestore *)(void *)base;
+    struct valuestore *store = valuestore_of(base);
     int32_t result;
     /* What the sessions have filled counts only once it is sealed. */
     if (!store->threads_running && vlog_seal_pending(&store->log, error) < 0)

@@ -132,8 +132,8 @@ static bool nonce_matches(const struct valuestore *store, const struct checkpoin
 static bool knows_tables(const struct valuestore *store)
 {
     uint64_t highest = atomic_load(&store->checkpoint->highest_stamp);
-    for (uint32_t slot = 0; slot < SEGMENT_SLOTS; slot++) {
-        const struct segment *segment = atomic_load(&store->log.table[slot]);
+    for (uint32_t number = 0; number < SEGMENT_NUMBERS; number++) {
+        const struct segment *segment = atomic_load(&store->log.table[number]);
         if (segment != NULL && atomic_load(&segment->max_stamp) >> 1 > highest >> 1)
             return false;
     }
@@ -225,20 +225,19 @@ static int32_t fresh_index(struct valuestore *store, const char *path, oort_erro
 static bool segments_lost(struct valuestore *store, bool tell)
 {
     bool lost = false;
-    for (uint32_t slot = 0; slot < SEGMENT_SLOTS; slot++) {
-        struct segment *segment = atomic_load(&store->log.table[slot]);
-        int64_t live = atomic_load(&store->checkpoint->live_bytes[slot]);
+    for (uint32_t number = 0; number < SEGMENT_NUMBERS; number++) {
+        struct segment *segment = atomic_load(&store->log.table[number]);
+        int64_t live = atomic_load(&store->checkpoint->live_bytes[number]);
         if (segment != NULL ? segment->lost_bytes == 0 : live <= 0)
             continue;
         lost = true;
         if (segment == NULL)
-            vlog_skip_slot(&store->log, slot);
+            vlog_skip_number(&store->log, number);
         if (tell && segment == NULL)
             events_post(&store->events, EVENT_ERROR, OORT_EVENT_DAMAGE, 0,
-                        "%s: a segment (slot %" PRIu32 ") with about %" PRId64
-                        " bytes of live records"
-                        " is missing or unreadable: restore it from a copy",
-                        store->log.directory, slot, live);
+                        "%s: segment number %" PRIu32 ", with about %" PRId64
+                        " bytes of live records, is missing or unreadable: restore it from a copy",
+                        store->log.directory, number, live);
     }
     return lost;
 }
@@ -447,7 +446,7 @@ oort_store *oort_valuestore_open(const oort_store_config *config, oort_error *er
 
 int32_t valuestore_close(oort_store *base, oort_error *error)
 {
-    struct valuestore *store = (struct valuestore *)(void *)base;
+    struct valuestore *store = valuestore_of(base);
     oort_error ignored;
     if (error == NULL)
         error = &ignored;

@@ -58,7 +58,7 @@ static void count_record(struct recovery *work)
 static void add_live(struct recovery *work, uint64_t location, uint32_t kind, uint64_t size)
 {
     if (kind == RECORD_SET)
-        (void)atomic_fetch_add(&work->store->checkpoint->live_bytes[location_slot(location)],
+        (void)atomic_fetch_add(&work->store->checkpoint->live_bytes[location_number(location)],
                                (int64_t)size);
     else if (kind != RECORD_DELETE)
         valuestore_account(work->store, location, 1);
@@ -76,7 +76,7 @@ static void note_target(struct recovery *work, uint64_t location)
         return;
     segment = vlog_segment(log, target.location);
     if (segment != NULL && segment->sequence == target.sequence)
-        (void)atomic_fetch_or(&work->store->checkpoint->segment_flags[segment->slot],
+        (void)atomic_fetch_or(&work->store->checkpoint->segment_flags[segment->number],
                               SEGMENT_HAS_TARGETS);
 }
 
@@ -171,7 +171,7 @@ static int32_t apply_record(struct recovery *work, struct segment *segment, uint
                             const record_header *record, uint64_t size, bool replay)
 {
     uint8_t database = record->database & 15;
-    uint64_t location = segment_location(segment->slot, offset);
+    uint64_t location = segment_location(segment->number, offset);
     if (record->kind == RECORD_FLUSH) {
         apply_flush(work, record->database == RECORD_ALL_DATABASES, database, record->stamp);
         return OORT_OK;
@@ -265,8 +265,8 @@ static uint64_t replay_from(const struct checkpoint *checkpoint, const struct se
 /* Until its tail is known, all of an unsealed segment may be looked at: records in others point into it. */
 static void open_tails(struct valuestore *store)
 {
-    for (uint32_t slot = 0; slot < SEGMENT_SLOTS; slot++) {
-        struct segment *segment = atomic_load(&store->log.table[slot]);
+    for (uint32_t number = 0; number < SEGMENT_NUMBERS; number++) {
+        struct segment *segment = atomic_load(&store->log.table[number]);
         if (segment != NULL && atomic_load(&segment->state) != SEGMENT_SEALED)
             atomic_store(&segment->tail, segment->capacity);
     }
@@ -275,8 +275,8 @@ static void open_tails(struct valuestore *store)
 static uint64_t unsealed_segments(struct valuestore *store)
 {
     uint64_t count = 0;
-    for (uint32_t slot = 0; slot < SEGMENT_SLOTS; slot++) {
-        struct segment *segment = atomic_load(&store->log.table[slot]);
+    for (uint32_t number = 0; number < SEGMENT_NUMBERS; number++) {
+        struct segment *segment = atomic_load(&store->log.table[number]);
         count += segment != NULL && atomic_load(&segment->state) != SEGMENT_SEALED;
     }
     return count;
@@ -285,12 +285,12 @@ static uint64_t unsealed_segments(struct valuestore *store)
 static int32_t replay(struct recovery *work)
 {
     struct valuestore *store = work->store;
-    for (uint32_t slot = 0; slot < SEGMENT_SLOTS; slot++) {
-        struct segment *segment = atomic_load(&store->log.table[slot]);
+    for (uint32_t number = 0; number < SEGMENT_NUMBERS; number++) {
+        struct segment *segment = atomic_load(&store->log.table[number]);
         if (segment == NULL || atomic_load(&segment->state) == SEGMENT_SEALED)
             continue;
         segment_damage damage;
-        bool applied = (atomic_load(&store->checkpoint->segment_flags[slot]) & SEGMENT_APPLIED) !=
+        bool applied = (atomic_load(&store->checkpoint->segment_flags[number]) & SEGMENT_APPLIED) !=
                        0;
         uint64_t from = applied ? SEGMENT_HEADER_BYTES : replay_from(store->checkpoint, segment);
         int32_t result = segment_scan(segment, from, segment->capacity, true,
@@ -315,9 +315,9 @@ static const toc_header *usable_toc(struct valuestore *store, const struct segme
     const toc_header *toc = toc_map(store->log.directory_fd, segment->sequence, segment->capacity,
                                     true, mapped);
     for (uint64_t i = 0; toc != NULL && i < toc->count; i++) {
-        const toc_entry *place = &toc_entries(toc)[i];
-        uint64_t offset = toc_offset(place);
-        uint64_t size = toc_size(place);
+        const toc_entry *row = &toc_entries(toc)[i];
+        uint64_t offset = toc_offset(row);
+        uint64_t size = toc_size(row);
         if (offset >= SEGMENT_HEADER_BYTES && size >= sizeof(record_header) &&
             offset + size <= toc->tail)
             continue;
@@ -331,20 +331,19 @@ static int32_t rebuild_from_toc(struct recovery *work, struct segment *segment,
                                 const toc_header *toc)
 {
     for (uint64_t i = 0; i < toc->count; i++) {
-        const toc_entry *place = &toc_entries(toc)[i];
-        uint32_t kind = toc_kind(place);
+        const toc_entry *row = &toc_entries(toc)[i];
+        uint32_t kind = toc_kind(row);
         if (i % INDEX_PREFETCH_BATCH == 0)
-            valuestore_prefetch_entries(work->store, place, toc->count - i);
-        uint8_t database = toc_database(place);
-        uint64_t offset = toc_offset(place);
-        uint64_t size = toc_size(place);
-        uint64_t location = segment_location(segment->slot, offset);
+            valuestore_prefetch_entries(work->store, row, toc->count - i);
+        uint8_t database = toc_database(row);
+        uint64_t offset = toc_offset(row);
+        uint64_t size = toc_size(row);
+        uint64_t location = segment_location(segment->number, offset);
         if (kind == RECORD_FLUSH) {
-            apply_flush(work, place->expiry_ms == RECORD_ALL_DATABASES, database, place->stamp);
+            apply_flush(work, row->expiry_ms == RECORD_ALL_DATABASES, database, row->stamp);
             continue;
         }
-        int32_t result = apply(work, place->hash, database, kind, place->stamp, location, size,
-                               false);
+        int32_t result = apply(work, row->hash, database, kind, row->stamp, location, size, false);
         if (result != OORT_OK)
             return result;
     }
@@ -355,8 +354,8 @@ static int32_t rebuild(struct recovery *work)
 {
     struct valuestore *store = work->store;
     int32_t result = OORT_OK;
-    for (uint32_t slot = 0; slot < SEGMENT_SLOTS && result == OORT_OK; slot++) {
-        struct segment *segment = atomic_load(&store->log.table[slot]);
+    for (uint32_t number = 0; number < SEGMENT_NUMBERS && result == OORT_OK; number++) {
+        struct segment *segment = atomic_load(&store->log.table[number]);
         if (segment == NULL)
             continue;
         bool sealed = atomic_load(&segment->state) == SEGMENT_SEALED;
@@ -371,7 +370,7 @@ static int32_t rebuild(struct recovery *work)
             (void)munmap((void *)(uintptr_t)toc, mapped);
             /* Compaction unlinks the table of contents before the log.  Died in between, a replay
              * takes the segment for one that was being written: its old values must stay dead. */
-            (void)atomic_fetch_or(&store->checkpoint->segment_flags[slot], SEGMENT_APPLIED);
+            (void)atomic_fetch_or(&store->checkpoint->segment_flags[number], SEGMENT_APPLIED);
         } else {
             segment_damage damage;
             result = segment_scan(segment, SEGMENT_HEADER_BYTES, segment->capacity, false,
@@ -383,7 +382,7 @@ static int32_t rebuild(struct recovery *work)
             if (result == 0)
                 result = settle(store, segment, damage.tail, work->error);
         }
-        if (atomic_load(&store->log.table[slot]) == segment)
+        if (atomic_load(&store->log.table[number]) == segment)
             (void)madvise(segment->map, segment->capacity, MADV_RANDOM);
         tell_done(work);
     }
@@ -437,7 +436,10 @@ int32_t valuestore_recover(struct valuestore *store, bool alive, oort_open_progr
     oort_session *session = valuestore_session(store, error);
     if (session == NULL)
         return error->code;
-    work.session = (struct value_session *)(void *)session;
+    work.session = value_session_of(session);
+    /* Nobody else has the store yet: the recovery holds every stripe without locking it. */
+    memset(work.session->locked, 0xff, sizeof work.session->locked);
+    work.session->locked_single = LOCKED_SEVERAL;
     open_tails(store);
     work.highest_stamp = atomic_load(&store->checkpoint->highest_stamp);
     tell_stage(&work, alive ? OORT_OPEN_REPLAY : OORT_OPEN_REBUILD,
@@ -445,7 +447,9 @@ int32_t valuestore_recover(struct valuestore *store, bool alive, oort_open_progr
     int32_t result = alive ? replay(&work) : rebuild(&work);
     if (result == OORT_OK)
         settle_index(&work);
+    work.session->locked_single = LOCKED_NONE;
     oort_session_close(session);
+    store->keys_counted = result == OORT_OK;
     store->recovered_records = work.records;
     return result;
 }

@@ -15,11 +15,6 @@
 #define SCAN_ENTRIES 1024u
 #define POSITION_END (UINT64_C(1) << INDEX_POSITION_BITS)
 
-static struct value_session *session_of(oort_session *session)
-{
-    return (struct value_session *)(void *)session;
-}
-
 /* The record behind an entry, if it is a key of this database that a client would see.
  * OORT_OK, OORT_MISSING, or OORT_COLD (session->base.cold says where). */
 static int32_t visible(struct value_session *session, uint8_t database, index_entry entry,
@@ -85,7 +80,7 @@ static int32_t deliver(struct value_session *session, uint8_t database, const in
 
 int32_t valuestore_scan(oort_session *base, uint8_t database, oort_scan *scan)
 {
-    struct value_session *session = session_of(base);
+    struct value_session *session = value_session_of(base);
     struct valuestore *store = session->store;
     uint32_t capacity = SCAN_ENTRIES, most = UINT32_MAX;
     uint64_t visited = 0;
@@ -212,7 +207,7 @@ static int32_t pick(struct value_session *session, uint8_t database, uint32_t sl
 
 int32_t valuestore_random_key(oort_session *base, uint8_t database, uint8_t *buffer, uint32_t *size)
 {
-    struct value_session *session = session_of(base);
+    struct value_session *session = value_session_of(base);
     struct gathered gathered = {0};
     uint32_t draw[2];
     int32_t result = OORT_MISSING;
@@ -246,7 +241,7 @@ static int sweep_entry(void *context, uint32_t slot, index_entry entry)
     if (stamp_is_dead(index_stamp(entry)))
         return INDEX_ERASE;
     valuestore_account(store, index_location(entry), -1);
-    (void)atomic_fetch_sub(&store->checkpoint->keys[database], 1);
+    valuestore_uncount(store, database);
     return INDEX_ERASE;
 }
 
@@ -262,7 +257,7 @@ void valuestore_sweep_flushed(struct valuestore *store)
 
 int32_t valuestore_flush(oort_session *base, int32_t database)
 {
-    struct value_session *session = session_of(base);
+    struct value_session *session = value_session_of(base);
     struct valuestore *store = session->store;
     struct checkpoint *checkpoint = store->checkpoint;
     struct segment *segment;
@@ -285,8 +280,8 @@ int32_t valuestore_flush(oort_session *base, int32_t database)
             result = index_clear(store->index, &base->error);
             for (int other = 0; other < OORT_DATABASES; other++)
                 atomic_store(&checkpoint->keys[other], 0);
-            for (uint32_t slot = 0; slot < SEGMENT_SLOTS; slot++)
-                atomic_store(&checkpoint->live_bytes[slot], 0);
+            for (uint32_t number = 0; number < SEGMENT_NUMBERS; number++)
+                atomic_store(&checkpoint->live_bytes[number], 0);
         }
         valuestore_note_removal(store);
         vlog_applied(&session->writer, segment);

@@ -19,14 +19,14 @@ void valuestore_get_stats(oort_store *base, oort_store_stats *out)
         out->keys[i] = keys > 0 ? (uint64_t)keys : 0;
     }
     (void)pthread_mutex_lock(&store->log.mutex);
-    for (uint32_t slot = 0; slot < SEGMENT_SLOTS; slot++) {
-        struct segment *segment = atomic_load_explicit(&store->log.table[slot],
+    for (uint32_t number = 0; number < SEGMENT_NUMBERS; number++) {
+        struct segment *segment = atomic_load_explicit(&store->log.table[number],
                                                        memory_order_relaxed);
         if (segment == NULL)
             continue;
         out->segments++;
         out->log_bytes += atomic_load(&segment->tail);
-        int64_t live = atomic_load_explicit(&checkpoint->live_bytes[slot], memory_order_relaxed);
+        int64_t live = atomic_load_explicit(&checkpoint->live_bytes[number], memory_order_relaxed);
         out->live_bytes += live > 0 ? (uint64_t)live : 0;
     }
     (void)pthread_mutex_unlock(&store->log.mutex);

@@ -20,6 +20,7 @@
 #ifndef OORT_VALUESTORE_H
 #define OORT_VALUESTORE_H
 
+#include "base/assert.h"
 #include "base/error.h"
 #include "index/index.h"
 #include "log/toc.h"
@@ -29,7 +30,7 @@
 #define STRIPES 1024u
 #define STRIPE_SLOTS (INDEX_SLOTS / STRIPES)
 #define SYNC_WATCHERS 64u
-#define REPORTED_PLACES 1024u
+#define REPORTED_MAX 1024u
 #define STORE_THREADS 3u
 /* Longer than an extent, so that no two begin in one. */
 #define LARGE_VALUE                                                                                \
@@ -53,7 +54,8 @@ struct valuestore {
     uint32_t compaction_dead_percent;
     uint32_t tombstone_age_seconds;
     bool background;
-    int32_t recovery; /* as in oort_store_stats */
+    bool keys_counted; /* by this process: a file that was trusted may say anything */
+    int32_t recovery;  /* as in oort_store_stats */
     uint64_t recovered_records;
     uint64_t cut_bytes;
 
@@ -66,7 +68,7 @@ struct valuestore {
     _Atomic uint64_t expired_keys;
     _Atomic uint64_t compactions, compacted_bytes;
     /* Locations of damage already told of, by location: each is reported once. */
-    _Atomic uint64_t reported[REPORTED_PLACES];
+    _Atomic uint64_t reported[REPORTED_MAX];
     /* The sync round that covers the last removal or flush: until then an absence is not durable. */
     _Atomic uint64_t removal_round;
 
@@ -100,12 +102,14 @@ struct batch_write {
     bool superseded;
 };
 
+enum { LOCKED_SEVERAL = -1, LOCKED_NONE = -2 };
+
 struct value_session {
     oort_session base;
     struct valuestore *store;
     struct log_writer writer;
     uint64_t locked[STRIPES / 64]; /* bitmap, when more than one */
-    int32_t locked_single;         /* a stripe, -1: see locked, -2: nothing */
+    int32_t locked_single;         /* a stripe, LOCKED_SEVERAL or LOCKED_NONE */
     bool wrote, read_unsynced;
     bool in_batch;
     uint32_t batch_count, batch_capacity;
@@ -127,9 +131,35 @@ struct found {
 
 enum find_mode { FIND_HOT, FIND_BLOCKING };
 
+static inline struct valuestore *valuestore_of(oort_store *store)
+{
+    return (struct valuestore *)(void *)store;
+}
+
+static inline struct value_session *value_session_of(oort_session *session)
+{
+    return (struct value_session *)(void *)session;
+}
+
 static inline uint32_t stripe_of(uint64_t hash)
 {
     return index_hash_slot(hash) / STRIPE_SLOTS;
+}
+
+static inline void valuestore_check_locked(const struct value_session *session, uint64_t hash)
+{
+    uint32_t stripe = stripe_of(hash);
+    OORT_ASSERT(session->locked_single == (int32_t)stripe ||
+                    (session->locked_single == LOCKED_SEVERAL &&
+                     (session->locked[stripe / 64] >> stripe % 64 & 1) != 0),
+                "the session holds the stripe of the key");
+}
+
+/* A key leaves the count of its database.  Its stripe is held. */
+static inline void valuestore_uncount(struct valuestore *store, uint8_t database)
+{
+    int64_t before = atomic_fetch_sub(&store->checkpoint->keys[database], 1);
+    OORT_ASSERT(before > 0 || !store->keys_counted, "the number of keys is not negative");
 }
 
 static inline bool expired(const record_header *record, int64_t now_ms)
@@ -137,35 +167,58 @@ static inline bool expired(const record_header *record, int64_t now_ms)
     return record->expiry_ms != 0 && record->expiry_ms <= now_ms;
 }
 
-/* keys.c */
+/* find.c */
 /* The key's entry, if it has a value.  Dead entries are passed over without a look at their records. */
 int32_t valuestore_find(struct value_session *session, const oort_key *key, enum find_mode mode,
                         struct found *out);
 /* The key's entry, dead or not: what a write replaces. */
 int32_t valuestore_find_any(struct value_session *session, const oort_key *key, enum find_mode mode,
                             struct found *out);
-uint64_t valuestore_stamp(struct value_session *session, bool deleting);
-int32_t valuestore_append(struct value_session *session, const record_header *shape,
-                          const uint8_t *key, const oort_bytes *parts, uint32_t part_count,
-                          struct segment **segment, uint64_t *offset);
 /* The bytes a record holds live: its own and, for an expiry record, its value's. */
 void valuestore_account(struct valuestore *store, uint64_t location, int64_t sign);
-/* Bring the index lines of the first of these entries near: they lie at random, so their misses should
- * overlap.  For walks of a table of contents, every INDEX_PREFETCH_BATCH entries. */
-#define INDEX_PREFETCH_BATCH 48u
-void valuestore_prefetch_entries(struct valuestore *store, const toc_entry *entries,
-                                 uint64_t count);
 /* For an expiry record: the record its value lies in, or NULL when there is none. */
 const record_header *valuestore_target(struct valuestore *store, const record_header *record,
                                        uint64_t *location);
 void valuestore_damaged(struct valuestore *store, const struct segment *segment, uint64_t offset,
                         uint64_t size);
+/* Bring the index lines of the first of these entries near: they lie at random, so their misses should
+ * overlap.  For walks of a table of contents, every INDEX_PREFETCH_BATCH entries. */
+#define INDEX_PREFETCH_BATCH 48u
+void valuestore_prefetch_entries(struct valuestore *store, const toc_entry *entries,
+                                 uint64_t count);
+void valuestore_prefetch(oort_session *session, const oort_key *keys, uint32_t count);
+
+/* read.c */
+/* May the record be touched, and is it whole? OORT_OK, OORT_COLD or OORT_ERR_DAMAGED.  Without its
+ * value, a large one is believed by its header, which has been read already. */
+int32_t valuestore_verify(struct value_session *session, struct segment *segment, uint64_t offset,
+                          const record_header *record, bool with_value);
+/* The value has expired.  Its record serves as a tombstone: the dead entry is the evidence by which
+ * compaction removes older values of the key. */
+void valuestore_expire(struct value_session *session, const oort_key *key, struct found *at);
+int32_t valuestore_read(oort_session *session, const oort_key *key, oort_value *out);
+int32_t valuestore_look(oort_session *session, const oort_key *key, oort_value *out);
+int32_t valuestore_fetch(oort_store *store, oort_cold cold);
+void valuestore_pin(oort_session *session, oort_value *value);
+void valuestore_unpin(oort_store *store, oort_value *value);
+
+/* write.c */
+uint64_t valuestore_stamp(struct value_session *session, bool deleting);
+int32_t valuestore_append(struct value_session *session, const record_header *shape,
+                          const uint8_t *key, const oort_bytes *parts, uint32_t part_count,
+                          struct segment **segment, uint64_t *offset);
 /* Write a record's bytes and checksum at a reserved place. */
-void valuestore_place(struct segment *segment, uint64_t offset, const record_header *shape,
-                      const uint8_t *key, const oort_bytes *parts, uint32_t part_count);
+void valuestore_write_record(struct segment *segment, uint64_t offset, const record_header *shape,
+                             const uint8_t *key, const oort_bytes *parts, uint32_t part_count);
 /* The log holds the record; let the index point at it.  at counts when the key exists. */
 int32_t valuestore_apply_set(struct value_session *session, const oort_key *key, struct found *at,
                              bool exists, struct segment *segment, uint64_t offset, uint64_t stamp);
+int32_t valuestore_write(oort_session *session, const oort_key *key, const oort_bytes *parts,
+                         uint32_t part_count, int64_t expiry_ms);
+int32_t valuestore_remove(oort_session *session, const oort_key *key);
+int32_t valuestore_set_expiry(oort_session *session, const oort_key *key, int64_t expiry_ms);
+
+/* session.c */
 oort_session *valuestore_session(struct valuestore *store, oort_error *error);
 void valuestore_lock_stripe(struct valuestore *store, uint32_t stripe);
 void valuestore_unlock_stripe(struct valuestore *store, uint32_t stripe);

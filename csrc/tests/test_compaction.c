@@ -20,7 +20,7 @@ static struct state model[MODEL_DATABASES][MODEL_KEYS];
 
 struct schedule {
     fixture f;
-    place at;
+    directories at;
     uint64_t random;
     int64_t now_us;
     uint32_t version;
@@ -163,8 +163,8 @@ static void run_schedule(uint64_t seed)
     struct schedule s = {.random = seed, .now_us = START_US};
     oort_error error;
     memset(model, 0, sizeof model);
-    place_make(&s.at);
-    s.f = in_place(&s.at);
+    directories_make(&s.at);
+    s.f = in_directories(&s.at);
     open_store(&s.f);
     for (int i = 0; i < 1200; i++)
         step(&s);
@@ -179,7 +179,7 @@ static void run_schedule(uint64_t seed)
     oort_session_set_clock(s.f.session, s.now_us);
     check_model(&s.f, model);
     close_store(&s.f);
-    place_remove(&s.at);
+    directories_remove(&s.at);
 }
 
 static void test_schedules(void)
@@ -200,11 +200,11 @@ static void test_schedules(void)
  * and so no time waited, on what is thrown away. */
 static void test_dead_segments_are_not_read(void)
 {
-    place p;
+    directories p;
     oort_error error;
     char names[512][32], path[192];
-    place_make(&p);
-    fixture f = in_place(&p);
+    directories_make(&p);
+    fixture f = in_directories(&p);
     open_store(&f);
     for (uint32_t version = 1; version <= 60; version++)
         for (uint32_t number = 0; number < 20; number++)
@@ -226,7 +226,7 @@ static void test_dead_segments_are_not_read(void)
     for (uint32_t number = 0; number < 20; number++)
         CHECK(same_state(&f, 0, number, &model[0][number]));
     close_store(&f);
-    place_remove(&p);
+    directories_remove(&p);
 }
 
 /* ---- what a change beside it needs is not dead ------------------------------------ */
@@ -242,12 +242,12 @@ static void *compact_all(void *store)
  * value is dead. */
 static void test_expiry_meanwhile(void)
 {
-    place p;
+    directories p;
     char name[32];
     pthread_t thread;
     struct state dead = {true, 1, 3000, 0}, kept = {true, 2, 3000, START_MS + 1000000};
-    place_make(&p);
-    fixture f = in_place(&p);
+    directories_make(&p);
+    fixture f = in_directories(&p);
     open_store(&f);
     CHECK(put_state(&f, 0, 0, &(struct state){true, 2, 3000, 0}) == OORT_OK);
     CHECK(put_state(&f, 0, 1, &dead) == OORT_OK);
@@ -264,17 +264,17 @@ static void test_expiry_meanwhile(void)
     CHECK(stats_of(&f).compactions == 1);
     CHECK(same_state(&f, 0, 0, &kept) && same_state(&f, 0, 1, &dead));
     close_store(&f);
-    place_remove(&p);
+    directories_remove(&p);
 }
 
 /* A damaged value stays where it is, also when only an expiry record points at it. */
 static void test_damaged_target(size_t in_record, bool rebuilt)
 {
-    place p;
+    directories p;
     char name[32], names[8][32], path[192], index[192];
     oort_error error;
-    place_make(&p);
-    fixture f = in_place(&p);
+    directories_make(&p);
+    fixture f = in_directories(&p);
     open_store(&f);
     CHECK(put_state(&f, 0, 0, &(struct state){true, 1, 3000, 0}) == OORT_OK);
     CHECK(put_state(&f, 0, 1, &(struct state){true, 1, 3000, 0}) == OORT_OK);
@@ -296,17 +296,17 @@ static void test_damaged_target(size_t in_record, bool rebuilt)
     CHECK(oort_store_compact(f.store, 1, &error) >= 0);
     CHECK(access(path, F_OK) == 0 && said(&f, "will not be compacted"));
     close_store(&f);
-    place_remove(&p);
+    directories_remove(&p);
 }
 
 /* The index has lost the entry of a value.  Compaction must not take the silence for a deletion. */
 static void test_silent_index(void)
 {
-    place p;
+    directories p;
     char path[512], name[32];
     oort_error error = {0};
-    place_make(&p);
-    fixture f = in_place(&p);
+    directories_make(&p);
+    fixture f = in_directories(&p);
     memset(model, 0, sizeof model);
     open_store(&f);
     oort_session_set_clock(f.session, 0);
@@ -342,15 +342,15 @@ static void test_silent_index(void)
     CHECK(stats_of(&f).recovery == 2);
     check_model(&f, model);
     close_store(&f);
-    place_remove(&p);
+    directories_remove(&p);
 }
 
 int main(void)
 {
     /* kind, size of the key, key, value */
-    static const size_t places[] = {4, 8, 33, 200};
-    for (size_t i = 0; i < 2 * sizeof places / sizeof *places; i++)
-        test_damaged_target(places[i / 2], i % 2 == 1);
+    static const size_t offsets[] = {4, 8, 33, 200};
+    for (size_t i = 0; i < 2 * sizeof offsets / sizeof *offsets; i++)
+        test_damaged_target(offsets[i / 2], i % 2 == 1);
     test_dead_segments_are_not_read();
     test_expiry_meanwhile();
     test_silent_index();

@@ -328,9 +328,9 @@ static void *compact_always(void *store)
     return NULL;
 }
 
-static void child(place *p, uint64_t random, bool first, bool fast)
+static void child(directories *p, uint64_t random, bool first, bool fast)
 {
-    fixture f = in_place(p), copy;
+    fixture f = in_directories(p), copy;
     int outcomes[THREADS], same[THREADS];
     char path[96];
     struct worker workers[THREADS];
@@ -382,11 +382,11 @@ static void child(place *p, uint64_t random, bool first, bool fast)
 
 static void test_kills(uint32_t rounds)
 {
-    place p;
+    directories p;
     uint64_t random = (uint64_t)wall_ms();
     printf("  kills, seed %" PRIu64 "\n", random);
     (void)fflush(stdout);
-    place_make(&p);
+    directories_make(&p);
     memset(journal, 0, sizeof *journal);
     uint64_t compacted = 0, acknowledged = 0;
     for (uint32_t round = 0; round < rounds; round++) {
@@ -420,14 +420,14 @@ static void test_kills(uint32_t rounds)
     printf("  %u kills, %" PRIu64 " changes, %" PRIu64 " in flight, %" PRIu64 " compactions\n",
            rounds, acknowledged, atomic_load(&journal->kills_in_flight), compacted);
     CHECK(acknowledged > 0 && compacted > 0);
-    place_remove(&p);
+    directories_remove(&p);
 }
 
 /* ---- the same threads without a kill, for the thread sanitizer as well --------------- */
 
 static void test_threads(void)
 {
-    place p;
+    directories p;
     fixture f;
     int outcomes[THREADS];
     struct worker workers[THREADS];
@@ -436,9 +436,9 @@ static void test_threads(void)
     (void)fflush(stdout);
     for (int32_t fsync = OORT_FSYNC_NO; fsync <= OORT_FSYNC_ALWAYS; fsync++) {
         oort_error error;
-        place_make(&p);
+        directories_make(&p);
         memset(journal, 0, sizeof *journal);
-        f = in_place(&p);
+        f = in_directories(&p);
         f.config.background = 1;
         f.config.compaction_dead_percent = 20;
         f.config.compaction_bytes_per_second = 1u << 30;
@@ -459,7 +459,7 @@ static void test_threads(void)
         CHECK(stats_of(&f).recovery == 0);
         check_journal(&f, outcomes);
         close_store(&f);
-        place_remove(&p);
+        directories_remove(&p);
     }
 }
 

@@ -62,13 +62,13 @@ static uint32_t fill_up(fixture *f, uint32_t *version)
 
 static void test_full(void)
 {
-    place p;
+    directories p;
     oort_error error;
     uint32_t version = 0, written;
     struct rlimit before, limit;
-    place_make(&p);
+    directories_make(&p);
     bool mounted = mount("tmpfs", p.data, "tmpfs", 0, "size=8m") == 0;
-    fixture f = in_place(&p);
+    fixture f = in_directories(&p);
     memset(model, 0, sizeof model);
     open_store(&f);
     CHECK(getrlimit(RLIMIT_FSIZE, &before) == 0);
@@ -139,17 +139,17 @@ static void test_full(void)
     close_store(&f);
     if (mounted)
         CHECK(umount(p.data) == 0);
-    place_remove(&p);
+    directories_remove(&p);
 }
 
 /* ---- failing ------------------------------------------------------------------------- */
 
 static void test_failing(int32_t background, int failure)
 {
-    place p;
+    directories p;
     oort_error error = {0};
-    place_make(&p);
-    fixture f = in_place(&p);
+    directories_make(&p);
+    fixture f = in_directories(&p);
     f.config.fsync = OORT_FSYNC_ALWAYS;
     f.config.background = background;
     memset(model, 0, sizeof model);
@@ -188,16 +188,16 @@ static void test_failing(int32_t background, int failure)
         CHECK(same_state(&f, 0, i, &model[0][i]));
     CHECK(same_state(&f, 0, 0, &model[0][0]) || same_state(&f, 0, 0, &fresh));
     close_store(&f);
-    place_remove(&p);
+    directories_remove(&p);
 }
 
 /* A segment is full and its sync fails while it is sealed: as final as any other, whatever errno says. */
 static void test_failing_seal(int failure)
 {
-    place p;
+    directories p;
     oort_error error = {0};
-    place_make(&p);
-    fixture f = in_place(&p);
+    directories_make(&p);
+    fixture f = in_directories(&p);
     f.config.fsync = OORT_FSYNC_NO;
     memset(model, 0, sizeof model);
     open_store(&f);
@@ -213,7 +213,7 @@ static void test_failing_seal(int failure)
     atomic_store(&device_error, 0);
     oort_session_close(f.session);
     CHECK(oort_store_close(f.store, &error) != OORT_OK);
-    place_remove(&p);
+    directories_remove(&p);
 }
 
 /* ---- slow ------------------------------------------------------------------------------ */
@@ -227,11 +227,11 @@ static void *flush_all(void *session)
 /* Under always who hears that a key is gone waits until it is gone for good, whoever removed it. */
 static void test_absence_waits(void)
 {
-    place p;
+    directories p;
     pthread_t thread;
     oort_error error = {0};
-    place_make(&p);
-    fixture f = in_place(&p);
+    directories_make(&p);
+    fixture f = in_directories(&p);
     f.config.fsync = OORT_FSYNC_ALWAYS;
     f.config.background = 1;
     open_store(&f);
@@ -259,7 +259,7 @@ static void test_absence_waits(void)
     CHECK(pthread_join(thread, NULL) == 0);
     oort_session_close(other.session);
     close_store(&f);
-    place_remove(&p);
+    directories_remove(&p);
 }
 
 struct committer {
@@ -293,11 +293,11 @@ static void *commit_many(void *context)
 
 static void test_committing_together(void)
 {
-    place p;
+    directories p;
     pthread_t threads[4];
     struct committer committers[4];
-    place_make(&p);
-    fixture f = in_place(&p);
+    directories_make(&p);
+    fixture f = in_directories(&p);
     f.config.fsync = OORT_FSYNC_ALWAYS;
     f.config.background = 1;
     open_store(&f);
@@ -308,7 +308,7 @@ static void test_committing_together(void)
     for (uint32_t i = 0; i < 4; i++)
         CHECK(pthread_join(threads[i], NULL) == 0);
     close_store(&f);
-    place_remove(&p);
+    directories_remove(&p);
 }
 
 /* ---- cold ---------------------------------------------------------------------------- */
@@ -435,12 +435,12 @@ static void test_large_together(void)
 /* A value that is being sent outlives the compaction of its segment; space comes back. */
 static void test_pins(void)
 {
-    place p;
+    directories p;
     oort_error error;
     oort_value value;
     static uint8_t expected[3000];
-    place_make(&p);
-    fixture f = in_place(&p);
+    directories_make(&p);
+    fixture f = in_directories(&p);
     memset(model, 0, sizeof model);
     open_store(&f);
     for (uint32_t round = 1; round <= 40; round++) {
@@ -467,7 +467,7 @@ static void test_pins(void)
     CHECK(stats_of(&f).compactions > 20);
     check_model(&f, model);
     close_store(&f);
-    place_remove(&p);
+    directories_remove(&p);
 }
 
 /* ---- tombstone age ----------------------------------------------------------------------- */
@@ -479,9 +479,9 @@ static void test_tombstone_age(void)
                                     40u * 365 * 86400}; /* the clock of the test stands in 2023 */
     for (int which = 0; which < 2; which++) {
         uint32_t age = ages[which];
-        place p;
-        place_make(&p);
-        fixture f = in_place(&p);
+        directories p;
+        directories_make(&p);
+        fixture f = in_directories(&p);
         f.config.tombstone_age_seconds = age;
         open_store(&f);
         CHECK(put_text(&f, named("k"), "v") == OORT_OK);
@@ -495,7 +495,7 @@ static void test_tombstone_age(void)
         CHECK((stats_of(&f).segments != 0) == (age != 0));
         CHECK(missing(&f, named("k")));
         close_store(&f);
-        place_remove(&p);
+        directories_remove(&p);
     }
 }
 

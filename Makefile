@@ -1,12 +1,13 @@
-# What scripts and people rely on: build, run, test, test-system, test-sanitized, soak, lint, bench,
-# stubs, install, clean; deb, rpm, repo, test-packages (packaging/packages.mk).
+# Scripts and people rely on these targets: build, run, test, test-system, test-sanitized, soak, format,
+# lint, bench, stubs, install, clean.  packaging/packages.mk has deb, rpm, repo and test-packages.
 #
-# Everything lives in .venv/; only what the apt line below names must be there before.
+# Everything is built and installed in .venv/.  Only the packages of APT_LINE must be there before.
+# `make run` installs what serving needs.  The other targets add the development tools.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-APT_LINE := apt install git make gcc libc6-dev python3-venv python3-dev
+APT_LINE := apt install git make gcc libc6-dev libxxhash-dev python3-venv python3-dev
 SYSTEM_PACKAGES := redis-server redis-tools clang libclang-rt-14-dev faketime e2fsprogs iproute2 etcd-server \
     dnsmasq-base
 SANITIZED := $(CURDIR)/build/sanitized
@@ -15,26 +16,36 @@ PREFIX ?= /usr
 # Where `make run` serves and keeps its data.
 LISTEN ?= 127.0.0.1:6139
 DATA ?= ./var
-# Warnings are errors here, not in a user's build.  For the compiler only: what oortd finds in its
-# environment with OORT_ in front must be a setting.
+# Warnings are errors here, but not in a user's build.  The flags are not exported to oortd, because
+# every variable in its environment that begins with OORT_ must be a setting.
 OORT_CFLAGS ?= -Werror
 unexport OORT_CFLAGS OORT_LDFLAGS
 COMPILE := OORT_CFLAGS='$(OORT_CFLAGS)' OORT_LDFLAGS='$(OORT_LDFLAGS)'
 
-NATIVE_SOURCES := $(wildcard csrc/*.c csrc/*.h csrc/*.def csrc/third_party/*.h) \
+NATIVE_SOURCES := $(wildcard csrc/*.h csrc/*/*.c csrc/*/*.h csrc/commands/table/*.toml csrc/commands/*.py) \
     oort/native_build.py setup.py
+C_SOURCES := $(wildcard csrc/*.h csrc/*/*.c csrc/*/*.h)
 
-.PHONY: build run test test-system test-sanitized soak lint bench stubs install clean
+.PHONY: build run test test-system test-sanitized soak format lint bench stubs install clean
 .DEFAULT_GOAL := build
 
-build: $(VENV)/.native
+build: $(VENV)/.native $(VENV)/.development
 
 # ---- the virtual environment ------------------------------------------------
+
+PIP_INSTALL := $(BIN)/python -m pip install -q --disable-pip-version-check
+# Writes a list of requirements in pyproject.toml to a file: $(call requirements,KEY,FILE)
+requirements = $(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb")) \
+    ["project"]$(1), sep="\n")' > $(2)
+# The names in such a file, for a message.
+names = $$(sed 's/[<>=].*//' $(1) | paste -sd ' ')
 
 $(VENV)/.checked:
 	@command -v gcc >/dev/null || { echo "gcc is missing: $(APT_LINE)" >&2; exit 1; }
 	@printf '#include <stdio.h>\n' | gcc -E - >/dev/null 2>&1 || \
 	    { echo "the C library's headers (libc6-dev) are missing: $(APT_LINE)" >&2; exit 1; }
+	@printf '#include <xxhash.h>\n' | gcc -E - >/dev/null 2>&1 || \
+	    { echo "xxhash.h (libxxhash-dev, on Fedora xxhash-devel) is missing: $(APT_LINE)" >&2; exit 1; }
 	@command -v $(PYTHON) >/dev/null || \
 	    { echo "$(PYTHON) (python3) is missing: $(APT_LINE)" >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -44,27 +55,37 @@ $(VENV)/.checked:
 	@$(PYTHON) -c 'import os, sys, sysconfig; \
 	    sys.exit(not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")))' || \
 	    { echo "python3-dev (Python.h) is missing: $(APT_LINE)" >&2; exit 1; }
+	@echo "creating $(VENV)"
 	@$(PYTHON) -m venv $(VENV)
 	@touch $@
 
-$(VENV)/.tools: $(VENV)/.checked pyproject.toml
-	$(BIN)/python -m pip install -q --disable-pip-version-check 'setuptools==84.2.1' 'cffi==2.1.1'
-	@rm -f $(VENV)/.native
-	$(COMPILE) $(BIN)/python -m pip install -q --disable-pip-version-check --no-build-isolation \
-	    -e '.[dev]'
+# What the package needs to be compiled and to run.
+$(VENV)/.dependencies: $(VENV)/.checked pyproject.toml
+	@$(call requirements,["dependencies"],$(VENV)/dependencies)
+	@echo "installing setuptools $(call names,$(VENV)/dependencies) from PyPI"
+	@$(PIP_INSTALL) 'setuptools==84.2.1' 'cffi==2.1.1' -r $(VENV)/dependencies
 	@touch $@
 
-# pip has compiled the library already when .tools is new; then this finds nothing to do.
-$(VENV)/.native: $(VENV)/.tools $(NATIVE_SOURCES)
-	@$(COMPILE) $(BIN)/python setup.py -q build_ext --inplace
+# pip compiles the library into oort/ and makes a program in $(BIN) of each entry point.
+$(VENV)/.native: $(VENV)/.dependencies pyproject.toml $(NATIVE_SOURCES)
+	@echo "compiling the data path (csrc/)"
+	@$(COMPILE) $(PIP_INSTALL) --no-deps --no-build-isolation -e .
+	@touch $@
+
+# What tests, lint and benchmarks need besides.
+$(VENV)/.development: $(VENV)/.dependencies pyproject.toml
+	@$(call requirements,["optional-dependencies"]["dev"],$(VENV)/development)
+	@echo "installing the development tools $(call names,$(VENV)/development) from PyPI"
+	@$(PIP_INSTALL) -r $(VENV)/development
 	@touch $@
 
 # ---- using it ---------------------------------------------------------------
 
-run: build
+run: $(VENV)/.native
 	$(BIN)/oortd --standalone --listen $(LISTEN) --data-dir $(DATA)
 
-# Needs pip only.  Tests that need more are marked `system` and run in test-system.
+# These tests need no more than pip installs.  Tests that need more are marked `system`:
+# test-system runs them.
 test: build
 	$(MAKE) -C csrc test
 	$(BIN)/python -m pytest -q -n auto --dist loadfile
@@ -80,10 +101,11 @@ test-system: build
 	$(BIN)/python -m pytest -q -m system
 	$(MAKE) test-sanitized
 
-# The Python suites with the extension under the address and undefined-behaviour sanitizers: in the
-# tests' own process and in every oortd they start.  A second tree, so that .venv stays as it is.
-# cffi and Python are not instrumented and keep what they allocate: no search for leaks.  Rings are
-# left out: what they add is in Python, and every program they start loads gRPC, which is slow there.
+# Runs the Python suites with the extension under the address and undefined-behaviour sanitizers, both
+# in the tests' own process and in every oortd that they start.  The extension is built in a second
+# tree, so that .venv does not change.  Leaks are not looked for, because cffi and Python are not
+# instrumented and never free some of what they allocate.  The tests of rings are left out: rings add
+# Python code only, and every program in these tests loads gRPC, which is slow under the sanitizers.
 test-sanitized: build
 	@rm -rf "$(SANITIZED)/lib"
 	@OORT_CFLAGS="-Werror -O1 -g -fno-wrapv -fno-omit-frame-pointer -fsanitize=address,undefined \
@@ -100,18 +122,26 @@ test-sanitized: build
 soak: build
 	$(BIN)/python -m pytest -q -m soak
 
+format: build
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(C_SOURCES)
+
 lint: build
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run --Werror $(C_SOURCES)
 	$(BIN)/mypy oort
+	$(BIN)/mypy lint csrc/commands/generate.py
+	$(BIN)/python lint/rooms.py
 	MYPYPATH=packaging:fpm $(BIN)/mypy packaging/*.py fpm/*.py
 	$(MAKE) -C csrc warnings
 
 bench: build
 	$(BIN)/python bench/run.py $(if $(TARGET),--target $(TARGET))
 
-# The Python modules of the .proto files, which are checked in.  Made by the grpcio-tools of the
-# oldest gRPC that is supported: what a newer one makes does not run there.  STUBS: where to.
+# Makes the Python modules of the .proto files, which are checked in, in the folder $(STUBS).  The
+# oldest supported gRPC must be able to load the modules.  They are therefore made by its own
+# grpcio-tools: modules of a newer grpcio-tools do not load in an older gRPC.
 STUBS ?= .
 stubs: build/stubs/.ready
 	@mkdir -p $(STUBS)
@@ -124,7 +154,7 @@ build/stubs/.ready:
 	    'grpcio-tools==1.51.1' 'protobuf==4.21.12' 'grpcio==1.51.1' 'setuptools==65.5.0'
 	@touch $@
 
-# For packagers: into $(DESTDIR)$(PREFIX), with the Python that is named.
+# For packagers: installs into $(DESTDIR)$(PREFIX), for the Python that $(PYTHON) names.
 install:
 	$(PYTHON) -m pip install --no-deps --ignore-installed --no-warn-script-location \
 	    $(if $(DESTDIR),--root "$(DESTDIR)") --prefix "$(PREFIX)" .

@@ -1,4 +1,4 @@
-"""The figures as an SVG: bars grouped by line of work, one panel per figure."""
+"""The figures as an SVG: bars grouped by line of work, and one panel for each figure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What keys cost: memory, index bytes, and the time until a restarted server answers."""
+"""The cost of keys: memory, index bytes, and the time until a restarted server answers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from servers import BrokenError, Fleet, Server
 
 
 def index_bytes(server: Server) -> int | None:
-    """Allocated bytes of oortd's index files; None for a server that has none."""
+    """Allocated bytes of oortd's index files; None for other servers."""
     if server.kind != "oort":
         return None
     files = [path for path in (server.directory / "data").rglob("*index*") if path.is_file()]
@@ -24,7 +24,7 @@ def data_bytes(directory: Path) -> int:
 
 
 def _wait_loaded(server: Server) -> None:
-    """Until it answers a command about data, not only PING."""
+    """Wait until the server answers a command about data; PING is not enough."""
     while True:
         try:
             server.call("DBSIZE")
@@ -46,7 +46,7 @@ def _restart(server: Server, how: signal.Signals) -> float:
 def footprint(
     fleet: Fleet, name: str, keys: int, say: Callable[[str], None]
 ) -> dict[str, float | None]:
-    """Load so many keys of 100 bytes into a fresh server, then restart it both ways."""
+    """Load a number of keys of 100 bytes into a new server, then restart it both ways."""
     keys -= keys % 8
     server = fleet.add(name)
     try:
@@ -55,8 +55,8 @@ def footprint(
         empty_rss, empty_anon = server.memory("VmRSS"), server.memory("RssAnon")
         empty_start = _restart(server, signal.SIGTERM)
 
-        # The index is measured at several sizes: one that grows by doubling would
-        # look good or bad by the moment it is looked at.
+        # The index is measured at several sizes, because an index that grows by doubling looks good
+        # or bad at a single size.
         per_key = []
         for step in range(1, 9):
             say(f"{keys:,} keys: {name} loading {step} of 8")
@@ -67,7 +67,7 @@ def footprint(
         rss, anon = server.memory("VmRSS"), server.memory("RssAnon")
         size = server.call("DBSIZE")
         if size != keys:
-            raise BrokenError(f"{name} counts {size!r} keys after {keys} were written")
+            raise BrokenError(f"{name} has {size!r} keys after {keys} were written")
         say(f"{keys:,} keys: {name} restarting")
         clean = _restart(server, signal.SIGTERM)
         killed = _restart(server, signal.SIGKILL)

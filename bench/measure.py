@@ -1,9 +1,9 @@
 """Timed runs: redis-benchmark's lines against one server after the other.
 
-Every figure is a median over rounds that alternate between the servers, so that
-what else the machine does falls on all alike.  CPU time is the server's own, user
-and system, from /proc; the kernel's writeback works in threads of its own and is
-told separately, as far as /proc shows them.
+Every figure is a median over rounds.  Rounds alternate between the servers, so that other work on
+the machine affects all servers alike.  CPU time is the server's user and system time from /proc.
+The kernel's writeback runs in threads of its own.  Its CPU time is a separate figure, as far as
+/proc shows these threads.
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ class Sample:
     requests_per_second: float
     cpu_us: float  # of the server, per request
     writeback_us: float  # of kernel threads, per request
-    elsewhere: float  # share of the machine's CPU time that other work took
+    elsewhere: float  # other work's share of the machine's CPU time
     p50_ms: float
     p99_ms: float
 
 
 def benchmark_program() -> str:
-    """Path of redis-benchmark; BrokenError when there is none."""
+    """Path of redis-benchmark; BrokenError if it is missing."""
     path = shutil.which("redis-benchmark")
     if path is None:
         raise BrokenError("redis-benchmark is missing: apt-get install redis-tools")
@@ -61,7 +61,7 @@ def benchmark_program() -> str:
 
 
 def writeback_seconds() -> float:
-    """CPU time of the kernel threads that write dirty pages, summed over those /proc shows."""
+    """CPU time of the kernel threads that write dirty pages, as far as /proc shows them."""
     total = 0.0
     for directory in Path("/proc").iterdir():
         if not directory.name.isdigit():
@@ -70,25 +70,25 @@ def writeback_seconds() -> float:
             if (directory / "comm").read_text().startswith(WRITEBACK):
                 total += process_cpu_seconds(int(directory.name))
         except (FileNotFoundError, ProcessLookupError):
-            continue  # it has ended meanwhile
+            continue  # the process has ended
     return total
 
 
 def machine_busy_seconds() -> float:
-    """CPU time of everything on the machine, and what its hypervisor gave to others."""
+    """CPU time of everything on the machine, and the time that its hypervisor gave to others."""
     fields = [int(text) for text in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
     user, nice, system, _idle, _iowait, irq, softirq, steal = fields
     return (user + nice + system + irq + softirq + steal) / TICKS
 
 
 def own_cpu_seconds() -> float:
-    """CPU time of this process and of the load generators it has run."""
+    """CPU time of this process and of the load generators that it has run."""
     children = resource.getrusage(resource.RUSAGE_CHILDREN)
     return time.process_time() + children.ru_utime + children.ru_stime
 
 
 def preload(server: Server, keyspace: int = KEYSPACE, prefix: str = "key:") -> float:
-    """Write every key redis-benchmark will ask for; seconds it took."""
+    """Write every key that redis-benchmark will ask for; the seconds that this took."""
     result = run(
         Load(
             port=server.port,
@@ -104,7 +104,7 @@ def preload(server: Server, keyspace: int = KEYSPACE, prefix: str = "key:") -> f
         )
     )
     if result.errors():
-        raise BrokenError(f"{server.name}: while keys were loaded: {result.errors()}")
+        raise BrokenError(f"{server.name}: errors while keys were loaded: {result.errors()}")
     return result.seconds
 
 
@@ -129,7 +129,7 @@ def sample(server: Server, line: Line) -> Sample:
 
 
 def benchmark(port: int, line: Line, host: str = "127.0.0.1") -> tuple[float, float, float]:
-    """Requests a second, p50 and p99 in ms, as redis-benchmark tells them."""
+    """Requests a second, p50 and p99 in ms, as redis-benchmark reports them."""
     arguments = [benchmark_program(), "-h", host, "-p", str(port), "-c", str(CLIENTS),
                  "-d", str(VALUE_BYTES), "-r", str(KEYSPACE), "-P", str(line.pipeline),
                  "-n", str(line.requests), "-t", line.operation.lower(), "--csv"]  # fmt: skip
@@ -143,7 +143,7 @@ def benchmark(port: int, line: Line, host: str = "127.0.0.1") -> tuple[float, fl
 
 
 def summary(samples: list[Sample]) -> dict[str, float]:
-    """Median of every figure."""
+    """The median of every figure."""
     rows = [asdict(one) for one in samples]
     return {name: median(row[name] for row in rows) for name in rows[0]}
 
@@ -151,11 +151,11 @@ def summary(samples: list[Sample]) -> dict[str, float]:
 def compare(
     servers: list[Server], lines: list[Line], rounds: int, say: Callable[[str], None]
 ) -> dict[str, dict[str, dict[str, float]]]:
-    """Medians by line and server, over rounds that alternate."""
+    """Medians by line and server, over alternating rounds."""
     samples: dict[tuple[str, str], list[Sample]] = {}
     for number in range(rounds):
         for line in lines:
-            # Another one begins each round: none is always the one after a sync, say.
+            # Each round begins with another server, so that no server always runs after a sync.
             start = number % len(servers)
             for server in servers[start:] + servers[:start]:
                 say(f"round {number + 1} of {rounds}: {line.name} against {server.name}")

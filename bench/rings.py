@@ -1,8 +1,9 @@
-"""make bench: how long a rebalance takes, how even it is, and how much it moves.
+"""make bench: how long a rebalance takes, how even its result is, and how much it moves.
 
-Rings of 10, 100 and 1,000 nodes with 3 replicas, capacities from 100 to 1,000, in 5 zones; what
-happens to them is what happens to rings.  The fewest moves are counted here, from the shares and
-from what each node held before, without asking the code that is measured.
+The rings have 10, 100 and 1,000 nodes in 5 zones, 3 replicas, and capacities from 100 to 1,000.
+They go through the usual changes of a ring.  The smallest possible number of moves is computed here
+from the shares and from the replicas that each node held before.  It does not depend on the code
+under test.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ NODES = (10, 100, 1000)
 ROUNDS = 3
 _ZONES = 5
 _START = 1_700_000_000 * 10**9
-_LATER = 61 * 60 * 10**9  # nanoseconds: a move wait, and a bit
+_LATER = 61 * 60 * 10**9  # nanoseconds; more than the move wait
 
 Figures = dict[str, float]
 
@@ -53,22 +54,22 @@ def _change_all(builder: Builder, chance: random.Random) -> None:
 
 
 WORK: dict[str, Callable[[Builder, random.Random], None]] = {
-    "one node more": _add,
+    "one node added": _add,
     "one node lost": _lose,
-    "all capacities new": _change_all,
+    "all capacities changed": _change_all,
 }
 
 
 def _held(builder: Builder) -> Counter[int]:
-    """Replicas of partitions by node id; 0 for those without a node."""
-    ids = [node.id for node in builder.nodes] + [0]  # where -1, unassigned, points
+    """The number of replicas of partitions by node id; id 0 for replicas without a node."""
+    ids = [node.id for node in builder.nodes] + [0]  # index -1 means unassigned
     return Counter(ids[index] for index in chain(*builder.table))
 
 
 def _fewest(held: Counter[int], scale: int, shares: list[NodeShare], points: int) -> int:
-    """Replicas that move at the least: what is above the allowed, or missing below it.
+    """The least number of moves: replicas above the allowed range, or missing below it.
 
-    `scale`: how many partitions each one has been split into since `held` was counted.
+    `scale`: the number of partitions that each partition was split into since `held` was counted.
     """
     above = below = 0
     active = {share.id for share in shares}
@@ -100,7 +101,7 @@ def _measure(builder: Builder, now: int) -> Figures:
 
 
 def rings(say: Callable[[str], None]) -> dict[str, dict[str, Figures]]:
-    """By number of nodes and by what happened to the ring, medians of ROUNDS rings."""
+    """Medians of ROUNDS rings, by the number of nodes and by the change of the ring."""
     results: dict[str, dict[str, Figures]] = {}
     for nodes in NODES:
         found: dict[str, list[Figures]] = {}
@@ -109,7 +110,7 @@ def rings(say: Callable[[str], None]) -> dict[str, dict[str, Figures]]:
             chance = random.Random(number)
             builder = _ring(nodes, chance)
             now = _START + number
-            found.setdefault("from nothing", []).append(_measure(builder, now))
+            found.setdefault("new ring", []).append(_measure(builder, now))
             for name, happen in WORK.items():
                 happen(builder, chance)
                 now += _LATER
@@ -122,13 +123,13 @@ def rings(say: Callable[[str], None]) -> dict[str, dict[str, Figures]]:
 
 
 def lines(results: dict[str, dict[str, Figures]]) -> list[str]:
-    """The table for people."""
+    """A table for people."""
     header = (
-        f"{'nodes':>6} {'rebalance':<19} {'CPU s':>6} {'partitions':>10} {'worst %':>8} "
+        f"{'nodes':>6} {'rebalance':<22} {'CPU s':>6} {'partitions':>10} {'worst %':>8} "
         f"{'moved':>8} {'moved %':>8} {'fewest':>8}"
     )
     return [header] + [
-        f"{nodes:>6} {name:<19} {one['cpu_s']:>6.2f} {one['partitions']:>10,.0f} "
+        f"{nodes:>6} {name:<22} {one['cpu_s']:>6.2f} {one['partitions']:>10,.0f} "
         f"{one['worst_percent']:>8.2f} {one['moved']:>8,.0f} {one['moved_percent']:>8.2f} "
         f"{one['fewest']:>8,.0f}"
         for nodes, rows in results.items()

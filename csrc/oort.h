@@ -1,7 +1,7 @@
 /*
  * oort.h: the public face of the oort data path.
  *
- * A plain C library: it parses RESP, executes the hot commands, keeps values in
+ * A plain C library: it parses RESP, executes the native commands, keeps values in
  * a persistent store, and moves bytes through epoll.  It contains no Python.h
  * and can be built, fuzzed and sanitised alone (make -C csrc test).
  *
@@ -29,8 +29,8 @@
 /* cffi: begin */
 
 #define OORT_DATABASES 16
-#define OORT_KEY_CAP 65536          /* longest key, bytes */
-#define OORT_VALUE_CAP 536870912    /* longest value, bytes (512 MiB) */
+#define OORT_KEY_CAP 65536       /* longest key, bytes */
+#define OORT_VALUE_CAP 536870912 /* longest value, bytes (512 MiB) */
 
 enum oort_status {
     OORT_OK = 0,
@@ -73,7 +73,10 @@ enum oort_fsync { OORT_FSYNC_NO = 0, OORT_FSYNC_EVERYSEC = 1, OORT_FSYNC_ALWAYS 
 
 /* How far an open has come.  Written by the thread that opens; any other may look meanwhile. */
 enum oort_open_stage {
-    OORT_OPEN_FILES = 0, OORT_OPEN_REPLAY = 1, OORT_OPEN_REBUILD = 2, OORT_OPEN_COUNT = 3
+    OORT_OPEN_FILES = 0,
+    OORT_OPEN_REPLAY = 1,
+    OORT_OPEN_REBUILD = 2,
+    OORT_OPEN_COUNT = 3
 };
 typedef struct oort_open_progress {
     uint64_t stage;    /* an oort_open_stage */
@@ -85,15 +88,18 @@ typedef struct oort_open_progress {
 typedef struct oort_store_config {
     const char *directory;         /* must exist; locked while open */
     const char *runtime_directory; /* on tmpfs, for the fast restart; NULL: none */
-    uint64_t segment_bytes;        /* 0: default (64 MiB, less on a small disk); 64 KiB .. 128 MiB */
-    uint64_t value_cap;            /* 0: OORT_VALUE_CAP */
-    uint64_t free_bytes_low;       /* read-only below this much free disk; 0: default */
+    uint64_t segment_bytes;  /* 0: default (64 MiB, less on a small disk); 64 KiB .. 128 MiB */
+    uint64_t value_cap;      /* 0: OORT_VALUE_CAP */
+    uint64_t free_bytes_low; /* read-only below this much free disk; 0: default */
     uint64_t compaction_bytes_per_second; /* 0: default */
     uint32_t compaction_dead_percent;     /* compact a segment above it; 0: default (50) */
     uint32_t tombstone_age_seconds;       /* no tombstone is dropped before it */
-    int32_t fsync;                 /* an oort_fsync */
-    int32_t background;            /* 0: no threads at all (tests); 1: sync, compaction, expiry */
-    oort_open_progress *progress;  /* NULL: nobody looks; else used until the open returns */
+    int32_t fsync;                        /* an oort_fsync */
+    int32_t background;           /* 0: no threads at all (tests); 1: sync, compaction, expiry */
+    oort_open_progress *progress; /* NULL: nobody looks; else used until the open returns */
+    int32_t held_directory;       /* 0: none; a descriptor of the directory that somebody has held
+                                      open since the store was last opened: its file system has
+                                      not been away */
 } oort_store_config;
 
 typedef struct oort_store oort_store;
@@ -127,25 +133,25 @@ typedef struct oort_cold {
 
 typedef struct oort_store_stats {
     uint64_t keys[OORT_DATABASES];
-    uint64_t expired_keys;     /* removed because their time had come */
+    uint64_t expired_keys; /* removed because their time had come */
     uint64_t segments;
-    uint64_t log_bytes;        /* in all segments */
-    uint64_t live_bytes;       /* of those, reachable from the index */
-    uint64_t index_bytes;      /* file size */
-    uint64_t compactions;      /* segments compacted */
-    uint64_t compacted_bytes;  /* bytes those gave back */
-    uint64_t syncs;            /* fdatasync rounds */
-    uint64_t unsynced_bytes;   /* acknowledged, not yet on the device */
-    uint64_t damaged_records;  /* found since open; never silently skipped */
+    uint64_t log_bytes;       /* in all segments */
+    uint64_t live_bytes;      /* of those, reachable from the index */
+    uint64_t index_bytes;     /* file size */
+    uint64_t compactions;     /* segments compacted */
+    uint64_t compacted_bytes; /* bytes those gave back */
+    uint64_t syncs;           /* fdatasync rounds */
+    uint64_t unsynced_bytes;  /* acknowledged, not yet on the device */
+    uint64_t damaged_records; /* found since open; never silently skipped */
     uint64_t damaged_bytes;
-    uint64_t cut_bytes;        /* unsynced tail dropped by the last recovery */
-    uint64_t recovered_records;/* replayed or rebuilt by the last open */
-    uint64_t free_bytes;       /* of the file system */
-    uint64_t last_sync_ms;     /* when the last successful sync ended */
-    int32_t recovery;          /* 0 new or clean, 1 replayed, 2 rebuilt */
-    int32_t read_only;         /* 1: below the free-disk watermark */
-    int32_t failed;            /* an oort_status: the sticky error, or 0 */
-    int32_t compacting;        /* 1: a compaction is running */
+    uint64_t cut_bytes;         /* unsynced tail dropped by the last recovery */
+    uint64_t recovered_records; /* replayed or rebuilt by the last open */
+    uint64_t free_bytes;        /* of the file system */
+    uint64_t last_sync_ms;      /* when the last successful sync ended */
+    int32_t recovery;           /* 0 new or clean, 1 replayed, 2 rebuilt */
+    int32_t read_only;          /* 1: below the free-disk watermark */
+    int32_t failed;             /* an oort_status: the sticky error, or 0 */
+    int32_t compacting;         /* 1: a compaction is running */
 } oort_store_stats;
 
 /* May a runtime directory be here?  1: it is on tmpfs, so that what it holds dies with the machine. */
@@ -171,16 +177,16 @@ int32_t oort_store_compact(oort_store *store, uint32_t dead_percent, oort_error 
  * level is a syslog priority.  The descriptor is readable while one waits. */
 enum oort_event_kind {
     OORT_EVENT_OTHER = 0,
-    OORT_EVENT_DAMAGE = 1,    /* bytes that are not what was written */
-    OORT_EVENT_FULL = 2,      /* writes are refused for want of disk space */
-    OORT_EVENT_ROOM = 3,      /* and accepted again */
-    OORT_EVENT_FAILED = 4,    /* an I/O error was final: nothing more is acknowledged */
-    OORT_EVENT_RECOVERY = 5   /* what the last open had to make good */
+    OORT_EVENT_DAMAGE = 1,  /* bytes that are not what was written */
+    OORT_EVENT_FULL = 2,    /* writes are refused for want of disk space */
+    OORT_EVENT_ROOM = 3,    /* and accepted again */
+    OORT_EVENT_FAILED = 4,  /* an I/O error was final: nothing more is acknowledged */
+    OORT_EVENT_RECOVERY = 5 /* what the last open had to make good */
 };
 typedef struct oort_event {
     int32_t level;
-    int32_t kind;             /* an oort_event_kind */
-    uint64_t segment;         /* sequence number of the segment it is about, 0: of none */
+    int32_t kind;     /* an oort_event_kind */
+    uint64_t segment; /* sequence number of the segment it is about, 0: of none */
     char text[500];
 } oort_event;
 int32_t oort_store_next_event(oort_store *store, oort_event *out);
@@ -249,7 +255,8 @@ void oort_store_request_sync(oort_store *store, uint64_t ticket); /* thread safe
 int32_t oort_store_sync_here(oort_store *store, int eventfd);
 /* How long waiting for others to share the next sync is worth it, milliseconds; 0: not at all. */
 uint32_t oort_store_gather_ms(oort_store *store);
-uint64_t oort_store_synced(oort_store *store); /* thread safe; UINT64_MAX: never again, the store failed */
+uint64_t
+oort_store_synced(oort_store *store); /* thread safe; UINT64_MAX: never again, the store failed */
 /* An eventfd that the sync thread signals after every round (at most 64 watchers). */
 int32_t oort_store_watch_sync(oort_store *store, int eventfd);
 void oort_store_unwatch_sync(oort_store *store, int eventfd); /* before it is closed */
@@ -261,44 +268,55 @@ int32_t oort_store_behind(oort_store *store);
  * one position is delivered; *capacity_needed says how large a buffer must be when it is
  * too small (OORT_ERR_TOO_BIG).  Returns OORT_OK; *next is 0 at the end.  May block on disk. */
 typedef struct oort_scan {
-    uint64_t position;       /* in: 0 starts; out: next position, 0: finished (< 2^48) */
-    uint64_t want;           /* in: how many entries to visit at least */
+    uint64_t position; /* in: 0 starts; out: next position, 0: finished (< 2^48) */
+    uint64_t want;     /* in: how many entries to visit at least */
     uint8_t *buffer;
     uint64_t capacity;
-    uint64_t used;           /* out */
-    uint64_t count;          /* out: keys in buffer */
-    uint64_t capacity_needed;/* out, with OORT_ERR_TOO_BIG */
+    uint64_t used;            /* out */
+    uint64_t count;           /* out: keys in buffer */
+    uint64_t capacity_needed; /* out, with OORT_ERR_TOO_BIG */
 } oort_scan;
 int32_t oort_store_scan(oort_session *session, uint8_t database, oort_scan *scan);
 /* A random key, copied into buffer (OORT_KEY_CAP bytes): its size in *size. */
-int32_t oort_store_random_key(oort_session *session, uint8_t database, uint8_t *buffer, uint32_t *size);
+int32_t oort_store_random_key(oort_session *session, uint8_t database, uint8_t *buffer,
+                              uint32_t *size);
 
 /* ---- commands ----------------------------------------------------------- */
 
-/* The command table, compiled from commands.def: the one source for dispatch,
- * COMMAND, COMMAND DOCS, ACL categories and docs/commands.md. */
+/* The command table, made from commands/table/: the one source for dispatch, COMMAND, COMMAND DOCS,
+ * HELP, ACL categories and docs/commands.md. */
 enum oort_command_flag {
-    OORT_CMD_WRITE = 1, OORT_CMD_READONLY = 2, OORT_CMD_DENYOOM = 4, OORT_CMD_ADMIN = 8,
-    OORT_CMD_NOSCRIPT = 16, OORT_CMD_LOADING = 32, OORT_CMD_STALE = 64, OORT_CMD_FAST = 128,
-    OORT_CMD_NO_AUTH = 256, OORT_CMD_ALLOW_BUSY = 512, OORT_CMD_BLOCKING = 1024,
-    OORT_CMD_NO_MULTI = 2048, OORT_CMD_NO_ASYNC_LOADING = 4096,
-    OORT_CMD_HOT = 65536   /* executed in C */
+    OORT_CMD_WRITE = 1,
+    OORT_CMD_READONLY = 2,
+    OORT_CMD_DENYOOM = 4,
+    OORT_CMD_ADMIN = 8,
+    OORT_CMD_NOSCRIPT = 16,
+    OORT_CMD_LOADING = 32,
+    OORT_CMD_STALE = 64,
+    OORT_CMD_FAST = 128,
+    OORT_CMD_NO_AUTH = 256,
+    OORT_CMD_ALLOW_BUSY = 512,
+    OORT_CMD_BLOCKING = 1024,
+    OORT_CMD_NO_MULTI = 2048,
+    OORT_CMD_NO_ASYNC_LOADING = 4096,
+    OORT_CMD_NATIVE = 65536,    /* executed in C; all others in Python */
+    OORT_CMD_CONTAINER = 131072 /* has subcommands */
 };
 typedef struct oort_command_info {
-    const char *name;        /* lower case; a subcommand as "client|id" */
-    const char *summary;
-    const char *since;       /* the Redis version it appeared in */
-    const char *group;       /* "string", "generic", "connection", "server" */
-    const char *complexity;
-    const char *categories;  /* ACL categories, space separated, each with its @ */
-    const char *arguments;   /* the syntax, as redis.io writes it */
-    int32_t arity;           /* as in COMMAND: negative means at least */
+    const char *name;    /* lower case; a subcommand as "client|id" */
+    const char *details; /* JSON: the facts that documentation, COMMAND and HELP show */
+    int32_t arity;       /* as in COMMAND: the name counts, negative means at least */
     uint32_t flags;
-    int32_t first_key, last_key, key_step;
+    int32_t container; /* position of the command that this is a subcommand of, -1: of none */
+    int32_t first_key, last_key, key_step; /* in argv; first 0: no keys; last < 0: from the end */
 } oort_command_info;
 uint32_t oort_command_count(void);
 const oort_command_info *oort_command_at(uint32_t position);
-int32_t oort_command_find(const uint8_t *name, size_t size); /* any case; -1: unknown */
+/* By full name, in any case; -1: unknown. */
+int32_t oort_command_find(const uint8_t *name, size_t size);
+/* The error that a client is told for a status below 0: code and text, as RESP has them, in out.
+ * detail: the session's words for it (oort_session_error). */
+void oort_status_error(int32_t status, const char *detail, char *out, uint64_t size);
 
 /* ---- the request parser alone ------------------------------------------- */
 
@@ -319,11 +337,11 @@ typedef struct oort_dataplane oort_dataplane;
 typedef struct oort_worker oort_worker;
 
 typedef struct oort_limits {
-    uint64_t query_bytes;        /* unparsed bytes a connection may hold (1 GiB) */
-    uint64_t output_bytes;       /* unsent reply bytes before it is dropped */
-    uint64_t value_cap;          /* proto-max-bulk-len */
-    uint32_t idle_seconds;       /* 0: never */
-    uint32_t no_password;        /* 1: none is set, every connection may run commands */
+    uint64_t query_bytes;  /* unparsed bytes a connection may hold (1 GiB) */
+    uint64_t output_bytes; /* unsent reply bytes before it is dropped */
+    uint64_t value_cap;    /* proto-max-bulk-len */
+    uint32_t idle_seconds; /* 0: never */
+    uint32_t no_password;  /* 1: none is set, every connection may run commands */
 } oort_limits;
 
 enum oort_connection_flag {
@@ -335,26 +353,28 @@ enum oort_connection_flag {
 
 /* One cold command, waiting for Python.  argv stays valid until its reply. */
 typedef struct oort_request {
-    uint64_t connection;         /* id, never used twice */
+    uint64_t connection; /* id, never used twice */
     const oort_bytes *argv;
     uint32_t argc;
-    int32_t command;             /* position in the table, -1: unknown */
-    uint32_t flags;              /* oort_connection_flag */
+    int32_t command; /* position in the table, -1: unknown */
+    uint32_t flags;  /* oort_connection_flag */
     uint8_t database;
-    uint8_t protocol;            /* 2 or 3 */
+    uint8_t protocol; /* 2 or 3 */
 } oort_request;
 
 /* What a reply changes in its connection; fields count where their mask bit is set. */
 enum oort_change {
-    OORT_CHANGE_DATABASE = 1, OORT_CHANGE_PROTOCOL = 2, OORT_CHANGE_FLAGS = 4,
-    OORT_CHANGE_CLOSE = 8        /* close once the reply is sent */
+    OORT_CHANGE_DATABASE = 1,
+    OORT_CHANGE_PROTOCOL = 2,
+    OORT_CHANGE_FLAGS = 4,
+    OORT_CHANGE_CLOSE = 8 /* close once the reply is sent */
 };
 typedef struct oort_reply {
     uint64_t connection;
-    const uint8_t *data;         /* RESP, copied */
+    const uint8_t *data; /* RESP, copied */
     uint64_t size;
-    uint32_t changes;            /* oort_change bits */
-    uint32_t flags;              /* the new oort_connection_flag set */
+    uint32_t changes; /* oort_change bits */
+    uint32_t flags;   /* the new oort_connection_flag set */
     uint8_t database;
     uint8_t protocol;
 } oort_reply;
@@ -366,36 +386,36 @@ typedef struct oort_connection_info {
     uint32_t flags;
     uint8_t database;
     uint8_t protocol;
-    uint64_t created_ms, active_ms;  /* wall clock */
+    uint64_t created_ms, active_ms; /* wall clock */
     uint64_t query_bytes, query_free, output_bytes;
-    uint64_t commands;               /* executed */
+    uint64_t commands; /* executed */
     uint64_t bytes_in, bytes_out;
-    int32_t last_command;            /* position in the table, -1: none */
+    int32_t last_command; /* position in the table, -1: none */
 } oort_connection_info;
 
 typedef struct oort_command_stats {
     uint64_t calls, failed, rejected;
-    uint64_t nanoseconds;            /* of hot ones, from one call in 256 */
+    uint64_t nanoseconds; /* of hot ones, from one call in 256 */
 } oort_command_stats;
 
 #define OORT_ERROR_CODES 7 /* of error replies: ERR, NOAUTH, ... */
 
 typedef struct oort_dataplane_stats {
-    uint64_t connections;            /* now */
-    uint64_t commands;               /* executed, hot and cold */
+    uint64_t connections; /* now */
+    uint64_t commands;    /* executed, hot and cold */
     uint64_t bytes_in, bytes_out;
-    uint64_t hits, misses;           /* of key lookups by read commands */
+    uint64_t hits, misses; /* of key lookups by read commands */
     uint64_t protocol_errors;
-    uint64_t dropped_slow;           /* closed for unsent output */
+    uint64_t dropped_slow; /* closed for unsent output */
     uint64_t dropped_idle;
-    uint64_t dropped_query;          /* closed for too large a query buffer */
-    uint64_t cold_reads;             /* commands that waited for the disk */
-    uint64_t waiting_sync;           /* connections whose replies wait for a sync, now */
+    uint64_t dropped_query; /* closed for too large a query buffer */
+    uint64_t cold_reads;    /* commands that waited for the disk */
+    uint64_t waiting_sync;  /* connections whose replies wait for a sync, now */
 } oort_dataplane_stats;
 
 /* workers >= 1: how many worker objects; who drives them is the caller's choice. */
-oort_dataplane *oort_dataplane_open(oort_store *store, uint32_t workers,
-                                    const oort_limits *limits, oort_error *error);
+oort_dataplane *oort_dataplane_open(oort_store *store, uint32_t workers, const oort_limits *limits,
+                                    oort_error *error);
 /* Closes every connection.  No worker may be running. */
 void oort_dataplane_close(oort_dataplane *plane);
 /* Thread safe; existing connections follow at their next round. */
@@ -412,7 +432,8 @@ void oort_dataplane_reset_stats(oort_dataplane *plane);
 int32_t oort_worker_run(oort_dataplane *plane, uint32_t worker, oort_error *error);
 /* One round, for a loop that watches oort_worker_fd: returns at once when nothing is ready
  * (timeout_ms 0). */
-int32_t oort_worker_poll(oort_dataplane *plane, uint32_t worker, int32_t timeout_ms, oort_error *error);
+int32_t oort_worker_poll(oort_dataplane *plane, uint32_t worker, int32_t timeout_ms,
+                         oort_error *error);
 int oort_worker_fd(oort_dataplane *plane, uint32_t worker);
 /* A worker that runs begins a round within moments of this, however idle it was; one that is in
  * the middle of a round when it ends.  Thread safe. */
@@ -441,76 +462,6 @@ int oort_request_fd(oort_dataplane *plane);
 int32_t oort_request_next(oort_dataplane *plane, oort_request *out);
 /* Answer it.  OORT_OK, or OORT_MISSING when the connection has gone meanwhile. */
 int32_t oort_request_reply(oort_dataplane *plane, const oort_reply *reply);
-
-/* ---- load generator ----------------------------------------------------- */
-
-/* The engine of oort-bench: threads of epoll connections that send GET and SET to any
- * Redis-protocol server and check every reply.  A value is derived from (seed, key number, version);
- * values of 16 bytes and more carry their version in front.  Key n is prefix + 12 digits. */
-enum oort_load_keys { OORT_LOAD_UNIFORM = 0, OORT_LOAD_ZIPF = 1, OORT_LOAD_SEQUENTIAL = 2 };
-enum oort_load_op { OORT_LOAD_GET = 0, OORT_LOAD_SET = 1, OORT_LOAD_ANY = 2 };
-#define OORT_LOAD_ERROR_TEXTS 8
-
-typedef struct oort_load_config {
-    const char *host;        /* name or address */
-    const char *username;    /* NULL: AUTH with the password alone */
-    const char *password;    /* NULL: no AUTH */
-    const char *prefix;      /* of every key */
-    uint16_t port;
-    uint16_t database;
-    uint32_t threads;        /* 1 .. clients */
-    uint32_t clients;        /* connections, all threads together */
-    uint32_t pipeline;       /* requests in flight a connection */
-    uint32_t reads, writes;  /* shares of GET and SET */
-    int32_t keys;            /* an oort_load_keys */
-    double zipf_exponent;    /* > 0 */
-    double rate;             /* requests a second, open loop; 0: closed loop */
-    uint64_t keyspace;
-    uint64_t value_min, value_max; /* bytes */
-    uint64_t seed;
-    uint64_t requests;       /* measured; 0: until the time is over */
-    uint64_t duration_us;    /* measured; 0: until the requests are done */
-    uint64_t warmup_us;      /* checked, but not measured */
-    uint64_t timeout_us;     /* give up when no reply came for so long */
-} oort_load_config;
-
-typedef struct oort_load_result {
-    uint64_t gets, sets;     /* measured and answered, whatever the answer */
-    uint64_t hits, missing;  /* these and the errors below count the warm-up too */
-    uint64_t wrong_value;    /* right size, other bytes */
-    uint64_t wrong_size;     /* truncated, or too long */
-    uint64_t error_replies;  /* the server answered -ERR ... */
-    uint64_t unexpected;     /* a reply of another type than the request's */
-    uint64_t lost;           /* connections closed or broken by the server */
-    uint64_t unanswered;     /* requests in flight when their connection or the run ended */
-    uint64_t unsent;         /* open loop: due before the end and never sent */
-    uint64_t bytes_in, bytes_out;
-    uint64_t elapsed_us;     /* of the measured part */
-    uint64_t cpu_us;         /* of the threads, user + system, warm-up included */
-    uint64_t answered;       /* all replies, warm-up included */
-    int32_t timed_out;       /* 1: given up */
-    int32_t failed;          /* 1: ended early, out of memory or descriptors */
-    uint32_t error_texts;    /* how many different error replies are kept below */
-    char error_text[8][128];
-} oort_load_result;
-
-typedef struct oort_load oort_load;
-/* Connect everything, then start the threads.  NULL: error says why. */
-oort_load *oort_load_start(const oort_load_config *config, oort_error *error);
-/* Measured replies so far; thread safe. */
-uint64_t oort_load_answered(oort_load *load);
-/* Ask the threads to end early; thread safe. */
-void oort_load_stop(oort_load *load);
-/* Wait at most so long: 1 when every thread has ended. */
-int32_t oort_load_wait(oort_load *load, uint32_t timeout_ms);
-/* After oort_load_wait has said 1. */
-void oort_load_get_result(oort_load *load, oort_load_result *out);
-/* Latency in ns below which this share (0 .. 1) of the requests was answered, to 0.1 %;
- * 0 when there was none. */
-uint64_t oort_load_quantile_ns(oort_load *load, int32_t op, double share);
-double oort_load_mean_ns(oort_load *load, int32_t op);
-/* Ends the threads if need be. */
-void oort_load_close(oort_load *load);
 
 /* cffi: end */
 

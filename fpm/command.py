@@ -1,9 +1,9 @@
-"""Packages through fpm: the command line, made from the description.
+"""Packages made by fpm: its command line, from the description of the package.
 
     command(package, root, output, changelog) -> list[str]
 
-The whole package is said on the command line; fpm adds nothing by itself (no default configuration
-files, no dependencies it finds, no vendor).  `shown` gives it as a shell reads it.
+The command line describes the whole package.  fpm adds nothing by itself: no default configuration
+files, no dependencies that it finds, no vendor.  `shown` formats the command line for a shell.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _SLOTS = {
 
 
 def command(package: Package, root: Path, output: Path, changelog: Path) -> list[str]:
-    """changelog: the changelog in the format's own form; fpm keeps it as the package's."""
+    """changelog: a file with the changelog in the package's format; fpm puts it in the package."""
     words = ["fpm", "-s", "dir", "-t", package.format, "-C", str(root), "-p", str(output)]
     words += ["--force", "--name", package.name, "--version", package.version]
     words += ["--iteration", package.revision, "--architecture", package.architecture]
@@ -42,7 +42,7 @@ def command(package: Package, root: Path, output: Path, changelog: Path) -> list
     for path in package.excluded:
         words += ["--exclude", path.lstrip("/")]
     words += _deb(package, root, changelog) if package.format == "deb" else _rpm(package, changelog)
-    # The inputs one by one at the top: fpm would else pack "./" with the modes of our directory.
+    # Each top directory is an input, because fpm would pack "./" with the mode of our directory.
     tops = {path.relative_to(root).parts[0] for path in included(root, package)}
     return [*words, *sorted(tops)]
 
@@ -66,7 +66,7 @@ def _rpm(package: Package, changelog: Path) -> list[str]:
         words += ["--directories", directory]
     for name in package.suggests:
         words += ["--rpm-tag", f"Suggests: {name}"]
-    # rpmbuild must neither change the files nor look at the clock or the machine's name.
+    # rpmbuild must not change the files, and must not use the clock or the machine's name.
     for definition in (
         "__os_install_post %{nil}",
         "_build_id_links none",
@@ -80,7 +80,7 @@ def _rpm(package: Package, changelog: Path) -> list[str]:
 
 
 def installed_kilobytes(package: Package, root: Path) -> int:
-    """Debian's Installed-Size: files in whole KiB, one for everything else."""
+    """Debian's Installed-Size: files in whole KiB, and one KiB for everything else."""
     total = 0
     for path in included(root, package):
         plain = path.is_file() and not path.is_symlink()
@@ -93,7 +93,7 @@ def environment(package: Package) -> dict[str, str]:
 
 
 def shown(words: list[str]) -> str:
-    """The command line, one option a line."""
+    """The command line with one option on each line."""
     lines: list[list[str]] = [[]]
     for word in words:
         if word.startswith("-"):

@@ -1,9 +1,9 @@
-"""Build packages: `build.py stage`, then `build.py deb rpm [--packager auto|fpm|nfpm] [--dry-run]`.
+"""Makes packages: `build.py stage`, then `build.py deb rpm [--packager auto|fpm|nfpm] [--dry-run]`.
 
-One staged root, one description; the packager only packs.  `make deb` and `make rpm` call it with
-the Python of the build's own virtual environment.
+There is one staged root and one description; the packager only packs them.  `make deb` and
+`make rpm` run this program with the Python of the build's own virtual environment.
 
-Exit status: 0; 1 when it could not be done; 2 for a wrong command line.
+Exit status: 0 on success, 1 on failure, 2 for a wrong command line.
 """
 
 from __future__ import annotations
@@ -28,29 +28,29 @@ def parser() -> argparse.ArgumentParser:
         "--packager",
         choices=("auto", "fpm", "nfpm"),
         default="auto",
-        help="auto: fpm where it is on the PATH, else nfpm",
+        help="auto: fpm if it is on the PATH, otherwise nfpm",
     )
-    made.add_argument("--dry-run", action="store_true", help="print fpm's command line only")
+    made.add_argument("--dry-run", action="store_true", help="only print fpm's command line")
     made.add_argument(
         "--out",
         type=Path,
         default=ROOT / "build" / "packages",
         metavar="DIR",
-        help="where the packages go",
+        help="directory of the packages",
     )
     made.add_argument(
         "--stage",
         type=Path,
         default=ROOT / "build" / "stage",
         metavar="DIR",
-        help="where the staged root is made, and taken from",
+        help="directory of the staged root",
     )
-    made.add_argument("--version", default="", help="instead of the source's own")
+    made.add_argument("--version", default="", help="default: the version of the source")
     return made
 
 
 def _changelog(package: Package, work: Path) -> Path:
-    """The changelog as fpm takes it, in a file in `work`."""
+    """A file in `work` with the changelog in the form that fpm reads."""
     text = (ROOT / "CHANGELOG.md").read_text("utf-8")
     path = work / f"changelog-{package.format}"
     if package.format == "deb":
@@ -85,7 +85,7 @@ def main(argv: list[str] | None = None) -> int:
     out: Path = options.out.resolve()
     packager = _packager(options.packager)
     if options.dry_run and packager != "fpm":
-        print("build.py: --dry-run shows fpm's command line: say --packager fpm", file=sys.stderr)
+        print("build.py: --dry-run prints fpm's command line: add --packager fpm", file=sys.stderr)
         return 2
     try:
         root: Path = options.stage.resolve() / "root"

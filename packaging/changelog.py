@@ -1,7 +1,7 @@
-"""CHANGELOG.md in the forms that Debian and RPM want.
+"""CHANGELOG.md in the forms of Debian and RPM.
 
-CHANGELOG.md has, newest first, headings `## VERSION (DATE)` or `## VERSION (unreleased)` and under
-each a list of items that begin with `- `.  What is unreleased gets the time of the build.
+CHANGELOG.md has headings `## VERSION (DATE)` or `## VERSION (unreleased)`, the newest first.  Under
+each heading is a list of items that begin with `- `.  An unreleased version gets the build's time.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Release:
 
 
 def releases(text: str, epoch: int) -> Iterator[Release]:
-    """Every release of a CHANGELOG.md, newest first; epoch: the date of an unreleased one."""
+    """Every release of a CHANGELOG.md, newest first; epoch: the date of an unreleased version."""
     heading = re.compile(r"^## (\S+) \((unreleased|\d{4}-\d{2}-\d{2})\)$", re.MULTILINE)
     parts = heading.split(text)[1:]
     if not parts:
@@ -44,7 +44,7 @@ def releases(text: str, epoch: int) -> Iterator[Release]:
 def debian(
     text: str, epoch: int, *, name: str, version: str, revision: str, maintainer: str
 ) -> str:
-    """debian/changelog; `version` is what the newest release is packaged as."""
+    """debian/changelog; `version` is the version of the package of the newest release."""
     entries = []
     for index, release in enumerate(releases(text, epoch)):
         number = release.version if index else version
@@ -60,7 +60,7 @@ def debian(
 
 
 def rpm(text: str, epoch: int, *, version: str, revision: str, maintainer: str) -> str:
-    """The %changelog of a spec file; % is doubled, because rpm expands macros there."""
+    """The %changelog of a spec file.  % is doubled because rpm expands macros there."""
     entries = []
     for index, release in enumerate(releases(text, epoch)):
         number = release.version if index else version

@@ -1,7 +1,8 @@
-"""Bash completion, from what `--help` is made of: options, their choices, commands and theirs.
+"""Bash completion, made from the programs' argument parsers.
 
-The scripts are static: they start no Python.  A word that is not an option completes to a command
-where one is due, else to a file name.
+The scripts complete options, the choices of options, commands, and the options and commands below
+a command.  They are static and start no Python.  A word that is not an option completes to a
+command where a command is expected, and otherwise to a file name.
 """
 
 from __future__ import annotations
@@ -59,7 +60,8 @@ def script(usage: Usage) -> str:
     function = "_" + re.sub(r"\W", "_", name)
     choices = ""
     if parser is None:
-        # A help of its own: its options, and the words that follow the file name in its synopsis.
+        # The program writes its own help.  The options are in the text.  The commands are the words
+        # that follow a file name in the synopsis.
         found = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", usage.text))
         found |= set(re.findall(r"^  [A-Z]+(?:\.[a-z]+)? ([a-z-]+)", usage.text, re.MULTILINE))
         top, below = sorted(found), {}
@@ -79,6 +81,6 @@ def script(usage: Usage) -> str:
         commands="|".join(below) or "''",
         choices=choices,
         words=words,
-        # In a synopsis of its own the command comes after a file name.
+        # In a program's own synopsis the command comes after a file name.
         commands_from=1 if below else 2 if parser is None else 1000,
     )

@@ -1,9 +1,9 @@
-"""The description of the package, read: packaging/package.toml, pyproject.toml and the version.
+"""Reads the description of the package: packaging/package.toml, pyproject.toml and the version.
 
-`read(format)` gives a `Package` for "deb" or "rpm": everything a packager needs except the files.
-The version is `oort.__version__`, the C library's minimum is found in the compiled extension, and
-the time of a build is the last commit's, so that two builds of one commit are the same bytes.
-Every inconsistency is a DescriptionError of one line.
+`read(format)` returns a `Package` for "deb" or "rpm", which holds everything that a packager needs
+except the files.  The version is `oort.__version__`.  The compiled extension says which version of
+the C library it needs.  The time of a build is the time of the last commit, so that two builds of
+one commit are identical.  Every inconsistency is a DescriptionError of one line.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 FORMATS = ("deb", "rpm")
-# What `uname -m` says, in each format's words.
+# Each format's name of the architecture that `uname -m` prints.
 ARCHITECTURES = {
     "x86_64": {"deb": "amd64", "rpm": "x86_64"},
     "aarch64": {"deb": "arm64", "rpm": "aarch64"},
@@ -29,7 +29,7 @@ _REQUIREMENT = re.compile(r"([A-Za-z0-9._-]+)\s*(?:>=\s*([0-9.]+))?")
 
 
 class DescriptionError(Exception):
-    """The description contradicts itself or the tree; the text is one line."""
+    """The description contradicts itself or the source tree; the text is one line."""
 
 
 @dataclass(frozen=True)
@@ -39,13 +39,13 @@ class Program:
     summary: str
     module: str
     function: str
-    # Commands with a --help of their own that the program's parser does not know.
+    # Commands that have their own --help and are not in the program's parser.
     commands: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Relation:
-    """A package that must be there; `version` is the least one, empty for any."""
+    """A required package; `version` is the oldest allowed version, empty for any version."""
 
     name: str
     version: str = ""
@@ -76,9 +76,9 @@ class Package:
     suggests: tuple[str, ...]
     configuration: tuple[str, ...]
     directories: tuple[str, ...]
-    # Paths of the staged root that this format leaves out.
+    # Paths of the staged root that are not in packages of this format.
     excluded: tuple[str, ...]
-    # Packager's slot (after_install, ...) to the script's path from the root of the tree.
+    # The paths of the scripts in the source tree, by the packager's names (after_install, ...).
     scripts: dict[str, str]
     epoch: int
 
@@ -108,7 +108,7 @@ def project() -> dict[str, Any]:
 
 
 def source_version() -> str:
-    """`oort.__version__`, without importing the package."""
+    """`oort.__version__`, without an import of the package."""
     text = (ROOT / "oort" / "__init__.py").read_text("utf-8")
     found = re.search(r'^__version__ = "([^"]+)"$', text, re.MULTILINE)
     if found is None:
@@ -117,14 +117,15 @@ def source_version() -> str:
 
 
 def source_epoch() -> int:
-    """Seconds since 1970 that stand for the time of the build.
+    """The time of the build, in seconds since 1970.
 
-    $SOURCE_DATE_EPOCH, else the last commit's time, else the newest date in CHANGELOG.md.
+    The first of these that exists: $SOURCE_DATE_EPOCH, the time of the last commit, the newest date
+    in CHANGELOG.md.
     """
     given = os.environ.get("SOURCE_DATE_EPOCH", "")
     if given:
         if not given.isdigit():
-            raise DescriptionError(f"SOURCE_DATE_EPOCH={given}: not a number of seconds")
+            raise DescriptionError(f"SOURCE_DATE_EPOCH={given}: must be a number of seconds")
         return int(given)
     commit = subprocess.run(
         ["git", "-C", str(ROOT), "log", "-1", "--format=%ct"],
@@ -142,15 +143,15 @@ def source_epoch() -> int:
 
 
 def programs() -> list[Program]:
-    """What pyproject.toml installs as scripts, each with its line in package.toml."""
+    """The scripts in pyproject.toml, each with its entry in package.toml."""
     described = settings()["programs"]
     found = []
     for name, entry in sorted(project()["scripts"].items()):
         if name not in described:
-            raise DescriptionError(f"packaging/package.toml: nothing is said about {name}")
+            raise DescriptionError(f"packaging/package.toml: [programs.{name}] is missing")
         module, _, function = entry.partition(":")
         if not (ROOT / Path(*module.split("."))).with_suffix(".py").exists():
-            raise DescriptionError(f"pyproject.toml: {name} is {entry}, and {module} is missing")
+            raise DescriptionError(f"pyproject.toml: {name} = {entry}: there is no module {module}")
         about = described[name]
         commands = tuple(about.get("commands", []))
         found.append(Program(name, about["section"], about["summary"], module, function, commands))
@@ -158,7 +159,7 @@ def programs() -> list[Program]:
 
 
 def glibc_version(library: Path) -> str:
-    """The newest GLIBC_x.y a compiled library asks for."""
+    """The newest GLIBC_x.y that a compiled library requires."""
     shown = subprocess.run(
         ["readelf", "-W", "--version-info", str(library)],
         capture_output=True,
@@ -167,7 +168,7 @@ def glibc_version(library: Path) -> str:
     )
     found = re.findall(r"GLIBC_(\d+)\.(\d+)", shown.stdout)
     if not found:
-        raise DescriptionError(f"{library}: asks for no version of the C library")
+        raise DescriptionError(f"{library}: requires no version of the C library")
     return "{}.{}".format(*max((int(major), int(minor)) for major, minor in found))
 
 
@@ -184,12 +185,12 @@ def _python_relations(package_format: str) -> list[Relation]:
     for requirement in about["dependencies"]:
         parsed = _REQUIREMENT.fullmatch(requirement)
         if parsed is None:
-            raise DescriptionError(f"pyproject.toml: {requirement!r} is not NAME>=VERSION")
+            raise DescriptionError(f"pyproject.toml: {requirement!r}: must be NAME>=VERSION")
         name = parsed[1].lower()
         if name not in names:
             raise DescriptionError(
-                f"packaging/package.toml: [python.{name}] is missing: name the distributions'"
-                " packages for it"
+                f"packaging/package.toml: [python.{name}] is missing: add the names of the"
+                " distributions' packages"
             )
         version = names[name].get(f"{package_format}_version", parsed[2] or "")
         found.append(Relation(names[name][package_format], version))
@@ -199,13 +200,13 @@ def _python_relations(package_format: str) -> list[Relation]:
 def read(package_format: str, library: Path, version: str = "") -> Package:
     """The package in one format.
 
-    library: the compiled extension that will be in it; version: instead of the tree's own.
+    library: the compiled extension of the package; version: replaces the source tree's version.
     """
     if package_format not in FORMATS:
-        raise DescriptionError(f"{package_format}: only {' and '.join(FORMATS)} are known")
+        raise DescriptionError(f"{package_format}: must be {' or '.join(FORMATS)}")
     machine = platform.machine()
     if machine not in ARCHITECTURES:
-        raise DescriptionError(f"{machine}: no package is made for this architecture")
+        raise DescriptionError(f"{machine}: there are no packages for this architecture")
     architecture = ARCHITECTURES[machine][package_format]
     whole = settings()
     about, own = whole["package"], whole[package_format]
@@ -218,7 +219,7 @@ def read(package_format: str, library: Path, version: str = "") -> Package:
         version=version or source_version(),
         revision=about["revision"],
         architecture=architecture,
-        # Debian's begin in lower case, RPM's with a capital.
+        # A summary begins with a lower-case letter in Debian, and with a capital letter in RPM.
         summary=about["summary"] if package_format == "deb" else about["summary"].capitalize(),
         description=about["description"].strip("\n"),
         homepage=about["homepage"],

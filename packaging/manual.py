@@ -1,11 +1,11 @@
-"""Man pages, from what `--help` prints.
+"""Man pages, made from the programs' own help.
 
-    usage(program, library) -> Usage    what the program's own --help is made of
-    page(usage, ...) -> str             its man page, in roff
+    usage(program, library) -> Usage    the program's argument parser
+    page(usage, ...) -> str             the program's man page, in roff
 
-The program's entry point is run with `--help` and its argparse parser is caught on the way, so that
-a page cannot say anything else than the program does.  A program that writes its help by itself
-has the text in its page as it is.
+The program's entry point is run with `--help`, and its argparse parser is intercepted.  A page can
+therefore not differ from the program.  If a program writes its help by itself, its page contains
+the unchanged text.
 """
 
 from __future__ import annotations
@@ -31,29 +31,29 @@ PARTS = {1: "User Commands", 8: "System Administration"}
 
 @dataclass(frozen=True)
 class Usage:
-    """A program, and its parser, or its help as text where it has no parser."""
+    """A program with its parser, or with the text of its help if it has no parser."""
 
     program: Program
     parser: argparse.ArgumentParser | None
     text: str
-    # Commands by name: those of the parser, and those with a --help of their own.
+    # Commands by name: those of the parser, and those that have their own --help.
     commands: Mapping[str, argparse.ArgumentParser]
 
 
 def usage(program: Program, library: Path) -> Usage:
-    """Run the program's entry point with --help, in this process; library: where oort is."""
+    """Run the program's entry point with --help in this process; library: oort's directory."""
     sys.dont_write_bytecode = True
     if str(library) not in sys.path:
         sys.path.insert(0, str(library))
     function = getattr(importlib.import_module(program.module), program.function)
     parser, text = _help_of(function, "--help")
     if parser is None and not text:
-        raise DescriptionError(f"{program.name} --help says nothing")
+        raise DescriptionError(f"{program.name} --help prints nothing")
     below = commands(parser) if parser else {}
     for command in program.commands:
         found, _ = _help_of(function, command, "--help")
         if found is None:
-            raise DescriptionError(f"{program.name} {command} --help says nothing")
+            raise DescriptionError(f"{program.name} {command} --help prints nothing")
         below[command] = found
     return Usage(program, parser, text, below)
 
@@ -61,14 +61,14 @@ def usage(program: Program, library: Path) -> Usage:
 def _help_of(
     function: Callable[[list[str]], int], *arguments: str
 ) -> tuple[argparse.ArgumentParser | None, str]:
-    """The parser that was asked for its help, if one was, and what was printed."""
+    """The parser that had to print its help, if there is one, and the printed text."""
     caught: list[argparse.ArgumentParser] = []
 
     def catch(parser: argparse.ArgumentParser, file: object = None) -> None:
         caught.append(parser)
 
     stored = io.BytesIO()
-    printed = io.TextIOWrapper(stored, encoding="utf-8")  # as a program's own stdout is
+    printed = io.TextIOWrapper(stored, encoding="utf-8")  # like the stdout of a program
     with (
         mock.patch.object(argparse.ArgumentParser, "print_help", catch),
         contextlib.redirect_stdout(printed),
@@ -86,14 +86,14 @@ def _help_of(
 
 
 def options(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
-    """Every option that --help shows."""
+    """Every option in the output of --help."""
     for action in parser._actions:
         if action.option_strings and action.help != argparse.SUPPRESS:
             yield action
 
 
 def commands(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
-    """The parsers of the program's commands, by name; none if it has no commands."""
+    """The parsers of the program's commands by name; empty if it has no commands."""
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             return dict(action.choices)
@@ -101,7 +101,7 @@ def commands(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentPars
 
 
 def values(action: argparse.Action) -> str:
-    """What the option or argument takes, as --help has it."""
+    """The value of the option or argument, as --help writes it."""
     if action.nargs == 0:
         return ""
     if action.metavar is not None:
@@ -112,7 +112,7 @@ def values(action: argparse.Action) -> str:
 
 
 def _escape(text: str) -> str:
-    """Text that roff prints as it is."""
+    """Text that roff prints unchanged."""
     text = text.replace("\\", "\\e").replace("-", "\\-").replace("`", "\\(ga")
     return re.sub(r"(?m)^([.'])", r"\\&\1", text)
 
@@ -153,7 +153,7 @@ def _entry(parser: argparse.ArgumentParser, action: argparse.Action) -> list[str
 
 
 def _groups(parser: argparse.ArgumentParser) -> Iterator[tuple[str, str, list[str]]]:
-    """Title, introduction and entries of each group of arguments that has any."""
+    """Title, introduction and entries of each group of arguments that has entries."""
     for group in parser._action_groups:
         entries: list[str] = []
         for action in group._group_actions:
@@ -186,7 +186,7 @@ def _commands(
 
 
 def _environment() -> Iterator[str]:
-    """oortd's settings, from the one list of them."""
+    """oortd's settings, from oort/config/settings.py."""
     config = importlib.import_module("oort.config.settings")
     for name, about in config.RING_ENVIRONMENT.items():
         yield ".TP"
@@ -202,15 +202,18 @@ def _environment() -> Iterator[str]:
 
 _FILES = {
     "oortd": {
-        "/etc/default/oortd": "Environment of the service: every setting below may stand there.",
+        "/etc/default/oortd": "Environment of the service. It may hold every variable above.",
         "/etc/oort": "Configuration, keys and certificates of this node.",
-        "/etc/oort/join.token": "The join token, until the node has its certificate.",
-        "/var/lib/oort": "The data, and the ring. apt purge removes it, apt remove does not.",
-        "/var/cache/oortd-config.cache": "The last configuration that a syndicate gave.",
-        "/usr/share/doc/oortd": "Guides for operators.",
+        "/etc/oort/join.token": "The join token. It is needed until the node has its certificate.",
+        "/var/lib/oort": "The data and the ring. apt purge removes them, apt remove does not.",
+        "/var/cache/oortd-config.cache": "The last configuration from a syndicate.",
+        "/usr/share/doc/oortd": "Documents for operators.",
     },
-    "synd": {"/etc/oort/syndicate.conf": "Its configuration.", "/var/lib/oort/synd": "Its state."},
-    "syndicate-client": {"/etc/oort/syndicate.conf": "Which syndicate to talk to."},
+    "synd": {
+        "/etc/oort/syndicate.conf": "The configuration of synd.",
+        "/var/lib/oort/synd": "The state of synd.",
+    },
+    "syndicate-client": {"/etc/oort/syndicate.conf": "The address of the syndicate."},
 }
 
 

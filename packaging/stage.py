@@ -2,14 +2,14 @@
 
     stage(build, version) -> Path of build/root
 
-`build` is a directory of our own, made anew.  In it: the compiled package under /usr/lib/oort, a
-program for each entry point under /usr/bin, what packaging/root/ holds as it stands, man pages,
-completions, documents, changelogs.  Modes are 0644, 0755 for programs and directories; every time
-is the build's epoch.  Nothing in it depends on where it was made, or on when.
+`build` is made anew.  The staged root has the compiled package in /usr/lib/oort, a program for each
+entry point in /usr/bin, the unchanged files of packaging/root/, man pages, completions, documents
+and changelogs.  Modes are 0644, and 0755 for programs and directories.  Every file has the build's
+epoch as its time.  The content depends neither on the place nor on the time of the build.
 
-Runs with the Python of the build's virtual environment (packaging/packages.mk), which has
-setuptools and cffi; the extension is compiled by the distribution's own Python, so that no search
-path of another one is in it.
+This module runs with the Python of the build's virtual environment (packaging/packages.mk), which
+has setuptools and cffi.  The distribution's own Python compiles the extension, so that the
+extension contains no search path of another Python.
 """
 
 from __future__ import annotations
@@ -39,18 +39,18 @@ from description import (
 
 LIBRARY = "usr/lib/oort"
 EXTENSION = f"{LIBRARY}/oort/_native.abi3.so"
-# Nothing of the machine that compiles, and what Debian's policy on hardening wants.
+# No paths of the machine that compiles; the hardening flags of Debian's policy.
 CFLAGS = (
     "-g0 -ffile-prefix-map={root}=. -ffile-prefix-map={build}=. -fstack-protector-strong"
     " -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2"
 )
 LDFLAGS = "-Wl,-z,relro -Wl,-z,now"
 _NOT_FOR_COMPILERS = ("CFLAGS", "CPPFLAGS", "LDFLAGS", "PYTHONPATH")
-# Of the wheel, what only a build or an installer needs.
+# Files of the wheel that only a build or an installer needs.
 _LEFT_OUT = re.compile(r"oort/native_build\.py$|.*\.pyi$|.*\.dist-info/(?!METADATA$)")
 
-# -I: neither the working directory, nor PYTHONPATH, nor a home directory can put a module before
-# ours; -B: nothing run by root leaves files behind that no package owns.
+# -I: neither the working directory, nor PYTHONPATH, nor a home directory can shadow our modules.
+# -B: a program that root runs leaves no files that belong to no package.
 _PROGRAM = """\
 #!/usr/bin/python3 -IB
 import sys
@@ -85,7 +85,7 @@ def stage(build: Path, version: str = "") -> Path:
 
 
 def _compile(build: Path, epoch: int) -> None:
-    """A wheel in build/wheel, from a clean build in build/compiled."""
+    """Make a wheel in build/wheel, from a clean build in build/compiled."""
     compiled = build / "compiled"
     compiled.mkdir()
     names = {"root": ROOT, "build": build.resolve()}
@@ -111,7 +111,7 @@ def _compile(build: Path, epoch: int) -> None:
         check=False,
     )
     if done.returncode:
-        # setuptools warns at length even when all is well.
+        # setuptools prints long warnings about good builds too.
         sys.stderr.buffer.write(done.stdout)
         raise DescriptionError(f"setup.py failed with {done.returncode}; its output is above")
 
@@ -119,14 +119,14 @@ def _compile(build: Path, epoch: int) -> None:
 def _unpack(build: Path, root: Path) -> None:
     (wheel,) = (build / "wheel").glob("*.whl")
     if "-abi3-" not in wheel.name:
-        raise DescriptionError(f"{wheel.name}: it is not abi3: it would want one Python version")
+        raise DescriptionError(f"{wheel.name}: must be abi3, to work with every Python version")
     library = root / LIBRARY
     with zipfile.ZipFile(wheel) as archive:
         for name in archive.namelist():
             if not _LEFT_OUT.match(name):
                 archive.extract(name, library)
     if not (root / EXTENSION).exists():
-        raise DescriptionError(f"{wheel.name}: /{EXTENSION} is not in it")
+        raise DescriptionError(f"{wheel.name}: must contain {EXTENSION}")
     subprocess.run(
         ["strip", "--strip-unneeded", "--remove-section=.comment", str(root / EXTENSION)],
         check=True,
@@ -188,7 +188,7 @@ def _zip(path: Path, text: str) -> None:
 
 
 def _check(root: Path) -> None:
-    """What must never be in a package."""
+    """Refuse files and content that must never be in a package."""
     places = {str(ROOT).encode(), str(Path.home()).encode() + b"/"} - {b"/root/"}
     for path in sorted(root.rglob("*")):
         if path.suffix in (".pyc", ".key", ".pem", ".crt") or path.name == "__pycache__":
@@ -199,14 +199,16 @@ def _check(root: Path) -> None:
         if path.suffix == ".gz":
             content = gzip.decompress(content)
         if b"PRIVATE KEY-----" in content and b"-----BEGIN" in content and path.suffix != ".py":
-            raise DescriptionError(f"{path.relative_to(root)}: there is a private key in it")
+            raise DescriptionError(f"{path.relative_to(root)}: contains a private key")
         for place in places:
             if place in content:
-                raise DescriptionError(f"{path.relative_to(root)}: {place.decode()} is in it")
+                raise DescriptionError(
+                    f"{path.relative_to(root)}: contains the path {place.decode()}"
+                )
 
 
 def _settle(root: Path, epoch: int) -> None:
-    """Modes and times that do not depend on who builds and when."""
+    """Set modes and times, so that they depend neither on the builder nor on the time."""
     special = settings()["package"]["modes"]
     for path in sorted(root.rglob("*"), reverse=True):
         if not path.is_symlink():
@@ -219,7 +221,7 @@ def _settle(root: Path, epoch: int) -> None:
 
 
 def included(root: Path, package: Package) -> list[Path]:
-    """The staged paths that are in a format's package, sorted: files, links, own directories."""
+    """The staged paths of a format's package, sorted: files, links, its own directories."""
     chosen = []
     for path in sorted(root.rglob("*")):
         name = f"/{path.relative_to(root)}"

@@ -1,4 +1,4 @@
-"""`make run` as the README gives it: it serves, and what was stored is there again."""
+"""`make run` installs only what serving needs, serves, and keeps what was stored."""
 
 from __future__ import annotations
 
@@ -7,18 +7,77 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import time
+import tomllib
 from pathlib import Path
+
+import pytest
 
 from tests.conftest import RawClient
 
 ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def environment() -> dict[str, str]:
+    """Without the variables of an outer make, and without settings of oortd."""
+    return {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "MFLAGS", "OORT"))}
+
+
+def dry_run(target: str, venv: Path) -> str:
+    """The commands of `make target` where the virtual environment `venv` does not exist yet."""
+    shown = subprocess.run(
+        ["make", "--dry-run", target, f"VENV={venv}"],
+        cwd=ROOT,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return shown.stdout.replace("\\\n", "")
+
+
+def announced(target: str, venv: Path) -> list[str]:
+    """The lines that `make target` prints before its steps."""
+    pattern = r'^echo "((?:creating|installing|compiling) .*)"$'
+    return re.findall(pattern, dry_run(target, venv), re.MULTILINE)
+
+
+def test_make_run_announces_its_steps_and_installs_only_what_serving_needs(tmp_path: Path) -> None:
+    lines = announced("run", tmp_path)
+    assert [line.split()[0] for line in lines] == ["creating", "installing", "compiling"]
+    assert f"{tmp_path}/dependencies" in lines[1]
+    assert lines[2] == "compiling the data path (csrc/)"
+
+
+@pytest.mark.parametrize(
+    "target", ["build", "test", "lint", "bench", "soak", "test-system", "test-sanitized"]
+)
+def test_other_targets_install_the_development_tools_too(target: str, tmp_path: Path) -> None:
+    run, other = announced("run", tmp_path), announced(target, tmp_path)
+    assert set(run) < set(other)
+    (more,) = set(other) - set(run)
+    assert "development tools" in more
+
+
+def test_the_requirements_come_from_pyproject(tmp_path: Path) -> None:
+    pattern = r"^\S+/bin/python -c '(import tomllib;[^']*)' > \S+/(\w+)$"
+    lists = {}
+    for code, name in re.findall(pattern, dry_run("build", tmp_path), re.MULTILINE):
+        printed = subprocess.run(
+            [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+        )
+        lists[name] = printed.stdout.splitlines()
+    assert lists == {
+        "dependencies": PROJECT["dependencies"],
+        "development": PROJECT["optional-dependencies"]["dev"],
+    }
 
 
 def test_make_run_serves_and_keeps_what_it_stored(tmp_path: Path) -> None:
-    # Not what an outer make says to its children; and a compiler's flags are no setting of oortd.
-    env = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "MFLAGS", "OORT"))}
-    env["OORT_CFLAGS"] = "-Werror"
+    # make must not pass the compiler's flags on to oortd, which would refuse them as a setting.
+    env = {**environment(), "OORT_CFLAGS": "-Werror"}
     command = ["make", "run", "LISTEN=127.0.0.1:0", f"DATA={tmp_path / 'data'}"]
     for write in (True, False):
         log = tmp_path / f"log-{write}"
@@ -28,7 +87,7 @@ def test_make_run_serves_and_keeps_what_it_stored(tmp_path: Path) -> None:
             )
         try:
             found = None
-            give_up = time.monotonic() + 300  # it may have to build first; never wait for ever
+            give_up = time.monotonic() + 300  # make may have to build first
             while found is None:
                 assert process.poll() is None, log.read_text()
                 assert time.monotonic() < give_up, log.read_text()

@@ -6,7 +6,7 @@
  *  odd:  the rest are writes, five bytes each, over the header, the directory and the structure
  *        of a small index file.  It must then be refused, or opened and stand every operation.
  */
-#include "../index.h"
+#include "index/index.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -26,7 +26,10 @@
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 /* Two slots; in the second mostly one tag, so that chains and deep tries are reached. */
-static uint32_t slot_of(uint32_t key) { return key % 2 * 3; }
+static uint32_t slot_of(uint32_t key)
+{
+    return key % 2 * 3;
+}
 
 static uint64_t hash_of(uint32_t key)
 {
@@ -131,11 +134,14 @@ static void run_operations(const char *path, const uint8_t *data, size_t size)
         uint32_t key = (uint32_t)(data[1] | data[2] << 8) % KEYS;
         uint32_t run = 1u << data[0] / 8 % 12;
         switch (data[0] % 8) {
-        case 0: case 1: case 2:
+        case 0:
+        case 1:
+        case 2:
             for (uint32_t i = 0; i < run; i++)
                 set(index, model, (key + i * 2) % KEYS, true);
             break;
-        case 3: case 4:
+        case 3:
+        case 4:
             for (uint32_t i = 0; i < run; i++)
                 set(index, model, (key + i * 2) % KEYS, false);
             break;
@@ -165,9 +171,12 @@ static size_t target_of(const uint8_t *write)
 {
     size_t offset = (size_t)(write[1] | write[2] << 8);
     switch (write[0] % 4) {
-    case 0: return offset % 64;
-    case 1: return DIRECTORY_START + offset % 64;
-    default: return DIRECTORY_START + INDEX_SLOTS * 8 + offset % 16384;
+    case 0:
+        return offset % 64;
+    case 1:
+        return DIRECTORY_START + offset % 64;
+    default:
+        return DIRECTORY_START + INDEX_SLOTS * 8 + offset % 16384;
     }
 }
 

@@ -6,8 +6,9 @@
  * its files, five bytes each: which file, where (two bytes), what (two bytes).  Then the store must open or
  * say why not, and whatever it holds must be readable, writable and compactable.
  */
-#include "../index.h"
-#include "../vlog.h"
+#include "index/index.h"
+#include "log/toc.h"
+#include "log/vlog.h"
 
 #include <dirent.h>
 #include <fcntl.h>
@@ -19,9 +20,10 @@
 
 enum mode {
     WITHOUT_INDEX = 1,
-    RIGHT_CHECKSUMS = 2, /* of headers and tables of contents, so that what they vouch for is reached */
-    TRUSTED_INDEX = 4,   /* it says that it is the file it was */
-    WITHOUT_TOC = 8      /* as if the segments had not been sealed */
+    RIGHT_CHECKSUMS =
+        2, /* of headers and tables of contents, so that what they vouch for is reached */
+    TRUSTED_INDEX = 4, /* it says that it is the file it was */
+    WITHOUT_TOC = 8    /* as if the segments had not been sealed */
 };
 
 #define FILES_MOST 8
@@ -179,17 +181,17 @@ static void write_files(const uint8_t *data, size_t size, uint8_t mode)
         MUST(bytes != NULL);
         memcpy(bytes, prepared.files[i].bytes, length);
         for (size_t at = 0; at + 5 <= size; at += 5) {
-            size_t place = (size_t)data[at + 1] << 8 | data[at + 2];
+            size_t offset = (size_t)data[at + 1] << 8 | data[at + 2];
             if (data[at] % prepared.count != i)
                 continue;
-            if (index && place >= INDEX_HEAD)
-                place = INDEX_DATA + (place - INDEX_HEAD) * 8;
+            if (index && offset >= INDEX_HEAD)
+                offset = INDEX_DATA + (offset - INDEX_HEAD) * 8;
             if (data[at] >= 0xf0)
-                length = place < length ? place : length; /* cut off */
-            else if (place < length)
-                bytes[place] ^= data[at + 3];
-            if (data[at] < 0xf0 && place + 1 < length)
-                bytes[place + 1] ^= data[at + 4];
+                length = offset < length ? offset : length; /* cut off */
+            else if (offset < length)
+                bytes[offset] ^= data[at + 3];
+            if (data[at] < 0xf0 && offset + 1 < length)
+                bytes[offset + 1] ^= data[at + 4];
         }
         if ((mode & RIGHT_CHECKSUMS) != 0)
             set_checksums(prepared.files[i].name, bytes, length);
@@ -216,8 +218,8 @@ static void read_all(oort_store *store, oort_session *session)
     for (uint8_t database = 0; database < 3; database++) {
         /* All keys are in one slot: the others would only take time. */
         uint64_t slot = oort_key_slot((const uint8_t *)"{x}", 3);
-        oort_scan scan = {.position = slot << 24, .want = 20, .buffer = buffer,
-                          .capacity = sizeof buffer};
+        oort_scan scan = {
+            .position = slot << 24, .want = 20, .buffer = buffer, .capacity = sizeof buffer};
         while (oort_store_scan(session, database, &scan) == OORT_OK && scan.position >> 24 == slot)
             ;
     }

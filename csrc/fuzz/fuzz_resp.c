@@ -6,7 +6,7 @@
  * 16-bit piece size, then the stream. Pieces are copied into a buffer of exactly their size, so
  * that the sanitizer sees every read beyond it.
  */
-#include "../resp.h"
+#include "protocol/resp.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -16,7 +16,7 @@
 struct digest {
     uint64_t requests;
     uint64_t sum;
-    uint64_t rest;     /* bytes of the request in progress; the rest of the stream after an error */
+    uint64_t rest; /* bytes of the request in progress; the rest of the stream after an error */
     int result;
     uint8_t error;
 };

@@ -20,14 +20,14 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "../store.h"
+#include "store/store.h"
 
-#define CHECK(condition)                                                              \
-    do {                                                                              \
-        if (!(condition)) {                                                           \
-            fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition);           \
-            exit(1);                                                                  \
-        }                                                                             \
+#define CHECK(condition)                                                                           \
+    do {                                                                                           \
+        if (!(condition)) {                                                                        \
+            fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition);                        \
+            exit(1);                                                                               \
+        }                                                                                          \
     } while (0)
 
 #define PATIENCE_MS 20000
@@ -38,12 +38,12 @@
 struct shell {
     struct oort_store_ops ops;
     const struct oort_store_ops *inner;
-    _Atomic int cold;           /* so many reads still answer OORT_COLD */
+    _Atomic int cold; /* so many reads still answer OORT_COLD */
     _Atomic int fetches;
     _Atomic int fetch_status;
-    _Atomic uint64_t ticket;    /* of every run; 0: none needed */
+    _Atomic uint64_t ticket; /* of every run; 0: none needed */
     _Atomic uint64_t synced;
-    _Atomic uint64_t asked;     /* the last ticket a sync was asked for */
+    _Atomic uint64_t asked; /* the last ticket a sync was asked for */
     _Atomic int asks;
     _Atomic uint32_t gather_ms;
     _Atomic int behind;
@@ -80,7 +80,10 @@ static inline uint64_t shell_ticket(oort_session *session)
     return atomic_load(&shell_of(session->store)->ticket);
 }
 
-static inline uint64_t shell_synced(oort_store *store) { return atomic_load(&shell_of(store)->synced); }
+static inline uint64_t shell_synced(oort_store *store)
+{
+    return atomic_load(&shell_of(store)->synced);
+}
 
 static inline void shell_request_sync(oort_store *store, uint64_t ticket)
 {
@@ -99,7 +102,10 @@ static inline int32_t shell_watch(oort_store *store, int fd)
     return OORT_OK;
 }
 
-static inline int32_t shell_behind(oort_store *store) { return atomic_load(&shell_of(store)->behind); }
+static inline int32_t shell_behind(oort_store *store)
+{
+    return atomic_load(&shell_of(store)->behind);
+}
 
 /* ---- a plane with one running worker ------------------------------------- */
 
@@ -175,7 +181,10 @@ static inline int client_open(struct rig *rig, uint64_t *id, uint32_t flags)
     return pair[0];
 }
 
-static inline int client(struct rig *rig) { return client_open(rig, NULL, OORT_CONN_AUTHENTICATED); }
+static inline int client(struct rig *rig)
+{
+    return client_open(rig, NULL, OORT_CONN_AUTHENTICATED);
+}
 
 static inline void put(int fd, const void *data, size_t size)
 {
@@ -188,7 +197,10 @@ static inline void put(int fd, const void *data, size_t size)
     }
 }
 
-static inline void say(int fd, const char *text) { put(fd, text, strlen(text)); }
+static inline void say(int fd, const char *text)
+{
+    put(fd, text, strlen(text));
+}
 
 /* Exactly these bytes come. */
 static inline void expect_bytes(int fd, const void *data, size_t size)
@@ -210,7 +222,10 @@ static inline void expect_bytes(int fd, const void *data, size_t size)
     }
 }
 
-static inline void expect(int fd, const char *text) { expect_bytes(fd, text, strlen(text)); }
+static inline void expect(int fd, const char *text)
+{
+    expect_bytes(fd, text, strlen(text));
+}
 
 /* Whatever still comes, then the end. */
 static inline void expect_end(int fd)

@@ -8,9 +8,9 @@
 #ifndef OORT_TESTS_RECOVERY_SUITE_H
 #define OORT_TESTS_RECOVERY_SUITE_H
 
-#include "store_suite.h"
+#include "tests/store_suite.h"
 
-#include "../record.h"
+#include "log/record.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -30,13 +30,13 @@ struct state {
     int64_t expiry_ms;
 };
 
-typedef struct place {
+typedef struct directories {
     char base[64];
     char data[96];
     char run[96];
-} place;
+} directories;
 
-static inline void place_make(place *p)
+static inline void directories_make(directories *p)
 {
     (void)snprintf(p->base, sizeof p->base, "/dev/shm/oort_test.XXXXXX");
     CHECK(mkdtemp(p->base) != NULL);
@@ -45,12 +45,12 @@ static inline void place_make(place *p)
     CHECK(mkdir(p->data, 0700) == 0 && mkdir(p->run, 0700) == 0);
 }
 
-static inline void place_remove(place *p)
+static inline void directories_remove(directories *p)
 {
     CHECK(nftw(p->base, remove_one, 8, FTW_DEPTH | FTW_PHYS) == 0);
 }
 
-static inline fixture in_place(place *p)
+static inline fixture in_directories(directories *p)
 {
     fixture f = {.open = oort_valuestore_open};
     (void)snprintf(f.directory, sizeof f.directory, "%.60s", p->data);
@@ -200,8 +200,9 @@ static inline void check_model(fixture *f, struct state model[MODEL_DATABASES][M
         for (uint32_t i = 0; i < MODEL_KEYS; i++) {
             alive += state_alive(&model[database][i], oort_session_now_ms(f->session));
             if (!same_state(f, database, i, &model[database][i])) {
-                fprintf(stderr, "database %u key %u: expected %s version %u size %u expiry %" PRId64
-                        "\n", database, i, model[database][i].present ? "present" : "absent",
+                fprintf(stderr,
+                        "database %u key %u: expected %s version %u size %u expiry %" PRId64 "\n",
+                        database, i, model[database][i].present ? "present" : "absent",
                         model[database][i].version, model[database][i].size,
                         model[database][i].expiry_ms);
                 CHECK(!"the store differs from the model");

@@ -5,7 +5,7 @@
 #ifndef OORT_TESTS_STORE_SUITE_H
 #define OORT_TESTS_STORE_SUITE_H
 
-#include "../oort.h"
+#include "oort.h"
 
 #include <ftw.h>
 #include <stdio.h>
@@ -72,7 +72,10 @@ static inline oort_key key_of(const void *data, size_t size, uint8_t database)
     return key;
 }
 
-static inline oort_key named(const char *name) { return key_of(name, strlen(name), 0); }
+static inline oort_key named(const char *name)
+{
+    return key_of(name, strlen(name), 0);
+}
 
 static inline void bring_in(oort_session *session, oort_store *store)
 {

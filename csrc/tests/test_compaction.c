@@ -5,9 +5,11 @@
  * every now and then a copy of the data directory is opened, whose index must be rebuilt from the
  * log alone.  A failure prints its seed; OORT_TEST_SEED runs that one.
  */
-#include "recovery_suite.h"
+#include "tests/recovery_suite.h"
 
 #include <pthread.h>
+
+#include "index/index.h"
 
 #define SCHEDULE_KEYS 60u
 #define SCHEDULE_DATABASES 3u
@@ -18,13 +20,16 @@ static struct state model[MODEL_DATABASES][MODEL_KEYS];
 
 struct schedule {
     fixture f;
-    place at;
+    directories at;
     uint64_t random;
     int64_t now_us;
     uint32_t version;
 };
 
-static uint32_t below(struct schedule *s, uint32_t bound) { return next_random(&s->random) % bound; }
+static uint32_t below(struct schedule *s, uint32_t bound)
+{
+    return next_random(&s->random) % bound;
+}
 
 static int64_t some_expiry(struct schedule *s)
 {
@@ -35,10 +40,11 @@ static int64_t some_expiry(struct schedule *s)
 static struct state some_state(struct schedule *s)
 {
     uint32_t kind = below(s, 200);
-    uint32_t size = kind == 0 ? 70000 + below(s, 30000) : kind < 80 ? 257 + below(s, 4000)
-                                                                   : below(s, 200);
-    return (struct state){.present = true, .version = ++s->version, .size = size,
-                          .expiry_ms = some_expiry(s)};
+    uint32_t size = kind == 0   ? 70000 + below(s, 30000)
+                    : kind < 80 ? 257 + below(s, 4000)
+                                : below(s, 200);
+    return (struct state){
+        .present = true, .version = ++s->version, .size = size, .expiry_ms = some_expiry(s)};
 }
 
 static void do_batch(struct schedule *s)
@@ -157,8 +163,8 @@ static void run_schedule(uint64_t seed)
     struct schedule s = {.random = seed, .now_us = START_US};
     oort_error error;
     memset(model, 0, sizeof model);
-    place_make(&s.at);
-    s.f = in_place(&s.at);
+    directories_make(&s.at);
+    s.f = in_directories(&s.at);
     open_store(&s.f);
     for (int i = 0; i < 1200; i++)
         step(&s);
@@ -173,7 +179,7 @@ static void run_schedule(uint64_t seed)
     oort_session_set_clock(s.f.session, s.now_us);
     check_model(&s.f, model);
     close_store(&s.f);
-    place_remove(&s.at);
+    directories_remove(&s.at);
 }
 
 static void test_schedules(void)
@@ -194,11 +200,11 @@ static void test_schedules(void)
  * and so no time waited, on what is thrown away. */
 static void test_dead_segments_are_not_read(void)
 {
-    place p;
+    directories p;
     oort_error error;
     char names[512][32], path[192];
-    place_make(&p);
-    fixture f = in_place(&p);
+    directories_make(&p);
+    fixture f = in_directories(&p);
     open_store(&f);
     for (uint32_t version = 1; version <= 60; version++)
         for (uint32_t number = 0; number < 20; number++)
@@ -220,7 +226,7 @@ static void test_dead_segments_are_not_read(void)
     for (uint32_t number = 0; number < 20; number++)
         CHECK(same_state(&f, 0, number, &model[0][number]));
     close_store(&f);
-    place_remove(&p);
+    directories_remove(&p);
 }
 
 /* ---- what a change beside it needs is not dead ------------------------------------ */
@@ -236,12 +242,12 @@ static void *compact_all(void *store)
  * value is dead. */
 static void test_expiry_meanwhile(void)
 {
-    place p;
+    directories p;
     char name[32];
     pthread_t thread;
     struct state dead = {true, 1, 3000, 0}, kept = {true, 2, 3000, START_MS + 1000000};
-    place_make(&p);
-    fixture f = in_place(&p);
+    directories_make(&p);
+    fixture f = in_directories(&p);
     open_store(&f);
     CHECK(put_state(&f, 0, 0, &(struct state){true, 2, 3000, 0}) == OORT_OK);
     CHECK(put_state(&f, 0, 1, &dead) == OORT_OK);
@@ -258,17 +264,17 @@ static void test_expiry_meanwhile(void)
     CHECK(stats_of(&f).compactions == 1);
     CHECK(same_state(&f, 0, 0, &kept) && same_state(&f, 0, 1, &dead));
     close_store(&f);
-    place_remove(&p);
+    directories_remove(&p);
 }
 
 /* A damaged value stays where it is, also when only an expiry record points at it. */
 static void test_damaged_target(size_t in_record, bool rebuilt)
 {
-    place p;
+    directories p;
     char name[32], names[8][32], path[192], index[192];
     oort_error error;
-    place_make(&p);
-    fixture f = in_place(&p);
+    directories_make(&p);
+    fixture f = in_directories(&p);
     open_store(&f);
     CHECK(put_state(&f, 0, 0, &(struct state){true, 1, 3000, 0}) == OORT_OK);
     CHECK(put_state(&f, 0, 1, &(struct state){true, 1, 3000, 0}) == OORT_OK);
@@ -290,17 +296,64 @@ static void test_damaged_target(size_t in_record, bool rebuilt)
     CHECK(oort_store_compact(f.store, 1, &error) >= 0);
     CHECK(access(path, F_OK) == 0 && said(&f, "will not be compacted"));
     close_store(&f);
-    place_remove(&p);
+    directories_remove(&p);
+}
+
+/* The index has lost the entry of a value.  Compaction must not take the silence for a deletion. */
+static void test_silent_index(void)
+{
+    directories p;
+    char path[512], name[32];
+    oort_error error = {0};
+    directories_make(&p);
+    fixture f = in_directories(&p);
+    memset(model, 0, sizeof model);
+    open_store(&f);
+    oort_session_set_clock(f.session, 0);
+    for (uint32_t i = 0; i < 200; i++) {
+        model[0][i] = (struct state){.present = i % 2 == 0, .version = i + 1, .size = 1000};
+        CHECK(put_state(&f, 0, i, &model[0][i]) == OORT_OK);
+    }
+    for (uint32_t i = 1; i < 200; i += 2)
+        CHECK(drop(&f, model_key(name, 0, i)) == OORT_OK);
+    close_store(&f);
+
+    (void)snprintf(path, sizeof path, "%s/index", p.data);
+    oort_index *index = index_open(path, 0, &error);
+    CHECK(index != NULL);
+    for (uint32_t i = 0; i < 20; i += 2) {
+        oort_key key = model_key(name, 0, i);
+        index_cursor cursor;
+        index_entry entry;
+        index_seek(index, key.hash, 0, &cursor);
+        CHECK(index_next(index, &cursor, &entry));
+        index_erase(index, &cursor);
+    }
+    CHECK(index_close(index, true, &error) == OORT_OK);
+
+    open_store(&f);
+    CHECK(stats_of(&f).recovery == 0);
+    CHECK(oort_store_compact(f.store, 1, &error) >= 0);
+    CHECK(stats_of(&f).compactions > 0);
+    CHECK(said(&f, "the index knew nothing of"));
+    close_store(&f);
+    CHECK(unlink(path) == 0);
+    open_store(&f);
+    CHECK(stats_of(&f).recovery == 2);
+    check_model(&f, model);
+    close_store(&f);
+    directories_remove(&p);
 }
 
 int main(void)
 {
     /* kind, size of the key, key, value */
-    static const size_t places[] = {4, 8, 33, 200};
-    for (size_t i = 0; i < 2 * sizeof places / sizeof *places; i++)
-        test_damaged_target(places[i / 2], i % 2 == 1);
+    static const size_t offsets[] = {4, 8, 33, 200};
+    for (size_t i = 0; i < 2 * sizeof offsets / sizeof *offsets; i++)
+        test_damaged_target(offsets[i / 2], i % 2 == 1);
     test_dead_segments_are_not_read();
     test_expiry_meanwhile();
+    test_silent_index();
     test_schedules();
     return 0;
 }

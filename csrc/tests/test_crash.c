@@ -10,7 +10,7 @@
  *
  * OORT_TEST_ROUNDS: how many kills.
  */
-#include "recovery_suite.h"
+#include "tests/recovery_suite.h"
 
 #include <pthread.h>
 #include <sched.h>
@@ -52,7 +52,7 @@ struct journal {
         uint32_t version;
         _Atomic uint64_t acknowledged;
     } threads[THREADS];
-    _Atomic uint32_t working;  /* the child has checked and begun */
+    _Atomic uint32_t working; /* the child has checked and begun */
     _Atomic uint64_t compactions, segments_sealed, replayed, rebuilt, kills_in_flight;
 };
 
@@ -226,8 +226,8 @@ static void run_threads(fixture *f, struct worker workers[THREADS], pthread_t th
                         uint32_t changes, uint64_t random)
 {
     for (uint32_t i = 0; i < THREADS; i++) {
-        workers[i] = (struct worker){.f = *f, .number = i, .changes = changes,
-                                     .random = random * THREADS + i};
+        workers[i] = (struct worker){
+            .f = *f, .number = i, .changes = changes, .random = random * THREADS + i};
         CHECK(pthread_create(&threads[i], NULL, work, &workers[i]) == 0);
     }
 }
@@ -259,7 +259,8 @@ static int outcome(fixture *f, uint32_t thread)
         after += holds_state(f, thread, number, change->flush ? &gone : &change->after[i]);
     }
     if (before != touched && after != touched)
-        fprintf(stderr, "database %u: of %u keys of a %s %u are as before, %u as after, recovery %d\n",
+        fprintf(stderr,
+                "database %u: of %u keys of a %s %u are as before, %u as after, recovery %d\n",
                 thread, touched, change->flush ? "flush" : "change", before, after,
                 stats_of(f).recovery);
     CHECK(before == touched || after == touched);
@@ -279,9 +280,11 @@ static void check_journal(fixture *f, int outcomes[THREADS])
                 touched = touched || change->number[j] == i;
             if (!touched && !holds_state(f, thread, i, &journal->threads[thread].keys[i])) {
                 const struct state *state = &journal->threads[thread].keys[i];
-                fprintf(stderr, "database %u key %u: expected %s version %u size %u expiry %" PRId64
-                        ", recovery %d\n", thread, i, state->present ? "present" : "absent",
-                        state->version, state->size, state->expiry_ms, stats_of(f).recovery);
+                fprintf(stderr,
+                        "database %u key %u: expected %s version %u size %u expiry %" PRId64
+                        ", recovery %d\n",
+                        thread, i, state->present ? "present" : "absent", state->version,
+                        state->size, state->expiry_ms, stats_of(f).recovery);
                 CHECK(!"an acknowledged change is lost");
             }
         }
@@ -295,8 +298,8 @@ static void check_counts(fixture *f)
         uint64_t stays = 0, most = 0;
         for (uint32_t i = 0; i < KEYS; i++) {
             const struct state *state = &journal->threads[database].keys[i];
-            stays += state->present && (state->expiry_ms == 0 ||
-                                        state->expiry_ms > wall_ms() + HOUR_MS);
+            stays += state->present &&
+                     (state->expiry_ms == 0 || state->expiry_ms > wall_ms() + HOUR_MS);
             most += state_alive(state, oort_session_now_ms(f->session));
         }
         CHECK(scan_count(f, database) >= stays && scan_count(f, database) <= most);
@@ -325,9 +328,9 @@ static void *compact_always(void *store)
     return NULL;
 }
 
-static void child(place *p, uint64_t random, bool first, bool fast)
+static void child(directories *p, uint64_t random, bool first, bool fast)
 {
-    fixture f = in_place(p), copy;
+    fixture f = in_directories(p), copy;
     int outcomes[THREADS], same[THREADS];
     char path[96];
     struct worker workers[THREADS];
@@ -379,11 +382,11 @@ static void child(place *p, uint64_t random, bool first, bool fast)
 
 static void test_kills(uint32_t rounds)
 {
-    place p;
+    directories p;
     uint64_t random = (uint64_t)wall_ms();
     printf("  kills, seed %" PRIu64 "\n", random);
     (void)fflush(stdout);
-    place_make(&p);
+    directories_make(&p);
     memset(journal, 0, sizeof *journal);
     uint64_t compacted = 0, acknowledged = 0;
     for (uint32_t round = 0; round < rounds; round++) {
@@ -417,14 +420,14 @@ static void test_kills(uint32_t rounds)
     printf("  %u kills, %" PRIu64 " changes, %" PRIu64 " in flight, %" PRIu64 " compactions\n",
            rounds, acknowledged, atomic_load(&journal->kills_in_flight), compacted);
     CHECK(acknowledged > 0 && compacted > 0);
-    place_remove(&p);
+    directories_remove(&p);
 }
 
 /* ---- the same threads without a kill, for the thread sanitizer as well --------------- */
 
 static void test_threads(void)
 {
-    place p;
+    directories p;
     fixture f;
     int outcomes[THREADS];
     struct worker workers[THREADS];
@@ -433,9 +436,9 @@ static void test_threads(void)
     (void)fflush(stdout);
     for (int32_t fsync = OORT_FSYNC_NO; fsync <= OORT_FSYNC_ALWAYS; fsync++) {
         oort_error error;
-        place_make(&p);
+        directories_make(&p);
         memset(journal, 0, sizeof *journal);
-        f = in_place(&p);
+        f = in_directories(&p);
         f.config.background = 1;
         f.config.compaction_dead_percent = 20;
         f.config.compaction_bytes_per_second = 1u << 30;
@@ -456,13 +459,14 @@ static void test_threads(void)
         CHECK(stats_of(&f).recovery == 0);
         check_journal(&f, outcomes);
         close_store(&f);
-        place_remove(&p);
+        directories_remove(&p);
     }
 }
 
 int main(void)
 {
-    journal = mmap(NULL, sizeof *journal, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    journal = mmap(NULL, sizeof *journal, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1,
+                   0);
     CHECK(journal != MAP_FAILED);
     test_kills(test_rounds(KILLS));
     test_threads();

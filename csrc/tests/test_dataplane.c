@@ -2,7 +2,7 @@
  * test_dataplane.c: clients on socket pairs against a running worker: pipelines, limits, and every
  * reason for which a connection waits.
  */
-#include "dataplane_suite.h"
+#include "tests/dataplane_suite.h"
 
 #include <sys/resource.h>
 
@@ -148,8 +148,12 @@ static oort_request next_request(struct rig *rig)
 
 static int32_t answer(struct rig *rig, uint64_t connection, const char *text, uint32_t changes)
 {
-    oort_reply reply = {.connection = connection, .data = (const uint8_t *)text,
-                        .size = strlen(text), .changes = changes, .database = 3, .protocol = 3};
+    oort_reply reply = {.connection = connection,
+                        .data = (const uint8_t *)text,
+                        .size = strlen(text),
+                        .changes = changes,
+                        .database = 3,
+                        .protocol = 3};
     return oort_request_reply(rig->plane, &reply);
 }
 

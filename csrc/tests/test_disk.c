@@ -4,7 +4,7 @@
  * The full disk is a small tmpfs (mounting one needs root; without it, a limit on file sizes makes
  * every new segment fail).  fdatasync and fsync are this program's own and fail on demand.
  */
-#include "recovery_suite.h"
+#include "tests/recovery_suite.h"
 
 #include <pthread.h>
 #include <signal.h>
@@ -17,24 +17,25 @@
 #define KEYS 400u
 
 static struct state model[MODEL_DATABASES][MODEL_KEYS];
-static _Atomic bool device_fails, device_waits;
+static _Atomic bool device_waits;
+static _Atomic int device_error; /* an errno, 0: the device works */
 
 /* In the place of the C library's. */
 int fdatasync(int fd)
 {
     while (atomic_load(&device_waits))
         (void)usleep(1000);
-    if (!atomic_load(&device_fails))
+    if (atomic_load(&device_error) == 0)
         return (int)syscall(SYS_fdatasync, fd);
-    errno = EIO;
+    errno = atomic_load(&device_error);
     return -1;
 }
 
 int fsync(int fd)
 {
-    if (!atomic_load(&device_fails))
+    if (atomic_load(&device_error) == 0)
         return (int)syscall(SYS_fsync, fd);
-    errno = EIO;
+    errno = atomic_load(&device_error);
     return -1;
 }
 
@@ -61,13 +62,13 @@ static uint32_t fill_up(fixture *f, uint32_t *version)
 
 static void test_full(void)
 {
-    place p;
+    directories p;
     oort_error error;
     uint32_t version = 0, written;
     struct rlimit before, limit;
-    place_make(&p);
+    directories_make(&p);
     bool mounted = mount("tmpfs", p.data, "tmpfs", 0, "size=8m") == 0;
-    fixture f = in_place(&p);
+    fixture f = in_directories(&p);
     memset(model, 0, sizeof model);
     open_store(&f);
     CHECK(getrlimit(RLIMIT_FSIZE, &before) == 0);
@@ -138,17 +139,17 @@ static void test_full(void)
     close_store(&f);
     if (mounted)
         CHECK(umount(p.data) == 0);
-    place_remove(&p);
+    directories_remove(&p);
 }
 
 /* ---- failing ------------------------------------------------------------------------- */
 
-static void test_failing(int32_t background)
+static void test_failing(int32_t background, int failure)
 {
-    place p;
+    directories p;
     oort_error error = {0};
-    place_make(&p);
-    fixture f = in_place(&p);
+    directories_make(&p);
+    fixture f = in_directories(&p);
     f.config.fsync = OORT_FSYNC_ALWAYS;
     f.config.background = background;
     memset(model, 0, sizeof model);
@@ -160,7 +161,7 @@ static void test_failing(int32_t background)
     uint64_t ticket = oort_session_ticket(f.session);
     while (oort_store_synced(f.store) < ticket)
         (void)usleep(1000);
-    atomic_store(&device_fails, true);
+    atomic_store(&device_error, failure);
     struct state fresh = {.present = true, .version = 9999, .size = 10};
     CHECK(put_state(&f, 0, 0, &fresh) == OORT_OK);
     ticket = oort_session_ticket(f.session);
@@ -170,7 +171,7 @@ static void test_failing(int32_t background)
     CHECK(oort_store_synced(f.store) == UINT64_MAX);
     CHECK(stats_of(&f).failed == OORT_ERR_IO);
     /* It may work again: what was lost meanwhile nobody knows. */
-    atomic_store(&device_fails, false);
+    atomic_store(&device_error, 0);
     CHECK(put_state(&f, 0, 1, &fresh) == OORT_ERR_FAILED);
     char name[32];
     CHECK(drop(&f, model_key(name, 0, 2)) == OORT_ERR_FAILED);
@@ -187,7 +188,32 @@ static void test_failing(int32_t background)
         CHECK(same_state(&f, 0, i, &model[0][i]));
     CHECK(same_state(&f, 0, 0, &model[0][0]) || same_state(&f, 0, 0, &fresh));
     close_store(&f);
-    place_remove(&p);
+    directories_remove(&p);
+}
+
+/* A segment is full and its sync fails while it is sealed: as final as any other, whatever errno says. */
+static void test_failing_seal(int failure)
+{
+    directories p;
+    oort_error error = {0};
+    directories_make(&p);
+    fixture f = in_directories(&p);
+    f.config.fsync = OORT_FSYNC_NO;
+    memset(model, 0, sizeof model);
+    open_store(&f);
+    atomic_store(&device_error, failure);
+    int32_t status = OORT_OK;
+    for (uint32_t i = 0; i < MODEL_KEYS && status == OORT_OK; i++) {
+        struct state fresh = {.present = true, .version = i + 1, .size = 1000};
+        status = put_state(&f, 0, i, &fresh);
+    }
+    CHECK(status == OORT_ERR_FAILED);
+    CHECK(stats_of(&f).failed == OORT_ERR_IO);
+    CHECK(said(&f, "restart"));
+    atomic_store(&device_error, 0);
+    oort_session_close(f.session);
+    CHECK(oort_store_close(f.store, &error) != OORT_OK);
+    directories_remove(&p);
 }
 
 /* ---- slow ------------------------------------------------------------------------------ */
@@ -201,11 +227,11 @@ static void *flush_all(void *session)
 /* Under always who hears that a key is gone waits until it is gone for good, whoever removed it. */
 static void test_absence_waits(void)
 {
-    place p;
+    directories p;
     pthread_t thread;
     oort_error error = {0};
-    place_make(&p);
-    fixture f = in_place(&p);
+    directories_make(&p);
+    fixture f = in_directories(&p);
     f.config.fsync = OORT_FSYNC_ALWAYS;
     f.config.background = 1;
     open_store(&f);
@@ -233,7 +259,7 @@ static void test_absence_waits(void)
     CHECK(pthread_join(thread, NULL) == 0);
     oort_session_close(other.session);
     close_store(&f);
-    place_remove(&p);
+    directories_remove(&p);
 }
 
 struct committer {
@@ -267,11 +293,11 @@ static void *commit_many(void *context)
 
 static void test_committing_together(void)
 {
-    place p;
+    directories p;
     pthread_t threads[4];
     struct committer committers[4];
-    place_make(&p);
-    fixture f = in_place(&p);
+    directories_make(&p);
+    fixture f = in_directories(&p);
     f.config.fsync = OORT_FSYNC_ALWAYS;
     f.config.background = 1;
     open_store(&f);
@@ -282,7 +308,7 @@ static void test_committing_together(void)
     for (uint32_t i = 0; i < 4; i++)
         CHECK(pthread_join(threads[i], NULL) == 0);
     close_store(&f);
-    place_remove(&p);
+    directories_remove(&p);
 }
 
 /* ---- cold ---------------------------------------------------------------------------- */
@@ -310,8 +336,8 @@ static void test_cold(void)
     static uint8_t large[3 << 20];
     (void)snprintf(f.directory, sizeof f.directory, "/var/tmp/test_disk.XXXXXX");
     CHECK(mkdtemp(f.directory) != NULL);
-    f.config = (oort_store_config){.directory = f.directory, .segment_bytes = 1 << 16,
-                                   .free_bytes_low = 1};
+    f.config = (oort_store_config){
+        .directory = f.directory, .segment_bytes = 1 << 16, .free_bytes_low = 1};
     memset(model, 0, sizeof model);
     open_store(&f);
     for (uint32_t i = 0; i < KEYS; i++) {
@@ -376,8 +402,8 @@ static void test_large_together(void)
     int rounds = 0;
     (void)snprintf(f.directory, sizeof f.directory, "/var/tmp/test_disk.XXXXXX");
     CHECK(mkdtemp(f.directory) != NULL);
-    f.config = (oort_store_config){.directory = f.directory, .segment_bytes = 1 << 16,
-                                   .free_bytes_low = 1, .background = 1};
+    f.config = (oort_store_config){
+        .directory = f.directory, .segment_bytes = 1 << 16, .free_bytes_low = 1, .background = 1};
     open_store(&f);
     for (int i = 0; i < 8; i++) {
         (void)snprintf(names[i], sizeof names[i], "large%d", i);
@@ -409,18 +435,18 @@ static void test_large_together(void)
 /* A value that is being sent outlives the compaction of its segment; space comes back. */
 static void test_pins(void)
 {
-    place p;
+    directories p;
     oort_error error;
     oort_value value;
     static uint8_t expected[3000];
-    place_make(&p);
-    fixture f = in_place(&p);
+    directories_make(&p);
+    fixture f = in_directories(&p);
     memset(model, 0, sizeof model);
     open_store(&f);
     for (uint32_t round = 1; round <= 40; round++) {
         for (uint32_t i = 0; i < 100; i++) {
-            model[0][i] = (struct state){.present = true, .version = round * 1000 + i,
-                                         .size = 3000};
+            model[0][i] =
+                (struct state){.present = true, .version = round * 1000 + i, .size = 3000};
             CHECK(put_state(&f, 0, i, &model[0][i]) == OORT_OK);
             if (round == 1 && i == 50) {
                 char name[32];
@@ -441,7 +467,7 @@ static void test_pins(void)
     CHECK(stats_of(&f).compactions > 20);
     check_model(&f, model);
     close_store(&f);
-    place_remove(&p);
+    directories_remove(&p);
 }
 
 /* ---- tombstone age ----------------------------------------------------------------------- */
@@ -449,12 +475,13 @@ static void test_pins(void)
 static void test_tombstone_age(void)
 {
     oort_error error;
-    static const uint32_t ages[] = {0, 40u * 365 * 86400}; /* the clock of the test stands in 2023 */
+    static const uint32_t ages[] = {0,
+                                    40u * 365 * 86400}; /* the clock of the test stands in 2023 */
     for (int which = 0; which < 2; which++) {
         uint32_t age = ages[which];
-        place p;
-        place_make(&p);
-        fixture f = in_place(&p);
+        directories p;
+        directories_make(&p);
+        fixture f = in_directories(&p);
         f.config.tombstone_age_seconds = age;
         open_store(&f);
         CHECK(put_text(&f, named("k"), "v") == OORT_OK);
@@ -468,7 +495,7 @@ static void test_tombstone_age(void)
         CHECK((stats_of(&f).segments != 0) == (age != 0));
         CHECK(missing(&f, named("k")));
         close_store(&f);
-        place_remove(&p);
+        directories_remove(&p);
     }
 }
 
@@ -476,8 +503,11 @@ int main(void)
 {
     test_pins();
     test_tombstone_age();
-    test_failing(0);
-    test_failing(1);
+    test_failing(0, EIO);
+    test_failing(1, EIO);
+    test_failing(1, ENOSPC);
+    test_failing_seal(EIO);
+    test_failing_seal(EDQUOT);
     test_absence_waits();
     test_committing_together();
     test_cold();

@@ -2,7 +2,7 @@
  * test_hash.c: slots, ring hash and checksums against known values and against
  * bit-by-bit reference sums over every length and alignment that changes the path.
  */
-#include "../oort.h"
+#include "oort.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -51,8 +51,7 @@ static int test_slots(void)
     CHECK(slot_of("{user1000}.followers") == slot_of("user1000"));
     CHECK(slot_of("foo{bar}{zap}") == slot_of("bar"));
     CHECK(slot_of("foo{{bar}}zap") == slot_of("{bar"));
-    CHECK(slot_of("foo{}{bar}") ==
-          (reference_crc16((const uint8_t *)"foo{}{bar}", 10) & 16383));
+    CHECK(slot_of("foo{}{bar}") == (reference_crc16((const uint8_t *)"foo{}{bar}", 10) & 16383));
     CHECK(slot_of("foo{bar") == (reference_crc16((const uint8_t *)"foo{bar", 7) & 16383));
     CHECK(slot_of("foo{") == (reference_crc16((const uint8_t *)"foo{", 4) & 16383));
     CHECK(slot_of("}a{b}") == slot_of("b"));

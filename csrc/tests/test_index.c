@@ -4,7 +4,7 @@
  *
  * Key i of a model has a fixed hash and, while present, one location that no other key has.
  */
-#include "../index.h"
+#include "index/index.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -48,7 +48,10 @@ static uint64_t mix(uint64_t x)
     return x ^ x >> 31;
 }
 
-static uint64_t next_random(uint64_t *state) { return mix((*state)++); }
+static uint64_t next_random(uint64_t *state)
+{
+    return mix((*state)++);
+}
 
 static uint64_t slot_and_tag(uint32_t slot, uint32_t tag)
 {
@@ -214,10 +217,18 @@ static void fill_hashes(model *m, int shape)
         uint32_t tag = (uint32_t)random & 0xffffff;
         m->keys[i].database = (uint8_t)(random >> 60 < 12 ? 0 : random >> 60);
         switch (shape) {
-        case 0: m->keys[i].hash = random; break;
-        case 1: m->keys[i].hash = slot_and_tag(7, tag); break;
-        case 2: m->keys[i].hash = slot_and_tag(i % 2 * 16383, tag % 5 * 0x333333); break;
-        default: m->keys[i].hash = slot_and_tag(9, 0xabc000 | (tag & (i % 3 ? 0x3 : 0xfff))); break;
+        case 0:
+            m->keys[i].hash = random;
+            break;
+        case 1:
+            m->keys[i].hash = slot_and_tag(7, tag);
+            break;
+        case 2:
+            m->keys[i].hash = slot_and_tag(i % 2 * 16383, tag % 5 * 0x333333);
+            break;
+        default:
+            m->keys[i].hash = slot_and_tag(9, 0xabc000 | (tag & (i % 3 ? 0x3 : 0xfff)));
+            break;
         }
     }
 }
@@ -378,9 +389,9 @@ static void test_refused_files(const char *path)
 
 /* What the child has said about each key, in memory that outlives it. */
 typedef struct journal_key {
-    uint64_t doing;        /* location being put, or 0: being removed */
-    uint64_t done;         /* the last acknowledged location, 0: none */
-    uint64_t busy;         /* 1: between the two */
+    uint64_t doing; /* location being put, or 0: being removed */
+    uint64_t done;  /* the last acknowledged location, 0: none */
+    uint64_t busy;  /* 1: between the two */
 } journal_key;
 
 #define KILL_KEYS 40000u

@@ -2,7 +2,7 @@
  * test_index_threads.c: two threads change slots of their own, share the allocator, and prefetch
  * from each other's slots without a lock, as the index allows.  For the thread sanitizer.
  */
-#include "../index.h"
+#include "index/index.h"
 
 #include <pthread.h>
 #include <stdio.h>

@@ -4,7 +4,9 @@
  * Power failure: what lay in the directory right after a sync is what is durable; images with any
  * part of what came later missing must be opened with all of it.  Damage: bits of old records flip.
  */
-#include "recovery_suite.h"
+#include "tests/recovery_suite.h"
+
+#include <sys/wait.h>
 
 #define KEYS 120u
 
@@ -35,8 +37,8 @@ static void change_one(fixture *f, struct state states[MODEL_DATABASES][MODEL_KE
         state->expiry_ms = START_MS + 1000000 + next_random(random) % 1000;
         CHECK(expire(f, model_key(name, database, number), state->expiry_ms) == OORT_OK);
     } else {
-        *state = (struct state){.present = true, .version = ++version,
-                                .size = next_random(random) % 1500};
+        *state = (struct state){
+            .present = true, .version = ++version, .size = next_random(random) % 1500};
         CHECK(put_state(f, database, number, state) == OORT_OK);
     }
 }
@@ -53,19 +55,22 @@ static void check_open(fixture *f, int32_t recovery)
 
 static void test_ways(void)
 {
-    place p;
+    directories p;
     char path[512], other[512];
     uint64_t random = 7;
     oort_error error = {0};
     size_t size;
-    place_make(&p);
-    fixture f = in_place(&p);
+    directories_make(&p);
+    fixture f = in_directories(&p);
     memset(model, 0, sizeof model);
     open_store(&f);
     CHECK(stats_of(&f).recovery == 0);
     for (int i = 0; i < 600; i++)
         change_one(&f, model, &random);
     oort_store_config again = f.config;
+    CHECK(oort_valuestore_open(&again, &error) == NULL && error.code == OORT_ERR_LOCKED);
+    /* The directory is locked, whatever becomes of the files in it. */
+    remove_in(p.data, "lock");
     CHECK(oort_valuestore_open(&again, &error) == NULL && error.code == OORT_ERR_LOCKED);
     close_store(&f);
 
@@ -113,7 +118,7 @@ static void test_ways(void)
     write_file(path, bytes, size);
     free(bytes);
     CHECK(oort_valuestore_open(&f.config, &error) == NULL && error.code == OORT_ERR_FORMAT);
-    place_remove(&p);
+    directories_remove(&p);
 }
 
 /* ---- power failure ------------------------------------------------------------------ */
@@ -131,16 +136,105 @@ static void check_image(fixture *f)
     }
 }
 
+/* ---- a kill, and what came between ---------------------------------------------------- */
+
+/* Work in a process of its own, which ends as if it had been killed: sealed segments, then more of them.  The
+ * index as it was in between is left beside the data. */
+static void work_and_die(directories *p, uint32_t keys)
+{
+    pid_t child = fork();
+    CHECK(child >= 0);
+    if (child == 0) {
+        char path[512], stale[512];
+        size_t size;
+        fixture f = in_directories(p);
+        open_store(&f);
+        for (uint32_t i = 0; i < keys; i++) {
+            CHECK(put_state(&f, 0, i, &model[0][i]) == OORT_OK);
+            if (i == keys / 2) {
+                (void)snprintf(path, sizeof path, "%s/index", p->data);
+                (void)snprintf(stale, sizeof stale, "%s/stale", p->base);
+                uint8_t *bytes = read_file(path, &size);
+                write_file(stale, bytes, size);
+                free(bytes);
+            }
+        }
+        CHECK(oort_store_sync(f.store, NULL) == OORT_OK);
+        _exit(0);
+    }
+    int status;
+    CHECK(waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0);
+}
+
+static void fill_model(uint32_t keys)
+{
+    memset(model, 0, sizeof model);
+    for (uint32_t i = 0; i < keys; i++)
+        model[0][i] = (struct state){.present = true, .version = i + 1, .size = 1000};
+}
+
+/* The file system lost pages of the index after the kill: what is there is whole, but of an earlier time. */
+static void test_stale_index(void)
+{
+    directories p;
+    char path[512], stale[512];
+    oort_error error = {0};
+    size_t size;
+    directories_make(&p);
+    fill_model(400);
+    work_and_die(&p, 400);
+    (void)snprintf(path, sizeof path, "%s/index", p.data);
+    (void)snprintf(stale, sizeof stale, "%s/stale", p.base);
+    uint8_t *bytes = read_file(stale, &size);
+    write_file(path, bytes, size);
+    free(bytes);
+    fixture f = in_directories(&p);
+    check_open(&f, 2);
+    CHECK(oort_store_compact(f.store, 1, &error) >= 0);
+    check_model(&f, model);
+    close_store(&f);
+    directories_remove(&p);
+}
+
+/* The data directory was unmounted after the kill, so that the kernel has dropped its pages.  A mount of its own
+ * needs root: here the nonce names another one. */
+static void test_other_mount(void)
+{
+    directories p;
+    char path[512];
+    static char names[8][32];
+    size_t size;
+    for (int held = 0; held < 2; held++) {
+        directories_make(&p);
+        fill_model(100);
+        work_and_die(&p, 100);
+        CHECK(list_files(p.run, ".nonce", names, 8) == 1);
+        (void)snprintf(path, sizeof path, "%s/%.31s", p.run, names[0]);
+        uint8_t *bytes = read_file(path, &size);
+        bytes[size - sizeof(uint64_t)] ^= 1;
+        write_file(path, bytes, size);
+        free(bytes);
+        fixture f = in_directories(&p);
+        int directory = open(held ? p.data : p.run, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        CHECK(directory > 0);
+        f.config.held_directory = directory;
+        check_open(&f, held ? 1 : 2);
+        close_store(&f);
+        CHECK(close(directory) == 0);
+        directories_remove(&p);
+    }
+}
+
 static void test_power(void)
 {
-    place p;
+    directories p;
     char image[128], path[512], old_path[512];
     static char names[256][32], tables[4][32];
     uint64_t random = 11;
     oort_error error;
     uint64_t cut = 0;
-    place_make(&p);
-    fixture f = in_place(&p);
+    directories_make(&p);
+    fixture f = in_directories(&p);
     f.config.segment_bytes = 1 << 20; /* what is sealed is synced: all must be in an unsealed one */
     memset(model, 0, sizeof model);
     open_store(&f);
@@ -199,7 +293,7 @@ static void test_power(void)
     }
     CHECK(cut > 0);
     close_store(&f);
-    place_remove(&p);
+    directories_remove(&p);
 }
 
 /* ---- damage -------------------------------------------------------------------------- */
@@ -234,20 +328,20 @@ enum { WITH_INDEX = 0, WITHOUT_INDEX = 1, WITHOUT_TOC = 2, BROKEN_TOC = 3, DAMAG
 /* Flip a bit of the newest record of key 5, which has an older one before it. */
 static void damage_one(uint32_t how, size_t in_record)
 {
-    place p;
+    directories p;
     char path[512], name[32];
     static char names[64][32];
     oort_error error;
     size_t size, at = 0;
     uint8_t *bytes = NULL;
-    place_make(&p);
-    fixture f = in_place(&p);
+    directories_make(&p);
+    fixture f = in_directories(&p);
     memset(model, 0, sizeof model);
     open_store(&f);
     for (uint32_t version = 1; version <= 2; version++) {
         for (uint32_t i = 0; i < KEYS; i++) {
-            model[0][i] = (struct state){.present = true, .version = version * 1000 + i,
-                                         .size = 300};
+            model[0][i] =
+                (struct state){.present = true, .version = version * 1000 + i, .size = 300};
             CHECK(put_state(&f, 0, i, &model[0][i]) == OORT_OK);
         }
         close_store(&f); /* seals: each version has a segment of its own */
@@ -307,27 +401,27 @@ static void damage_one(uint32_t how, size_t in_record)
     remove_in(p.data, "index");
     check_open(&f, 2);
     close_store(&f);
-    place_remove(&p);
+    directories_remove(&p);
 }
 
 static void test_damage(void)
 {
     /* checksum, kind, flags, database, sizes, stamp, expiry; key; value */
-    static const size_t places[] = {0, 4, 5, 6, 7, 8, 10, 12, 14, 16, 24, 33, 50, 200};
+    static const size_t offsets[] = {0, 4, 5, 6, 7, 8, 10, 12, 14, 16, 24, 33, 50, 200};
     for (uint32_t how = 0; how < DAMAGE_CASES; how++)
-        for (size_t i = 0; i < sizeof places / sizeof *places; i++)
-            damage_one(how, places[i]);
+        for (size_t i = 0; i < sizeof offsets / sizeof *offsets; i++)
+            damage_one(how, offsets[i]);
 }
 
 /* The image of a valid record inside a value is no record, not even when what is before it is damaged. */
 static void test_no_resurrection(void)
 {
-    place p;
+    directories p;
     char path[512];
     static char names[64][32];
     size_t size;
-    place_make(&p);
-    fixture f = in_place(&p);
+    directories_make(&p);
+    fixture f = in_directories(&p);
     open_store(&f);
     CHECK(put_text(&f, named("ghost"), "of the past") == OORT_OK);
     close_store(&f);
@@ -359,12 +453,12 @@ static void test_no_resurrection(void)
     CHECK(holds_text(&f, named("behind"), "it"));
     CHECK(keys_in(&f, 0) == 1);
     close_store(&f);
-    place_remove(&p);
+    directories_remove(&p);
 }
 
 /* ---- segments that are gone --------------------------------------------------------- */
 
-static void segment_path(char path[512], const place *p, size_t position, const char *suffix)
+static void segment_path(char path[512], const directories *p, size_t position, const char *suffix)
 {
     static char names[64][32];
     CHECK(list_files(p->data, ".log", names, 64) > position);
@@ -374,12 +468,12 @@ static void segment_path(char path[512], const place *p, size_t position, const 
 /* An expiry record points at a value whose segment is gone.  What lies there later is another key's. */
 static void test_lost_target(void)
 {
-    place p;
+    directories p;
     char path[512];
     static uint8_t bytes[1000] = {1};
     oort_error error = {0};
-    place_make(&p);
-    fixture f = in_place(&p);
+    directories_make(&p);
+    fixture f = in_directories(&p);
     open_store(&f);
     CHECK(put_text(&f, named("first"), "has a segment") == OORT_OK);
     fixture g = f;
@@ -403,9 +497,10 @@ static void test_lost_target(void)
     remove_in(p.data, "index");
     open_store(&f);
     CHECK(read_status(&f, named("one")) == OORT_ERR_DAMAGED);
-    CHECK(holds(&f, named("two"), bytes, sizeof bytes) && holds_text(&f, named("first"), "has a segment"));
+    CHECK(holds(&f, named("two"), bytes, sizeof bytes) &&
+          holds_text(&f, named("first"), "has a segment"));
     close_store(&f);
-    place_remove(&p);
+    directories_remove(&p);
 }
 
 static const uint8_t filler[984];
@@ -426,10 +521,10 @@ static bool fill_segment(fixture *f, char first, bool look_only)
 /* A table of contents whose segment is gone is not taken for a new segment's. */
 static void test_lost_under_table(void)
 {
-    place p;
+    directories p;
     char path[512], copied[512];
-    place_make(&p);
-    fixture f = in_place(&p);
+    directories_make(&p);
+    fixture f = in_directories(&p);
     open_store(&f);
     CHECK(fill_segment(&f, 'a', false));
     close_store(&f);
@@ -446,16 +541,16 @@ static void test_lost_under_table(void)
     open_store(&copy);
     CHECK(fill_segment(&copy, 'b', true) && keys_in(&copy, 0) == 60);
     close_store(&copy);
-    place_remove(&p);
+    directories_remove(&p);
 }
 
 /* A segment that was gone can come back, whichever it is, though more was written meanwhile. */
 static void test_lost_and_found(size_t position)
 {
-    place p;
+    directories p;
     char path[512], kept[512], toc[512], kept_toc[512];
-    place_make(&p);
-    fixture f = in_place(&p);
+    directories_make(&p);
+    fixture f = in_directories(&p);
     open_store(&f);
     for (char first = 'a'; first <= 'c'; first++)
         CHECK(fill_segment(&f, first, false));
@@ -476,7 +571,7 @@ static void test_lost_and_found(size_t position)
     for (char first = 'a'; first <= 'd'; first++)
         CHECK(fill_segment(&f, first, true));
     close_store(&f);
-    place_remove(&p);
+    directories_remove(&p);
 }
 
 int main(void)
@@ -486,6 +581,8 @@ int main(void)
     for (size_t position = 0; position < 3; position++)
         test_lost_and_found(position);
     test_ways();
+    test_stale_index();
+    test_other_mount();
     test_power();
     test_damage();
     test_no_resurrection();

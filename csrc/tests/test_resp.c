@@ -2,19 +2,19 @@
  * test_resp.c: what the parser makes of good and malformed bytes, whole and in pieces, in a buffer
  * that moves and is never a byte larger than what has arrived; and what the reply writer writes.
  */
-#include "../resp.h"
+#include "protocol/resp.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define CHECK(condition)                                                                          \
-    do {                                                                                          \
-        if (!(condition)) {                                                                       \
-            fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition);                       \
-            return 1;                                                                             \
-        }                                                                                         \
+#define CHECK(condition)                                                                           \
+    do {                                                                                           \
+        if (!(condition)) {                                                                        \
+            fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition);                        \
+            return 1;                                                                              \
+        }                                                                                          \
     } while (0)
 
 #define BULK_CAP 536870912u
@@ -122,8 +122,8 @@ static int check_input(const uint8_t *input, size_t size, bool authenticated, co
     size_t each = size > 2000 ? 997 : 1;
     CHECK(parse_in_pieces(input, size, authenticated, each, each, &said) == 0);
     if (strcmp(said.text, expected) != 0) {
-        fprintf(stderr, "%.60s (%zu bytes) in pieces of %zu: '%s', not '%s'\n",
-                (const char *)input, size, each, said.text, expected);
+        fprintf(stderr, "%.60s (%zu bytes) in pieces of %zu: '%s', not '%s'\n", (const char *)input,
+                size, each, said.text, expected);
         return 1;
     }
     return 0;
@@ -173,7 +173,10 @@ static const struct row rows[] = {
     ROW("PING", "..."),
     ROW("\"a b\" 'c d' \"\" \"\\x41\\n\\q\\\"\\xzz\\x4\" 'a\\'b\\n'\r\n",
         "[a<20>b c<20>d  A<0a>q\"xzzx4 a'b\\n]"),
-    ROW("a\"b c\" \x0b" "d\x0b" "e\r\n", "[ab<20>c d<0b>e]"),
+    ROW("a\"b c\" \x0b"
+        "d\x0b"
+        "e\r\n",
+        "[ab<20>c d<0b>e]"),
     ROW("ECHO \x80\xff\r\n", "[ECHO <80><ff>]"),
     ROW("ECHO 'a\r\n", ERROR("unbalanced quotes in request")),
     ROW("ECHO \"a\r\n", ERROR("unbalanced quotes in request")),
@@ -196,8 +199,8 @@ static const struct row before_auth[] = {
 static int test_tables(void)
 {
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
-        CHECK(check_input((const uint8_t *)rows[i].input, rows[i].size, true,
-                          rows[i].expected) == 0);
+        CHECK(check_input((const uint8_t *)rows[i].input, rows[i].size, true, rows[i].expected) ==
+              0);
     }
     for (size_t i = 0; i < sizeof(before_auth) / sizeof(before_auth[0]); i++) {
         CHECK(check_input((const uint8_t *)before_auth[i].input, before_auth[i].size, false,
@@ -228,8 +231,8 @@ static int test_long_lines(void)
     CHECK(check_long("", 'x', RESP_LINE_CAP + 1, "\n", ERROR("too big inline request")) == 0);
     CHECK(check_long("", 0, RESP_LINE_CAP + 1, "", ERROR("too big inline request")) == 0);
     CHECK(check_long("*", '1', RESP_LINE_CAP + 1, "", ERROR("too big mbulk count string")) == 0);
-    CHECK(check_long("*1\r\n$", '1', RESP_LINE_CAP + 5, "",
-                     ERROR("too big bulk count string")) == 0);
+    CHECK(check_long("*1\r\n$", '1', RESP_LINE_CAP + 5, "", ERROR("too big bulk count string")) ==
+          0);
     CHECK(check_long("*1\r\n$70000\r\n", 'x', 70012, "\r\n", "[<70000>]") == 0);
     return 0;
 }
@@ -258,11 +261,23 @@ static int test_integers(void)
         bool good;
         int64_t value;
     } numbers[] = {
-        {"0", true, 0}, {"7", true, 7}, {"-7", true, -7}, {"9223372036854775807", true, INT64_MAX},
-        {"-9223372036854775808", true, INT64_MIN}, {"9223372036854775808", false, 0},
-        {"-9223372036854775809", false, 0}, {"18446744073709551616", false, 0}, {"", false, 0},
-        {"-", false, 0}, {"-0", false, 0}, {"00", false, 0}, {"+1", false, 0}, {" 1", false, 0},
-        {"1 ", false, 0}, {"1e3", false, 0}, {"99999999999999999999", false, 0},
+        {"0", true, 0},
+        {"7", true, 7},
+        {"-7", true, -7},
+        {"9223372036854775807", true, INT64_MAX},
+        {"-9223372036854775808", true, INT64_MIN},
+        {"9223372036854775808", false, 0},
+        {"-9223372036854775809", false, 0},
+        {"18446744073709551616", false, 0},
+        {"", false, 0},
+        {"-", false, 0},
+        {"-0", false, 0},
+        {"00", false, 0},
+        {"+1", false, 0},
+        {" 1", false, 0},
+        {"1 ", false, 0},
+        {"1e3", false, 0},
+        {"99999999999999999999", false, 0},
     };
     for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++) {
         int64_t value = 0;

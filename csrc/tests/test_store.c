@@ -4,7 +4,7 @@
  *
  * Time is the session's clock, which the tests move.
  */
-#include "store_suite.h"
+#include "tests/store_suite.h"
 
 static void test_one_key(fixture *f)
 {

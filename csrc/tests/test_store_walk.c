@@ -4,7 +4,7 @@
  *
  * The expiry thread is waited for until it has done its work, however long that takes.
  */
-#include "store_suite.h"
+#include "tests/store_suite.h"
 
 #include <pthread.h>
 

@@ -30,22 +30,12 @@ class Rates:
     bytes_out: float = 0.0
 
 
-@dataclass(slots=True)
-class SubcommandStats:
-    """What the data plane cannot count: it sees containers only."""
-
-    calls: int = 0
-    failed: int = 0
-    rejected: int = 0
-
-
 class Figures:
     def __init__(self, stats: Stats, now: float) -> None:
         """stats: of the data plane; now: monotonic, as everywhere here."""
         self.rates = Rates()
         self.received_connections = 0
         self.rejected_connections = 0
-        self.subcommands: dict[str, SubcommandStats] = {}
         self.nanoseconds: dict[str, int] = {}  # by full name, of the commands that Python executes
         self._peak_memory = 0
         self._last_stats = stats
@@ -69,7 +59,6 @@ class Figures:
 
     def reset(self, stats: Stats) -> None:
         """CONFIG RESETSTAT; the data plane has reset its own."""
-        self.subcommands.clear()
         self.nanoseconds.clear()
         self.received_connections = 0
         self.rejected_connections = 0
@@ -83,16 +72,3 @@ class Figures:
     def spent(self, name: str, seconds: float) -> None:
         """Add to the time a command has taken, waiting for its turn not counted."""
         self.nanoseconds[name] = self.nanoseconds.get(name, 0) + round(seconds * 1e9)
-
-    def answered(self, name: str, failed: bool) -> None:
-        """name: "" for a request whose command is not known."""
-        if "|" in name:
-            stats = self._of(name)
-            stats.calls += 1
-            stats.failed += failed
-
-    def rejected(self, name: str) -> None:
-        self._of(name).rejected += 1
-
-    def _of(self, name: str) -> SubcommandStats:
-        return self.subcommands.setdefault(name, SubcommandStats())

@@ -215,11 +215,6 @@ def _commandstats(context: Context) -> Fields:
     for command, (calls, failed, rejected, nanoseconds) in zip(
         table.COMMANDS, context.plane.command_stats(), strict=True
     ):
-        below = context.figures.subcommands.get(command.name)
-        if below is not None:
-            calls, failed, rejected = below.calls, below.failed, below.rejected
-        elif command.name in table.SUBCOMMANDS and command.name not in ("command", "debug"):
-            continue  # counted by subcommand
         if calls or rejected:
             usec = (nanoseconds + context.figures.nanoseconds.get(command.name, 0)) // 1000
             per_call = usec / calls if calls else 0.0

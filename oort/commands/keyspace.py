@@ -16,13 +16,6 @@ from oort.dataplane import Request
 
 HANDLERS = Handlers()
 
-MEMORY_HELP = (
-    "MEMORY <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
-    "USAGE <key> [SAMPLES <count>]",
-    "    Return the bytes that <key> and its value take in the store, index included.",
-    "HELP",
-    "    Prints this help.",
-)
 
 SLICE_KEYS = 1000  # keys visited between two yields: about a millisecond
 CURSOR_END = 2**48
@@ -137,8 +130,3 @@ def memory_usage(context: Context, request: Request) -> Job[bytes]:
     yield
     size = context.session.stored_bytes(request.database, argv[2])
     return reply.null(request.protocol) if size is None else reply.integer(size)
-
-
-@HANDLERS.handles("memory|help")
-def memory_help(context: Context, request: Request) -> bytes:
-    return reply.simples(MEMORY_HELP)

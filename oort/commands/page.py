@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 
 from oort.commands import table
+
+WIDTH = 118
 
 
 def documentation() -> str:
@@ -12,30 +15,33 @@ def documentation() -> str:
     lines = [
         "# Commands",
         "",
-        "Made from `csrc/commands.def` by `python -m oort.commands.page`; change it there.",
+        "Made from `csrc/commands/table/` by `python -m oort.commands.page`; change it there.",
         "",
-        "Commands behave as in Redis 7.0 (or the version they came with); differences are in",
-        "[compatibility.md](compatibility.md). *C* marks those the data path executes itself; the",
-        "others run in the control process and delay nobody but their own connection.",
+        "Commands behave as in Redis 7.0, or as in the Redis version that introduced them if that",
+        "is newer. [compatibility.md](compatibility.md) lists the differences. The data path",
+        "executes the commands marked *C* (native commands). The control process executes the",
+        "other commands, which delay only their own connection.",
     ]
     groups = dict.fromkeys(command.group for command in table.COMMANDS)
     for group in groups:
-        lines += [
-            "",
-            f"## {group.capitalize()}",
-            "",
-            "| command | | since |",
-            "| --- | --- | --- |",
-        ]
+        lines += ["", f"## {group.capitalize()}", ""]
         for command in table.COMMANDS:
-            if command.group != group:
-                continue
-            syntax = f"{command.name.replace('|', ' ').upper()} {command.arguments}".strip()
-            mark = " *C*" if command.hot else ""
-            summary = command.summary.replace("|", "\\|").rstrip(".")
-            escaped = syntax.replace("|", "\\|")
-            lines.append(f"| `{escaped}` | {summary}.{mark} | {command.since} |")
+            if command.group == group:
+                lines += _item(command)
     return "\n".join(lines) + "\n"
+
+
+def _item(command: table.Command) -> list[str]:
+    syntax = f"{command.name.replace('|', ' ').upper()} {command.syntax()}".strip()
+    mark = "*C*, since" if command.native else "Since"
+    return textwrap.wrap(
+        f"`{syntax}`: {command.summary.rstrip('.')}. {mark} {command.since}.",
+        WIDTH,
+        initial_indent="- ",
+        subsequent_indent="  ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 if __name__ == "__main__":

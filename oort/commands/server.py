@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 
-from oort.commands import reply
+from oort.commands import reply, table
 from oort.commands.context import Context
 from oort.commands.dispatch import Background, Handlers, Job, Later, Outcome, Stop
 from oort.commands.reply import OK
@@ -18,14 +18,6 @@ from oort.errors import OortError
 from oort.journal import log
 
 HANDLERS = Handlers()
-
-DEBUG_HELP = (
-    "DEBUG <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
-    "SLEEP <seconds>",
-    "    Answer after <seconds>. Decimals allowed. Other connections are served meanwhile.",
-    "HELP",
-    "    Prints this help.",
-)
 
 
 @HANDLERS.handles("time")
@@ -92,7 +84,7 @@ def debug(context: Context, request: Request) -> Outcome:
     if word == b"sleep" and len(argv) == 3:
         return Later(_seconds(argv[2]), Reply(OK))
     if word == b"help" and len(argv) == 2:
-        return reply.simples(DEBUG_HELP)
+        return reply.simples(table.help_of(table.BY_NAME["debug"]))
     return reply.unknown_or_wrong(argv[1], "debug")
 
 

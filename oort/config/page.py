@@ -1,17 +1,19 @@
-"""docs/configuration.md, made from the settings: `python -m oort.config.page` writes it."""
+"""docs/configuration.md, made from the settings: `python -m oort.config.page` writes the page."""
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 
-from oort.config.settings import RING_ENVIRONMENT, SETTINGS, wanted
+from oort.config.settings import RING_ENVIRONMENT, SETTINGS, Setting, wanted
 
+WIDTH = 118
 _INTRODUCTION = """\
 # Configuration
 
 Made from `oort/config/settings.py` by `python -m oort.config.page`; change it there.
 
-A later layer wins over an earlier one:
+A later layer wins over an earlier layer:
 
 1. defaults
 2. the configuration of the ring, from its syndicate or its file
@@ -20,64 +22,80 @@ A later layer wins over an earlier one:
 5. the environment (for the service: `/etc/default/oortd`)
 6. flags
 
-`CONFIG SET` changes the running process only. SIGHUP reads all layers again, and so does a ring
-that brings another configuration: what `CONFIG SET` can change follows; what needs a restart is
-logged and stands in `oort_needs_restart` of INFO. `oortd --print-config` shows every setting
-and the layer it came from.
+The lists of settings below give the name of a setting, its variable in the environment, the values
+that it takes, and its default.
 
-Files and rings hold INI: `Name = value`, sections in brackets, comments with `#`. A value may
-be quoted, as in TOML; one with a comma or a `#` in it must be. Sizes take units: `64 MiB`,
-`1gb`. A value out of its range is an error that names the layer, the section and the key. An
-unknown name is an error too, but in what comes from a ring only a warning: a newer syndicate
-must not stop older nodes. `[ValueStoreConfig]` of a ring may hold `Path`, `ValueCap` and
-`Workers` too, which mean `DataDir` and the settings of those names outside any section. Some
-settings are the node's own and no ring's: it needs them before it has one.
+`CONFIG SET` changes the running process only. SIGHUP makes oortd read all layers again. A ring with
+another configuration has the same effect. Settings that `CONFIG SET` can change then take effect.
+Changed settings that need a restart are logged and listed in `oort_needs_restart` of INFO.
+`oortd --print-config` shows every setting and its layer.
+
+Files and rings hold INI text: `Name = value`, sections in brackets, comments with `#`. A value may
+be quoted, as in TOML. A value that contains a comma or a `#` must be quoted. Sizes take units:
+`64 MiB`, `1gb`. A value out of its range is an error that names the layer, the section and the
+key. An unknown name is an error too. In a ring's configuration an unknown name is only a warning,
+because a newer syndicate must not stop older nodes.
+
+In a ring's configuration `[ValueStoreConfig]` may also hold `Path`, `ValueCap` and `Workers`.
+`Path` means `DataDir`. The other two mean the settings of these names outside any section. A ring
+cannot set some settings, because the node needs them before it has a ring.
 
 ## The boot sequence
 
-1. Alone (`--standalone`, or `OORTD_SKIP_SRV=true` without a ring file): a ring of one, and no
-   configuration but the node's own.
-2. `OORTD_SKIP_SRV=true` with `OORT_RING_FILE`: that ring and its configuration. `OORT_LOCALID`
-   says which of its nodes this is, unless the file does.
-3. Otherwise the syndicate at `OORT_SYNDICATE_OVERRIDE`, or those that the SRV records of
-   `_syndicate._tcp.DOMAIN` name, by priority and weight (RFC 2782) until one answers. DOMAIN is
-   that of the local host name; where that is not fully qualified, of what the resolver makes of
-   it. A node without a certificate joins ([joining.md](joining.md)). It registers, and gets its
-   id, its ring, and with it its configuration.
-4. If none answers: the cached configuration, `ConfigCache`, if it is not older than 48 hours.
-   The node says so, serves, and keeps asking. Without it oortd exits with code 1 and one line
-   that says what was tried; systemd tries again.
-5. The store is opened, clients are served, READY=1, and the cache is written.
+1. With `--standalone`, or with `OORTD_SKIP_SRV=true` and no ring file, the node serves alone. The
+   ring has one node, and there is no configuration except the node's own.
+2. With `OORTD_SKIP_SRV=true` and `OORT_RING_FILE` the node takes the ring and the configuration
+   from that file. `OORT_LOCALID` says which node of the ring it is, unless the file says so.
+3. Otherwise the node asks the syndicate at `OORT_SYNDICATE_OVERRIDE`. Without that variable it asks
+   the hosts in the SRV records of `_syndicate._tcp.DOMAIN`, by priority and weight (RFC 2782),
+   until one of them answers. DOMAIN is the domain of the local host name. If the host name is not
+   fully qualified, the resolver completes it. A node without a certificate joins
+   ([joining.md](joining.md)). The node registers and gets its id, its ring, and the configuration
+   in the ring.
+4. If no syndicate answers, the node uses the cached configuration, `ConfigCache`, if it is not
+   older than 48 hours. The node says so, serves, and keeps asking. Without a cached configuration
+   oortd exits with code 1 and one line that says what it tried. systemd then starts it again.
+5. The node opens the store, serves clients, says READY=1, and writes the cache.
 
-The cache stands in for the ring's and the node's configuration and is never mixed with them:
-what has been taken out of a ring's configuration is gone with the next answer of a syndicate.
+The cache replaces the configurations of the ring and the node. It is never merged with them. A
+setting that was removed from the ring's configuration is therefore gone with the next answer of a
+syndicate.
 
-What decides about this is in the environment only:
+The following variables control the boot sequence. They can only be set in the environment:
 
-| variable | |
-| --- | --- |
 """
 
 
+def _wrapped(text: str, first: str) -> list[str]:
+    """Lines of WIDTH; `first` is before the text, and the other lines are indented by two."""
+    return textwrap.wrap(
+        text,
+        WIDTH,
+        initial_indent=first,
+        subsequent_indent="  ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def _item(setting: Setting) -> list[str]:
+    default = f"`{setting.default}`" if setting.default else "empty"
+    own = " A ring cannot set this." if setting.own else ""
+    facts = f"`{setting.name}`, `{setting.environment}`: {wanted(setting)}; default: {default}"
+    return ["", *_wrapped(facts, "- "), "", *_wrapped(setting.doc + own, "  ")]
+
+
 def documentation() -> str:
-    """docs/configuration.md, whole."""
+    """The whole page."""
     lines = _INTRODUCTION.splitlines()
-    lines += [f"| `{name}` | {about} |" for name, about in RING_ENVIRONMENT.items()]
+    for name, about in RING_ENVIRONMENT.items():
+        lines += _wrapped(f"`{name}`: {about}", "- ")
     section: str | None = None
     for setting in SETTINGS:
         if setting.section != section:
             section = setting.section
-            lines += ["", f"## `[{section}]`" if section else "## Outside any section", ""]
-            lines += [
-                "| setting | environment | takes | default | |",
-                "| --- | --- | --- | --- | --- |",
-            ]
-        default = f"`{setting.default}`" if setting.default else "empty"
-        own = " The node's own." if setting.own else ""
-        lines.append(
-            f"| `{setting.name}` | `{setting.environment}` | {wanted(setting)} | {default}"
-            f" | {setting.doc}{own} |"
-        )
+            lines += ["", f"## `[{section}]`" if section else "## Outside any section"]
+        lines += _item(setting)
     return "\n".join(lines) + "\n"
 
 

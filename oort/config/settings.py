@@ -40,7 +40,7 @@ _SIZE_UNITS = {
     "tib": 1024**4,
 }
 
-# Names of the original's settings and values that mean one of ours.
+# Values of the original oort that have another name here.
 _STORE_ALIASES = {"oortstore": "valuestore"}
 
 
@@ -107,51 +107,53 @@ class Settings:
         "ListenAddress",
         "address_list",
         "0.0.0.0:6139",
-        "Where to listen: host:port, IPv6 as [::1]:6139; several are separated by commas."
-        " Port 0 takes any free port.",
+        "Addresses to listen on, as host:port. IPv6 is written [::1]:6139. Commas separate several"
+        " addresses. Port 0 takes any free port.",
     )
     data_dir: str = _setting(
         "DataDir",
         "string(min=1)",
         "/var/lib/oort",
-        "Directory of the store. One oortd at a time can have it open.",
+        "Directory of the store. Only one oortd at a time can have it open.",
     )
     runtime_dir: str = _setting(
         "RuntimeDir",
         "string",
         "",
-        "Directory on tmpfs for what makes a restart after a kill fast. Empty: $RUNTIME_DIRECTORY,"
-        " else /run/oortd for root, else $XDG_RUNTIME_DIR/oort, else /dev/shm/oort-UID.",
+        "Directory on a tmpfs for the file that makes a restart after a kill fast. Empty: the first"
+        " of $RUNTIME_DIRECTORY, /run/oortd (for root only), $XDG_RUNTIME_DIR/oort,"
+        " /dev/shm/oort-UID.",
     )
     store_type: str = _setting(
         "StoreType",
         "store_type",
         "valuestore",
-        "`valuestore` keeps values on disk, `mapstore` in memory only. `oortstore` means"
-        " `valuestore`.",
+        "`valuestore` keeps values on disk, `mapstore` keeps them in memory only. `oortstore` is"
+        " another name of `valuestore`.",
     )
     fsync: str = _setting(
         "Fsync",
         "option('always', 'everysec', 'no')",
         "everysec",
-        "When a write reaches the device: before its reply, once a second, or when the kernel"
-        " likes.",
+        "When a write reaches the device: before its reply (always), about a second later"
+        " (everysec), or when the kernel writes it (no).",
     )
     workers: int = _setting(
         "Workers",
         "workers",
         "auto",
-        "Data-plane threads. `auto`: one less than there are processors, at least 1 and at most 8."
-        " 0: no threads, the main loop does their work (machines with one processor).",
+        "Number of data-plane threads. `auto`: one less than the number of processors, at least 1"
+        " and at most 8. 0: no threads; the main loop does their work, which suits machines with"
+        " one processor.",
     )
     max_clients: int = _setting(
-        "MaxClients", "integer(min=1, max=1000000)", "10000", "Connections served at a time."
+        "MaxClients", "integer(min=1, max=1000000)", "10000", "Maximum number of connections."
     )
     require_pass: str = _setting(
         "RequirePass",
         "string",
         "",
-        "Password that clients must give with AUTH or HELLO. Empty: none.",
+        "Password that clients must give with AUTH or HELLO. Empty: no password.",
     )
     protected_mode: bool = _setting(
         "ProtectedMode",
@@ -169,53 +171,53 @@ class Settings:
         "TCPKeepalive",
         "integer(min=0, max=32767)",
         "300",
-        "Seconds of silence after which the kernel asks whether the peer is still there. 0: never.",
+        "Seconds of silence after which the kernel checks that the peer still exists. 0: never.",
     )
     query_buffer_limit: int = _setting(
         "QueryBufferLimit",
         "size(min=1048576)",
         "1 GiB",
-        "Bytes of an unfinished request a connection may hold before it is closed.",
+        "A connection is closed if its unfinished request is larger than this.",
     )
     output_buffer_limit: int = _setting(
         "OutputBufferLimit",
         "size(min=1048576)",
         "256 MiB",
-        "Bytes of replies a client may leave unread before its connection is closed.",
+        "A connection is closed if its client leaves more bytes of replies unread than this.",
     )
     value_cap: int = _setting(
         "ValueCap",
         "size(min=1048576, max=536870912)",
         "512 MiB",
-        "Longest value (and longest argument of any request).",
+        "Maximum size of a value, and of any argument of a request.",
     )
     log_level: str = _setting(
         "LogLevel",
         "option('debug', 'info', 'notice', 'warning', 'error')",
         "info",
-        "The least important messages that are logged.",
+        "Messages of this level and of more important levels are logged.",
     )
     tiers: tuple[str, ...] = _setting(
         "Tiers",
         "tier_list",
         "",
-        "What the node shares with others, the closest first, separated by commas: its rack, its"
-        " site. Replicas are kept apart by them. Told to the syndicate; empty: what it has of this"
-        " node stays.",
+        "What the node shares with other nodes, such as its rack and its site. The closest comes"
+        " first; commas separate them. The ring keeps replicas apart by tiers. The node reports its"
+        " tiers to the syndicate. Empty: the syndicate keeps the tiers that it has for this node.",
         own=True,
     )
     config_cache: str = _setting(
         "ConfigCache",
         "string(min=1)",
         "/var/cache/oortd-config.cache",
-        "File of the last configuration that a syndicate gave. A link is followed.",
+        "File with the last configuration from a syndicate. A symbolic link is followed.",
         own=True,
     )
     join_token_file: str = _setting(
         "JoinTokenFile",
         "string(min=1)",
         "/etc/oort/join.token",
-        "File with the join token, if there is one. Not read any more once the node has its"
+        "File that may hold the join token. The file is not read once the node has its"
         " certificate.",
         own=True,
     )
@@ -223,15 +225,16 @@ class Settings:
         "SegmentSize",
         "size(max=134217728)",
         "0",
-        "Size of a segment, the files the value log is made of, 64 KiB or more. 0: 64 MiB, or less"
-        " on a disk under 2 GiB: a 32nd of it.",
+        "Size of a segment, which is a file of the value log; at least 64 KiB. 0: 64 MiB, or a 32nd"
+        " of the disk if the disk is smaller than 2 GiB.",
     )
     compaction_threshold: int = _store_setting(
         "CompactionThreshold",
         "integer(min=1, max=99)",
         "50",
-        "Percentage of the log that may be dead; above it the deadest segments are compacted. "
-        "Dead space under 16 segments (1 GiB) is left alone while the disk has plenty.",
+        "Percentage of the log that may be dead. Above it, the segments with the largest dead share"
+        " are compacted. Dead space of less than 16 segments (1 GiB) is left alone while the disk"
+        " has plenty of free space.",
     )
     compaction_rate: int = _store_setting(
         "CompactionRate",
@@ -243,7 +246,8 @@ class Settings:
         "FreeDiskLow",
         "size",
         "0",
-        "Free bytes on the file system below which the store is read-only. 0: the store's default.",
+        "The store refuses writes while the file system has less free space than this. 0: the"
+        " store's default.",
     )
     tombstone_age: int = _store_setting(
         "TombstoneAge",
@@ -255,24 +259,25 @@ class Settings:
         "Enabled",
         "option('auto', 'true', 'false')",
         "auto",
-        "Whether the node can be controlled over the network (docs/cmdctrl.md). `auto`: when it"
+        "Whether the node can be controlled over the network (docs/cmdctrl.md). `auto`: if the node"
         " belongs to a syndicate.",
     )
     control_address: str = _control_setting(
-        "ListenAddress", "address", "0.0.0.0:4444", "Where the control interface listens."
+        "ListenAddress", "address", "0.0.0.0:4444", "Address of the control interface."
     )
     control_tls: bool = _control_setting(
         "UseTLS",
         "boolean",
         "true",
-        "Off: callers on the node itself are served, in clear, and nobody else.",
+        "Whether the interface uses TLS. If false, only callers on the node itself are served, and"
+        " the connection is not encrypted.",
     )
     control_mutual: bool = _control_setting(
         "MutualTLS",
         "boolean",
         "true",
-        "Callers show a certificate of the authority. Off: only callers on the node itself are"
-        " served.",
+        "Whether callers must show a certificate of the authority. If false, only callers on the"
+        " node itself are served.",
     )
     cert_file: str = _control_setting(
         "CertFile", "string(min=1)", "/etc/oort/server.crt", "The node's certificate.", own=True
@@ -284,7 +289,7 @@ class Settings:
         "CAFile",
         "string(min=1)",
         "/etc/oort/ca.crt",
-        "Certificates of the authority that callers, and the syndicate, are verified by.",
+        "Certificates of the authority by which the node verifies callers and the syndicate.",
         own=True,
     )
 
@@ -318,17 +323,18 @@ SETTINGS: tuple[Setting, ...] = tuple(
 )
 _BY_FIELD = {setting.field: setting for setting in SETTINGS}
 
-# What decides about the ring, before any setting counts.  None of it may be on a command line, and
-# the token must not.
+# These variables decide about the ring before any setting counts.  None of them has a flag; the
+# token must not appear on a command line.
 RING_ENVIRONMENT = {
-    "OORT_SYNDICATE_OVERRIDE": "HOST:PORT of the syndicate, instead of looking it up in DNS. Wins"
-    " over OORTD_SKIP_SRV.",
-    "OORT_SYNDICATE_FINGERPRINT": "SHA-256 fingerprint of the syndicate's certificate, or of its"
-    " authority's: what it is verified by while there is no CAFile.",
-    "OORT_JOIN_TOKEN": "The join token itself, instead of JoinTokenFile.",
-    "OORTD_SKIP_SRV": "true: no syndicate is looked for.",
-    "OORT_RING_FILE": "With OORTD_SKIP_SRV=true: the ring to serve in. Without it, alone.",
-    "OORT_LOCALID": "With OORTD_SKIP_SRV=true: which node of the ring this is, decimal or"
+    "OORT_SYNDICATE_OVERRIDE": "HOST:PORT of the syndicate. The node does not look it up in DNS."
+    " This variable wins over OORTD_SKIP_SRV.",
+    "OORT_SYNDICATE_FINGERPRINT": "SHA-256 fingerprint of the syndicate's certificate or of its"
+    " authority's certificate. The node verifies the syndicate by it while there is no CAFile.",
+    "OORT_JOIN_TOKEN": "The join token. It replaces JoinTokenFile.",
+    "OORTD_SKIP_SRV": "true: the node does not look for a syndicate.",
+    "OORT_RING_FILE": "With OORTD_SKIP_SRV=true: the file of the node's ring. Without this variable"
+    " the node serves alone.",
+    "OORT_LOCALID": "With OORTD_SKIP_SRV=true: the id of this node in the ring, decimal or"
     " hexadecimal.",
 }
 

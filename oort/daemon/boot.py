@@ -19,6 +19,8 @@ from oort.commands.figures import Figures
 from oort.config.settings import Configuration, Layer, Settings, join_address
 from oort.daemon import listeners
 from oort.daemon.daemon import Daemon
+from oort.daemon.held_directory import NAME as HELD_NAME
+from oort.daemon.held_directory import HeldDirectory
 from oort.daemon.loop import Loop
 from oort.daemon.patience import Patience
 from oort.dataplane import DataPlane
@@ -123,11 +125,15 @@ def fit_clients(configuration: Configuration) -> tuple[Configuration, int]:
     return configuration.with_setting("max_clients", room, "limit on open files"), room
 
 
-def _open_store(settings: Settings, environment: Mapping[str, str], notifier: Notifier) -> Store:
-    runtime = runtime_dir(settings, environment) if settings.store_type == "valuestore" else None
+def _open_store(
+    settings: Settings, environment: Mapping[str, str], notifier: Notifier, held: HeldDirectory
+) -> Store:
+    on_disk = settings.store_type == "valuestore"
+    runtime = runtime_dir(settings, environment) if on_disk else None
     config = StoreConfig(
         directory=settings.data_dir,
         runtime_directory=runtime,
+        held_directory=held.descriptor(),
         segment_bytes=settings.segment_size,
         free_bytes_low=settings.free_disk_low,
         compaction_bytes_per_second=settings.compaction_rate,
@@ -137,7 +143,10 @@ def _open_store(settings: Settings, environment: Mapping[str, str], notifier: No
     )
     opening = Opening()
     with Patience(notifier, opening.progress):
-        return open_store(settings.store_type, config, opening)
+        store = open_store(settings.store_type, config, opening)
+    if on_disk:
+        held.hold(settings.data_dir)
+    return store
 
 
 def serve(
@@ -157,13 +166,15 @@ def serve(
     with ExitStack() as undo:
         undo.callback(membership.close)
         # Ports first: a second oortd must not touch the data before it finds the port taken.
-        kept = listeners.Kept(notifier, passed)
+        kept = listeners.Kept(notifier, [one for one in passed if one.name != HELD_NAME])
+        held = HeldDirectory(notifier, passed)
+        undo.callback(held.close)
         sockets = listeners.bind(settings.listen_address, kept)
         for listener in sockets:
             undo.enter_context(listener)
         prepare_data_dir(settings.data_dir)
         notifier.status("opening the store")
-        store = _open_store(settings, environment, notifier)
+        store = _open_store(settings, environment, notifier, held)
         undo.callback(store.close)
         session = store.session()
         undo.callback(session.close)
@@ -197,7 +208,7 @@ def serve(
             sockets=sockets,
             kept=kept,
             notifier=notifier,
-            open_store=lambda settings: _open_store(settings, environment, notifier),
+            open_store=lambda settings: _open_store(settings, environment, notifier, held),
             own_layers=own_layers,
             membership=membership,
         )

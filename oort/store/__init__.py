@@ -5,6 +5,7 @@ with open_store("valuestore", StoreConfig(directory="/var/lib/oort")) as store:
         session.set(0, b"key", b"value")
 """
 
+from oort.store.check import client_error
 from oort.store.config import STORE_TYPES, StoreConfig
 from oort.store.session import Entry, Session
 from oort.store.store import (
@@ -27,6 +28,7 @@ __all__ = [
     "Store",
     "StoreConfig",
     "StoreStats",
+    "client_error",
     "on_tmpfs",
     "open_store",
 ]

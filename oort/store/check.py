@@ -31,6 +31,9 @@ _CAUSES: dict[int, type[StoreError]] = {
 }
 
 
+_ERROR_BYTES = 1024
+
+
 def store_error(status: int, text: str, sys_errno: int = 0) -> StoreError:
     """The exception for a status, in the library's words where it has any."""
     return _CAUSES.get(status, StoreError)(text, status=status, sys_errno=sys_errno)
@@ -40,3 +43,11 @@ def reported(error: Any) -> StoreError:
     """The exception for an oort_error that a call has filled."""
     text = ffi.string(error.text).decode("utf-8", "replace")
     return store_error(error.code, text, error.sys_errno)
+
+
+def client_error(failure: StoreError) -> str:
+    """What a client is told of a failed store call: the error's code and its text."""
+    out = ffi.new("char[]", _ERROR_BYTES)
+    detail = str(failure).encode()
+    lib.oort_status_error(failure.status, detail, out, _ERROR_BYTES)
+    return str(ffi.string(out).decode("utf-8", "replace"))

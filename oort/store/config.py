@@ -14,6 +14,7 @@ class StoreConfig:
 
     directory: str
     runtime_directory: str | None = None
+    held_directory: int = 0  # a descriptor, 0: none; csrc/oort.h says what it proves
     segment_bytes: int = 0
     value_cap: int = 0
     free_bytes_low: int = 0

@@ -111,6 +111,7 @@ def open_store(store_type: str, config: StoreConfig, opening: Opening | None = N
         {
             "directory": directory,
             "runtime_directory": runtime,
+            "held_directory": config.held_directory,
             "segment_bytes": config.segment_bytes,
             "value_cap": config.value_cap,
             "free_bytes_low": config.free_bytes_low,

@@ -1,7 +1,7 @@
 """/etc/oort/syndicate.conf, the settings of synd: what all its rings share, and a section for each.
 
 SHARED and RING are the only lists of settings: the ConfigObj configspec, `synd --print-config` and
-the tables in docs/syndicate.md (`python -m oort.synd.config`) are made from them.
+the lists in docs/syndicate.md (`python -m oort.synd.config`) are made from them.
 
 ConfigObj without interpolation.  Every error is one line with the file, the section, the key and
 what it takes.  The section [client] is no service: it is syndicate-client's, and
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,52 +46,55 @@ class Setting:
 
 SHARED = (
     Setting("State", "string(min=1)", "/var/lib/oort/synd",
-            "Where rings are kept: a directory, or `etcd://HOST:PORT,HOST:PORT`."),
+            "Place of the rings: a directory, or `etcd://HOST:PORT,HOST:PORT`."),
     Setting("EtcdCAFile", "string", "",
-            "Certificates that etcd is verified by; with it the connection is TLS."),
-    Setting("EtcdCertFile", "string", "", "The certificate that etcd is shown."),
-    Setting("EtcdKeyFile", "string", "", "Its private key."),
+            "Certificates by which synd verifies etcd. With this setting the connection uses TLS."),
+    Setting("EtcdCertFile", "string", "", "The certificate that synd shows to etcd."),
+    Setting("EtcdKeyFile", "string", "", "The private key of EtcdCertFile."),
     Setting("EtcdPrefix", "string(min=2)", "/oort",
-            "What the keys in etcd begin with. Syndicates that share an etcd have different ones."),
+            "Prefix of the keys in etcd. Syndicates that share an etcd need different prefixes."),
     Setting("Advertise", "string", "",
-            "The host name or address that the other synds reach this one at. Empty: the first of"
-            " its names."),
+            "The host name or address by which the other synds reach this synd. Empty: the first"
+            " of its names."),
     Setting("Names", "force_list", "",
-            "The names and addresses that synd's certificate is for; no node can have them. With"
-            " several synds, those of all of them. Empty: the host's names and addresses."),
+            "The names and addresses in synd's certificate. No node can have them. With several"
+            " synds, the names and addresses of all synds. Empty: the host's names and addresses."),
     Setting("CAFile", "string(min=1)", "/etc/oort/ca.crt",
-            "Where the authority's certificate is written, if there is no such file."),
+            "synd writes the authority's certificate to this file if the file does not exist."),
     Setting("OperatorCertFile", "string(min=1)", "/etc/oort/operator.crt",
-            "Where the first operator's certificate is written, if there is no such file."),
-    Setting("OperatorKeyFile", "string(min=1)", "/etc/oort/operator.key", "Its private key."),
+            "synd writes the first operator's certificate to this file if the file does not"
+            " exist."),
+    Setting("OperatorKeyFile", "string(min=1)", "/etc/oort/operator.key",
+            "The private key of OperatorCertFile."),
     Setting("LogLevel", "option('debug', 'info', 'notice', 'warning', 'error')", "info",
-            "The least important messages that are logged."),
+            "Messages of this level and of more important levels are logged."),
 )  # fmt: skip
 
 RING = (
     Setting("ListenAddress", "string(min=1)", "0.0.0.0",  # noqa: S104 - callers show certificates
-            "The address that the ring's service listens at; `::` for all of IPv6 and IPv4."),
-    Setting("Port", "integer(min=0, max=65535)", "8443", "Its port. 0: any that is free."),
+            "The address of the ring's service. `::` means all addresses of IPv6 and IPv4."),
+    Setting("Port", "integer(min=0, max=65535)", "8443",
+            "The port of the ring's service. 0: any free port."),
     Setting("NetFilter", "force_list", _PRIVATE,
-            "Networks that nodes' addresses must lie in. Loopback only where one of them is of"
-            " loopback itself, such as 127.0.0.0/8."),
+            "Networks of the nodes' addresses. Loopback addresses count only if one of the networks"
+            " is a loopback network itself, such as 127.0.0.0/8."),
     Setting("TierFilter", "force_list", ".*",
-            "Regular expressions; each tier of a node must match one of them as a whole."),
+            "Regular expressions. One of them must match each tier of a node as a whole."),
     Setting("CmdCtrlPort", "integer(min=1, max=65535)", "4444",
-            "The port of every node's CmdCtrl, at its address."),
+            "The port of CmdCtrl at every node's address."),
     Setting("MsgRingPort", "integer(min=1, max=65535)", "8001",
             "The port in the addresses of nodes that register."),
     Setting("Capacity", "string(min=1)", "auto",
-            "The capacity of a node that registers. `auto`: the GiB of its disks, else of its"
-            " memory."),
+            "The capacity of a node that registers. `auto`: the size of its disks in GiB, or of its"
+            " memory if it reports no disks."),
     Setting("Replicas", "integer(min=1, max=127)", "3",
-            "Replicas of a ring that is new. Later: `syndicate-client replicas`."),
+            "Replicas of a new ring. `syndicate-client replicas` changes them later."),
     Setting("MoveWait", "integer(min=0, max=65535)", "60",
-            "Minutes between two moves of replicas of one partition."),
+            "Minimum number of minutes between two moves of replicas of one partition."),
     Setting("PointsAllowed", "integer(min=0, max=255)", "1",
-            "Percent around its share that a node may hold."),
+            "Percentage by which a node may be above or below its share."),
     Setting("MaxPartitionBits", "integer(min=1, max=30)", "23",
-            "A ring has at most 2 to the power of this partitions."),
+            "A ring has at most 2^MaxPartitionBits partitions."),
 )  # fmt: skip
 
 # What synd cannot follow while it runs: a reload says that they take a restart.
@@ -333,15 +337,21 @@ def _quoted(text: str) -> str:
 
 
 def documentation() -> str:
-    """The tables of docs/syndicate.md."""
+    """The lists of settings in docs/syndicate.md."""
     lines = ["Outside any section, for all rings:", ""]
     for settings in (SHARED, RING):
         if settings is RING:
             lines += ["", "In the section of a ring:", ""]
-        lines += ["| setting | default | |", "| --- | --- | --- |"]
         for setting in settings:
             default = f"`{setting.default}`" if setting.default else "empty"
-            lines.append(f"| `{setting.name}` | {default} | {setting.doc} |")
+            lines += textwrap.wrap(
+                f"`{setting.name}`: {setting.doc} Default: {default}.",
+                118,
+                initial_indent="- ",
+                subsequent_indent="  ",
+                break_long_words=False,
+                break_on_hyphens=False,
+            )
     return "\n".join(lines) + "\n"
 
 
@@ -350,7 +360,7 @@ END = "\n<!-- end -->\n"
 
 
 def renew(page: str) -> str:
-    """docs/syndicate.md with its tables as they are to be."""
+    """docs/syndicate.md with its lists of settings renewed."""
     before, _, rest = page.partition(BEGIN)
     _, _, after = rest.partition(END)
     return before + BEGIN + documentation() + END + after

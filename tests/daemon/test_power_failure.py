@@ -120,6 +120,32 @@ def test_always_loses_nothing_acknowledged(disk: Disk) -> None:
         daemon.end()
 
 
+def test_the_file_system_goes_and_comes_back_in_the_same_boot(disk: Disk) -> None:
+    """A volume that is detached: the kernel drops pages of the index, the machine goes on, and what
+    the runtime directory holds still fits."""
+    daemon = daemon_on(disk, "always")
+    count = 8_000
+    daemon.start()
+    try:
+        pipeline = daemon.client().pipeline(transaction=False)
+        for n in range(count):
+            pipeline.set(f"kept:{n}", f"{n}" * 200)
+        pipeline.execute()
+        daemon.kill()
+        disk.cut_power()
+        disk.unmount()
+        disk.mount()
+        assert list(daemon.runtime_dir.iterdir())
+        daemon.start()
+        client = daemon.client()
+        assert client.info("persistence")["oort_recovery"] == "rebuilt"
+        time.sleep(3)  # compaction begins a second after the start
+        kept = client.mget([f"kept:{n}" for n in range(count)])
+        assert kept == [b"%d" % n * 200 for n in range(count)]
+    finally:
+        daemon.end()
+
+
 def test_save_makes_durable_what_came_before(disk: Disk) -> None:
     """Without fsync only what a SAVE covers is sure; of the rest each key is whole or absent."""
     daemon = daemon_on(disk, "no")

@@ -22,6 +22,7 @@ from pathlib import Path
 import pytest
 
 import oort.journal
+from oort.daemon.held_directory import NAME as DATA_DIRECTORY
 from oort.daemon.patience import Patience, describe
 from oort.daemon.store_events import log_store_event
 from oort.daemon.watchdog import Workers
@@ -112,26 +113,26 @@ def test_a_restart_refuses_nobody(supervisor: Supervisor, service: Oortd) -> Non
     for thread in threads:
         thread.join()
     assert refused == []
-    assert len(supervisor.stored) == 1
+    assert len(supervisor.stored) == 2
 
 
 def test_addresses_are_oortds_own_to_configure(supervisor: Supervisor, service: Oortd) -> None:
     """From every address to one of its own, with the same port: the old socket must go first."""
     service.flags = ["--listen", "0.0.0.0:0", "--listen", "[::1]:0"]
     supervisor.start(service)
-    assert len(supervisor.stored) == 2
+    assert len(supervisor.stored) == 3
     (name,) = (name for name in supervisor.stored if name.startswith("0.0.0.0_"))
     port = int(name.rpartition("_")[2])
     kept = f"socket:[{os.fstat(supervisor.stored[name]).st_ino}]"
     service.flags = ["--listen", f"0.0.0.0:{port}"]
     service.stop()
     supervisor.start(service)
-    assert list(supervisor.stored) == [name]
+    assert set(supervisor.stored) == {DATA_DIRECTORY, name}
     assert kept in _descriptors(service.pid)
     service.flags = ["--listen", f"127.0.0.1:{port}"]
     service.stop()
     supervisor.start(service)
-    assert list(supervisor.stored) == [f"127.0.0.1_{port}"]
+    assert set(supervisor.stored) == {DATA_DIRECTORY, f"127.0.0.1_{port}"}
     assert kept not in _descriptors(service.pid)
     assert service.client().ping()
 

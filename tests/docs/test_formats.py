@@ -12,11 +12,11 @@ ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "formats.md").read_text()
 
 STRUCT = re.compile(
-    r"^### `([\w ]+)`, in `(csrc/[\w.]+)`\n(.*?)(?=^#|\Z)", re.MULTILINE | re.DOTALL
+    r"^### `([\w ]+)`, in `csrc/([\w./]+)`\n(.*?)(?=^#|\Z)", re.MULTILINE | re.DOTALL
 )
 FIELD = re.compile(r"^\| (\d+) \| (\d+) \| `(\w+)` \|", re.MULTILINE)
 CONSTANT = re.compile(r"^\| `([A-Z_]+)` \| (\d+) \|$", re.MULTILINE)
-SOURCES = ("vlog.h", "index_trie.h", "index_blocks.c")
+SOURCES = ("log/vlog.h", "log/toc.h", "index/index_trie.h", "index/index_blocks.c")
 
 
 def compile_checks(sources: list[str], checks: list[str]) -> None:
@@ -24,7 +24,7 @@ def compile_checks(sources: list[str], checks: list[str]) -> None:
     text = "".join(f'#include "{source}"\n' for source in sources)
     text += "".join(f'_Static_assert({check}, "{check}");\n' for check in checks)
     done = subprocess.run(
-        ["gcc", "-std=c11", "-D_GNU_SOURCE", "-fsyntax-only", "-w", "-xc", "-"],
+        ["gcc", "-std=c11", "-D_GNU_SOURCE", "-I.", "-fsyntax-only", "-w", "-xc", "-"],
         input=text,
         cwd=ROOT / "csrc",
         capture_output=True,
@@ -45,7 +45,7 @@ def test_structures(name: str, source: str, body: str) -> None:
     for offset, size, field in fields:
         checks.append(f"offsetof({name}, {field}) == {offset}")
         checks.append(f"sizeof((({name} *)0)->{field}) == {size}")
-    compile_checks([Path(source).name], checks)
+    compile_checks([source], checks)
 
 
 def test_constants() -> None:

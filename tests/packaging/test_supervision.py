@@ -70,7 +70,8 @@ def test_a_restart_refuses_nobody(
         f"{told['served']} connections served, {told['refused']} refused,"
         f" {told['broken']} ended without an answer",
     )
-    assert installed.unit(OORTD, "NFileDescriptorStore") == "1"
+    # The listening socket and the data directory.
+    assert installed.unit(OORTD, "NFileDescriptorStore") == "2"
 
 
 def test_a_changed_address_closes_the_stored_one(configured: Container) -> None:
@@ -78,12 +79,12 @@ def test_a_changed_address_closes_the_stored_one(configured: Container) -> None:
     configured.shell("echo OORT_LISTEN_ADDRESS=127.0.0.1:6139 >> /etc/default/oortd")
     configured.run("systemctl", "restart", OORTD)
     assert configured.redis("ping") == "PONG"
-    assert configured.unit(OORTD, "NFileDescriptorStore") == "1"
+    assert configured.unit(OORTD, "NFileDescriptorStore") == "2"
     configured.shell("echo OORT_LISTEN_ADDRESS=127.0.0.1:6140 >> /etc/default/oortd")
     configured.run("systemctl", "restart", OORTD)
     assert configured.redis("-p", "6140", "ping") == "PONG"
     assert "refused" in configured.redis("-p", "6139", "ping")
-    assert configured.unit(OORTD, "NFileDescriptorStore") == "1"
+    assert configured.unit(OORTD, "NFileDescriptorStore") == "2"
 
 
 def test_a_stalled_worker_is_killed_and_a_sleeping_command_is_none(
@@ -129,7 +130,7 @@ def test_entries_have_message_ids_and_explanations(installed: Container) -> None
     for message_id in (journal.STOPPING, journal.STOPPED):
         assert _entries(installed, f"MESSAGE_ID={message_id}")
     explained = installed.run("journalctl", "-x", "--no-pager", "-u", OORTD)
-    assert "The store is open and the addresses are listened on." in explained
+    assert "The store is open and oortd listens on its addresses." in explained
 
 
 def test_damage_names_its_segment(configured: Container) -> None:

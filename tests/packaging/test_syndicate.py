@@ -58,10 +58,10 @@ def test_it_is_commanded(member: Container) -> None:
     # Who stops serving refuses; who serves again is kept over a restart again.
     member.run(*words, "stop", "all")
     assert "refused" in member.redis("ping")
-    member.until(f"systemctl show -p NFileDescriptorStore --value {OORTD} | grep -qx 0")
+    member.until(f"systemctl show -p NFileDescriptorStore --value {OORTD} | grep -qx 1")
     member.run(*words, "start", "all")
     assert member.redis("ping") == "PONG"
-    member.until(f"systemctl show -p NFileDescriptorStore --value {OORTD} | grep -qx 1")
+    member.until(f"systemctl show -p NFileDescriptorStore --value {OORTD} | grep -qx 2")
 
 
 def test_a_restart_of_either_changes_nothing(member: Container) -> None:

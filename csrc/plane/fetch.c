@@ -1,0 +1,90 @@
+/*
+ * fetch.c: threads that may block on the disk in a worker's place.
+ *
+ * At most FETCHER_THREADS, started when first needed.  The queue needs no memory: a connection
+ * waits for one record at a time and is its own job.  A job ends in the worker's mailbox.
+ */
+#include "plane/plane.h"
+
+#include <string.h>
+
+#define FETCHER_THREADS 2u
+
+static void *fetch_loop(void *context)
+{
+    struct fetcher *fetcher = context;
+
+    (void)pthread_mutex_lock(&fetcher->mutex);
+    for (;;) {
+        while (fetcher->first == NULL && !fetcher->stop) {
+            fetcher->sleeping++;
+            (void)pthread_cond_wait(&fetcher->cond, &fetcher->mutex);
+            fetcher->sleeping--;
+        }
+        if (fetcher->stop)
+            break;
+        struct conn *conn = fetcher->first;
+        fetcher->first = conn->fetch_next;
+        (void)pthread_mutex_unlock(&fetcher->mutex);
+        conn->fetch_status = oort_fetch(fetcher->store, conn->cold);
+        worker_post(conn->worker, &conn->fetch_mail);
+        (void)pthread_mutex_lock(&fetcher->mutex);
+    }
+    (void)pthread_mutex_unlock(&fetcher->mutex);
+    return NULL;
+}
+
+int32_t fetcher_open(struct fetcher *fetcher, oort_store *store, oort_error *error)
+{
+    int failed;
+
+    memset(fetcher, 0, sizeof *fetcher);
+    fetcher->store = store;
+    failed = pthread_mutex_init(&fetcher->mutex, NULL);
+    if (failed != 0 || (failed = pthread_cond_init(&fetcher->cond, NULL)) != 0) {
+        error->code = OORT_ERR_NOMEM;
+        error->sys_errno = failed;
+        return OORT_ERR_NOMEM;
+    }
+    return OORT_OK;
+}
+
+bool fetcher_submit(struct fetcher *fetcher, struct conn *conn)
+{
+    bool accepted;
+
+    conn->fetch_next = NULL;
+    (void)pthread_mutex_lock(&fetcher->mutex);
+    if (fetcher->sleeping == 0 && fetcher->threads < FETCHER_THREADS &&
+        pthread_create(&fetcher->thread[fetcher->threads], NULL, fetch_loop, fetcher) == 0)
+        fetcher->threads++;
+    accepted = fetcher->threads > 0;
+    if (accepted) {
+        if (fetcher->first == NULL)
+            fetcher->first = conn;
+        else
+            fetcher->last->fetch_next = conn;
+        fetcher->last = conn;
+        (void)pthread_cond_signal(&fetcher->cond);
+    }
+    (void)pthread_mutex_unlock(&fetcher->mutex);
+    return accepted;
+}
+
+void fetcher_close(struct fetcher *fetcher)
+{
+    (void)pthread_mutex_lock(&fetcher->mutex);
+    fetcher->stop = true;
+    (void)pthread_cond_broadcast(&fetcher->cond);
+    (void)pthread_mutex_unlock(&fetcher->mutex);
+    for (uint32_t i = 0; i < fetcher->threads; i++)
+        (void)pthread_join(fetcher->thread[i], NULL);
+    while (fetcher->first != NULL) {
+        struct conn *conn = fetcher->first;
+        fetcher->first = conn->fetch_next;
+        conn->fetch_status = OORT_ERR_FAILED;
+        worker_post(conn->worker, &conn->fetch_mail);
+    }
+    (void)pthread_cond_destroy(&fetcher->cond);
+    (void)pthread_mutex_destroy(&fetcher->mutex);
+}

@@ -1,0 +1,294 @@
+/*
+ * valuestore.h: the parts of the persistent store, for its own files only.
+ *
+ *   keys.c        keys: lock, read, write, remove
+ *   batch.c       writes that count together
+ *   open.c        open: trust, replay or rebuild; close
+ *   recovery.c    replay and rebuild
+ *   scan.c        walking all keys: SCAN, RANDOMKEY, FLUSH
+ *   commit.c      group commit: sync rounds, tickets, watchers
+ *   expiry.c      the sweep of expired keys
+ *   background.c  threads: maintenance, compaction; the disk watermark
+ *   stats.c       facts for the operator
+ *   compaction.c  giving back the space of dead records
+ *
+ * Locking: a stripe (16 cluster slots) covers its index entries and every
+ * change of them.  Stripes are taken in ascending order.  While a thread holds
+ * a key's stripe the segment its record lies in cannot be unmapped: compaction takes every
+ * stripe once between the last index change and the unmapping.
+ */
+#ifndef OORT_VALUESTORE_H
+#define OORT_VALUESTORE_H
+
+#include "base/assert.h"
+#include "base/error.h"
+#include "index/index.h"
+#include "log/toc.h"
+#include "log/vlog.h"
+#include "store/store.h"
+
+#define STRIPES 1024u
+#define STRIPE_SLOTS (INDEX_SLOTS / STRIPES)
+#define SYNC_WATCHERS 64u
+#define REPORTED_MAX 1024u
+#define STORE_THREADS 3u
+/* Longer than an extent, so that no two begin in one. */
+#define LARGE_VALUE                                                                                \
+    (1024u * 1024u) /* above it a checksum is worked out by the thread that fetches */
+
+struct stripe {
+    _Alignas(64) pthread_mutex_t mutex;
+};
+
+struct valuestore {
+    oort_store base;
+    struct vlog log;
+    oort_index *index;
+    struct checkpoint *checkpoint; /* in the index file */
+    struct events events;
+    struct stripe *stripes;
+    int lock_fd;
+    uint64_t value_cap;
+    uint64_t free_bytes_low;
+    uint64_t compaction_rate; /* bytes a second */
+    uint32_t compaction_dead_percent;
+    uint32_t tombstone_age_seconds;
+    bool background;
+    bool keys_counted; /* by this process: a file that was trusted may say anything */
+    int32_t recovery;  /* as in oort_store_stats */
+    uint64_t recovered_records;
+    uint64_t cut_bytes;
+
+    _Atomic int32_t fsync;
+    _Atomic bool read_only;
+    _Atomic bool behind;
+    _Atomic bool compacting;
+    _Atomic uint64_t free_bytes;
+    _Atomic uint64_t damaged_records, damaged_bytes;
+    _Atomic uint64_t expired_keys;
+    _Atomic uint64_t compactions, compacted_bytes;
+    /* Locations of damage already told of, by location: each is reported once. */
+    _Atomic uint64_t reported[REPORTED_MAX];
+    /* The sync round that covers the last removal or flush: until then an absence is not durable. */
+    _Atomic uint64_t removal_round;
+
+    /* Group commit: a run of commands waits for the first round started after it. */
+    pthread_mutex_t sync_round_mutex; /* one round at a time; before sync_mutex */
+    _Atomic int64_t sync_ns;          /* what a round takes, smoothed */
+    pthread_mutex_t sync_mutex;
+    pthread_cond_t sync_wake, sync_finished;
+    _Atomic uint64_t sync_started, sync_done;
+    _Atomic uint64_t sync_wanted;
+    int watchers[SYNC_WATCHERS];
+    uint32_t watcher_count;
+
+    pthread_mutex_t thread_mutex;
+    pthread_cond_t thread_wake;
+    pthread_mutex_t compaction_mutex; /* one compaction at a time */
+    _Atomic bool stopping;
+    pthread_t threads[STORE_THREADS]; /* sync, maintenance, compaction */
+    uint32_t thread_count;
+    bool threads_running;
+    oort_session *maintenance_session, *compaction_session;
+};
+
+struct batch_write {
+    oort_key key;
+    uint32_t first_part, part_count;
+    uint64_t value_size;
+    int64_t expiry_ms;
+    uint64_t location;
+    uint32_t order;
+    bool superseded;
+};
+
+enum { LOCKED_SEVERAL = -1, LOCKED_NONE = -2 };
+
+struct value_session {
+    oort_session base;
+    struct valuestore *store;
+    struct log_writer writer;
+    uint64_t locked[STRIPES / 64]; /* bitmap, when more than one */
+    int32_t locked_single;         /* a stripe, LOCKED_SEVERAL or LOCKED_NONE */
+    bool wrote, read_unsynced;
+    bool in_batch;
+    uint32_t batch_count, batch_capacity;
+    struct batch_write *batch;
+    oort_bytes *batch_parts;
+    uint32_t batch_part_count, batch_part_capacity;
+};
+
+/* Where a key's entry is. */
+struct found {
+    index_cursor cursor;
+    index_entry entry;
+    struct segment *segment;
+    uint64_t offset;
+    const record_header *record; /* NULL: damaged beyond reading its sizes */
+    bool damaged;
+    bool dead; /* a tombstone, or a value that expired */
+};
+
+enum find_mode { FIND_HOT, FIND_BLOCKING };
+
+static inline struct valuestore *valuestore_of(oort_store *store)
+{
+    return (struct valuestore *)(void *)store;
+}
+
+static inline struct value_session *value_session_of(oort_session *session)
+{
+    return (struct value_session *)(void *)session;
+}
+
+static inline uint32_t stripe_of(uint64_t hash)
+{
+    return index_hash_slot(hash) / STRIPE_SLOTS;
+}
+
+static inline void valuestore_check_locked(const struct value_session *session, uint64_t hash)
+{
+    uint32_t stripe = stripe_of(hash);
+    OORT_ASSERT(session->locked_single == (int32_t)stripe ||
+                    (session->locked_single == LOCKED_SEVERAL &&
+                     (session->locked[stripe / 64] >> stripe % 64 & 1) != 0),
+                "the session holds the stripe of the key");
+}
+
+/* A key leaves the count of its database.  Its stripe is held. */
+static inline void valuestore_uncount(struct valuestore *store, uint8_t database)
+{
+    int64_t before = atomic_fetch_sub(&store->checkpoint->keys[database], 1);
+    OORT_ASSERT(before > 0 || !store->keys_counted, "the number of keys is not negative");
+}
+
+static inline bool expired(const record_header *record, int64_t now_ms)
+{
+    return record->expiry_ms != 0 && record->expiry_ms <= now_ms;
+}
+
+/* find.c */
+/* The key's entry, if it has a value.  Dead entries are passed over without a look at their records. */
+int32_t valuestore_find(struct value_session *session, const oort_key *key, enum find_mode mode,
+                        struct found *out);
+/* The key's entry, dead or not: what a write replaces. */
+int32_t valuestore_find_any(struct value_session *session, const oort_key *key, enum find_mode mode,
+                            struct found *out);
+/* The bytes a record holds live: its own and, for an expiry record, its value's. */
+void valuestore_account(struct valuestore *store, uint64_t location, int64_t sign);
+/* For an expiry record: the record its value lies in, or NULL when there is none. */
+const record_header *valuestore_target(struct valuestore *store, const record_header *record,
+                                       uint64_t *location);
+void valuestore_damaged(struct valuestore *store, const struct segment *segment, uint64_t offset,
+                        uint64_t size);
+/* Bring the index lines of the first of these entries near: they lie at random, so their misses should
+ * overlap.  For walks of a table of contents, every INDEX_PREFETCH_BATCH entries. */
+#define INDEX_PREFETCH_BATCH 48u
+void valuestore_prefetch_entries(struct valuestore *store, const toc_entry *entries,
+                                 uint64_t count);
+void valuestore_prefetch(oort_session *session, const oort_key *keys, uint32_t count);
+
+/* read.c */
+/* May the record be touched, and is it whole? OORT_OK, OORT_COLD or OORT_ERR_DAMAGED.  Without its
+ * value, a large one is believed by its header, which has been read already. */
+int32_t valuestore_verify(struct value_session *session, struct segment *segment, uint64_t offset,
+                          const record_header *record, bool with_value);
+/* The value has expired.  Its record serves as a tombstone: the dead entry is the evidence by which
+ * compaction removes older values of the key. */
+void valuestore_expire(struct value_session *session, const oort_key *key, struct found *at);
+int32_t valuestore_read(oort_session *session, const oort_key *key, oort_value *out);
+int32_t valuestore_look(oort_session *session, const oort_key *key, oort_value *out);
+int32_t valuestore_fetch(oort_store *store, oort_cold cold);
+void valuestore_pin(oort_session *session, oort_value *value);
+void valuestore_unpin(oort_store *store, oort_value *value);
+
+/* write.c */
+uint64_t valuestore_stamp(struct value_session *session, bool deleting);
+int32_t valuestore_append(struct value_session *session, const record_header *shape,
+                          const uint8_t *key, const oort_bytes *parts, uint32_t part_count,
+                          struct segment **segment, uint64_t *offset);
+/* Write a record's bytes and checksum at a reserved place. */
+void valuestore_write_record(struct segment *segment, uint64_t offset, const record_header *shape,
+                             const uint8_t *key, const oort_bytes *parts, uint32_t part_count);
+/* The log holds the record; let the index point at it.  at counts when the key exists. */
+int32_t valuestore_apply_set(struct value_session *session, const oort_key *key, struct found *at,
+                             bool exists, struct segment *segment, uint64_t offset, uint64_t stamp);
+int32_t valuestore_write(oort_session *session, const oort_key *key, const oort_bytes *parts,
+                         uint32_t part_count, int64_t expiry_ms);
+int32_t valuestore_remove(oort_session *session, const oort_key *key);
+int32_t valuestore_set_expiry(oort_session *session, const oort_key *key, int64_t expiry_ms);
+
+/* session.c */
+oort_session *valuestore_session(struct valuestore *store, oort_error *error);
+void valuestore_lock_stripe(struct valuestore *store, uint32_t stripe);
+void valuestore_unlock_stripe(struct valuestore *store, uint32_t stripe);
+extern const struct oort_store_ops valuestore_ops;
+
+/* stats.c */
+void valuestore_get_stats(oort_store *store, oort_store_stats *out);
+int32_t valuestore_next_event(oort_store *store, oort_event *out);
+int valuestore_event_fd(oort_store *store);
+int32_t valuestore_behind(oort_store *store);
+
+/* batch.c */
+int32_t valuestore_batch_begin(oort_session *session, uint32_t count, uint64_t bytes);
+int32_t valuestore_batch_commit(oort_session *session);
+void valuestore_batch_abort(oort_session *session);
+int32_t valuestore_stash(struct value_session *session, const oort_key *key,
+                         const oort_bytes *parts, uint32_t part_count, uint64_t value_size,
+                         int64_t expiry_ms);
+
+/* recovery.c */
+/* alive: the index is as a killed process left it; otherwise it is empty. */
+int32_t valuestore_recover(struct valuestore *store, bool alive, oort_open_progress *progress,
+                           oort_error *error);
+
+/* open.c */
+int32_t valuestore_close(oort_store *store, oort_error *error);
+
+/* scan.c */
+int32_t valuestore_scan(oort_session *session, uint8_t database, oort_scan *scan);
+int32_t valuestore_random_key(oort_session *session, uint8_t database, uint8_t *buffer,
+                              uint32_t *size);
+int32_t valuestore_flush(oort_session *session, int32_t database);
+/* Erase what a flush has made invisible. */
+void valuestore_sweep_flushed(struct valuestore *store);
+
+/* commit.c */
+int32_t valuestore_sync(oort_store *store, oort_error *error);
+uint64_t valuestore_ticket(oort_session *session);
+/* The record of a removal has been appended, and the removal is about to be seen. */
+void valuestore_note_removal(struct valuestore *store);
+/* The answer will tell of an absence, which may not be durable yet. */
+void valuestore_saw_absence(struct value_session *session);
+void valuestore_request_sync(oort_store *store, uint64_t ticket);
+int32_t valuestore_sync_here(oort_store *store, int eventfd);
+uint32_t valuestore_gather_ms(oort_store *store);
+uint64_t valuestore_synced(oort_store *store);
+int32_t valuestore_watch_sync(oort_store *store, int eventfd);
+void valuestore_unwatch_sync(oort_store *store, int eventfd);
+/* A round has ended, or there will be none any more.  except: the caller's own watcher, which
+ * needs no telling; -1: none. */
+void valuestore_tell_watchers(struct valuestore *store, int except);
+int32_t valuestore_set_fsync(oort_store *store, int32_t fsync);
+/* The sync thread; context is the store. */
+void *valuestore_sync_main(void *context);
+
+/* expiry.c */
+/* Sweep the segments whose next expiry has come, within a budget of time.  *resume: the slot at
+ * which to begin, 0 at first; the next call takes it up. */
+void valuestore_sweep_expired(struct valuestore *store, uint32_t *resume);
+
+/* background.c */
+int32_t valuestore_start(struct valuestore *store, oort_error *error);
+void valuestore_stop(struct valuestore *store);
+void valuestore_check_disk(struct valuestore *store);
+void valuestore_wake_maintenance(struct valuestore *store);
+
+/* compaction.c */
+int32_t valuestore_compact(oort_store *store, uint32_t dead_percent, oort_error *error);
+/* Compact the segment that most deserves it; 1: did one, 0: none, negative: error. */
+int32_t valuestore_compact_one(struct valuestore *store, uint32_t dead_percent, bool paced,
+                               oort_error *error);
+
+#endif

@@ -335,7 +335,7 @@ static void test_silent_index(void)
     CHECK(stats_of(&f).recovery == 0);
     CHECK(oort_store_compact(f.store, 1, &error) >= 0);
     CHECK(stats_of(&f).compactions > 0);
-    CHECK(said(&f, "the index knew nothing of"));
+    CHECK(said(&f, "the index knows neither"));
     close_store(&f);
     CHECK(unlink(path) == 0);
     open_store(&f);

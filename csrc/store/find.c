@@ -2,8 +2,8 @@
  * find.c: finds the index entry of a key and the record of the entry.
  *
  * The index holds no keys, so each candidate's key is compared in its record.  The caller holds the
- * stripe of the key.  With FIND_HOT a record that is not in memory is not touched, and the result is
- * OORT_COLD.  FIND_BLOCKING waits for the disk.
+ * stripe of the key.  With FIND_HOT a record that is not in memory is not touched, and the result
+ * is OORT_COLD.  FIND_BLOCKING waits for the disk.
  */
 #include "store/valuestore.h"
 

@@ -1,9 +1,9 @@
 /*
  * read.c: reads values, and fetches records that are not in memory.
  *
- * A value is returned only if the checksum of its record is right.  The checksum of a large value is computed
- * once, by the thread that fetches the value.  An expired value is not returned, and its entry
- * becomes dead.
+ * A value is returned only if the checksum of its record is right.  The checksum of a large value
+ * is computed once, by the thread that fetches the value.  An expired value is not returned, and
+ * its entry becomes dead.
  */
 #include "store/valuestore.h"
 

@@ -15,6 +15,7 @@
 #include <pthread.h>
 
 #include "base/events.h"
+#include "base/histogram.h"
 #include "log/segment.h"
 
 #define LOG_WRITERS 256u
@@ -78,9 +79,10 @@ struct vlog {
     _Atomic uint32_t tick;          /* residency clock, 0: believe everything resident */
     _Atomic int32_t failed;         /* sticky */
     _Atomic bool directory_dirty;
-    _Atomic bool zeroed;      /* prepare segments by writing zeros */
-    _Atomic bool seal_behind; /* a thread seals; otherwise the writer does */
-    _Atomic uint64_t rounds;  /* syncs that did something */
+    _Atomic bool zeroed;         /* prepare segments by writing zeros */
+    _Atomic bool seal_behind;    /* a thread seals; otherwise the writer does */
+    _Atomic uint64_t rounds;     /* syncs that did something */
+    struct histogram *sync_time; /* of those; NULL: nobody asks */
     _Atomic int64_t last_sync_ms;
 };
 

@@ -22,7 +22,8 @@ OORT_CFLAGS ?= -Werror
 unexport OORT_CFLAGS OORT_LDFLAGS
 COMPILE := OORT_CFLAGS='$(OORT_CFLAGS)' OORT_LDFLAGS='$(OORT_LDFLAGS)'
 
-NATIVE_SOURCES := $(wildcard csrc/*.h csrc/*/*.c csrc/*/*.h csrc/commands/table/*.toml csrc/commands/*.py) \
+NATIVE_SOURCES := $(wildcard csrc/*.h csrc/*/*.c csrc/*/*.h csrc/*/*.def csrc/commands/table/*.toml \
+    csrc/commands/*.py) \
     oort/native_build.py setup.py
 C_SOURCES := $(wildcard csrc/*.h csrc/*/*.c csrc/*/*.h)
 

@@ -33,6 +33,7 @@
 #define OORT_DATABASES 16
 #define OORT_KEY_CAP 65536       /* longest key, bytes */
 #define OORT_VALUE_CAP 536870912 /* longest value, bytes (512 MiB) */
+#define OORT_ERROR_CODES 7       /* first words of error replies that are counted apart: ERR, ... */
 
 enum oort_status {
     OORT_OK = 0,
@@ -69,6 +70,50 @@ uint32_t oort_key_slot(const uint8_t *key, size_t size);
 uint64_t oort_ring_hash(const uint8_t *key, size_t size, uint8_t database);
 /* CRC32C (Castagnoli), computed by hardware where possible.  Seed 0 starts a checksum. */
 uint32_t oort_crc32c(uint32_t seed, const void *data, size_t size);
+
+/* ---- metrics ------------------------------------------------------------- */
+
+/* Counters, gauges and histograms, described from base/metrics.def.  The values of an owner's counters
+ * and gauges are one array of 64-bit numbers.  A description says where in it (place) and how many
+ * (values). */
+enum oort_metric_owner {
+    OORT_METRICS_STORE = 0,
+    OORT_METRICS_PLANE = 1,
+    OORT_METRICS_COMMAND = 2, /* of the data plane, for each command: see oort_command_stats */
+    OORT_METRICS_PROCESS = 3  /* held by Python */
+};
+enum oort_metric_kind { OORT_COUNTER = 0, OORT_GAUGE = 1, OORT_HISTOGRAM = 2 };
+/* A unit a|b|c names the states 0, 1 and 2.  The label says what tells the values apart: "database",
+ * "code", "command", or "" for a single value.  A field of INFO is "" when the metric is not a field by
+ * itself; <label> in a field stands for a value of the label. */
+typedef struct oort_metric {
+    const char *name; /* without the "oort_" in front */
+    const char *unit, *label;
+    const char *section, *field; /* of INFO */
+    const char *help;            /* one sentence */
+    int32_t kind;                /* an oort_metric_kind */
+    int32_t resets;              /* 1: CONFIG RESETSTAT starts it again */
+    uint32_t place;              /* of a histogram: its number among the owner's histograms */
+    uint32_t values;             /* how many places; of a histogram: 0 */
+} oort_metric;
+/* NULL: there are no more, or no such owner. */
+const oort_metric *oort_metric_at(int32_t owner, uint32_t number);
+/* The size of the owner's array; 0: it is not in C. */
+uint32_t oort_metric_places(int32_t owner);
+
+#define OORT_HISTOGRAM_BUCKETS 122
+
+typedef struct oort_histogram {
+    uint64_t count;
+    uint64_t sum_ns;
+    uint64_t max_ns;
+    uint64_t buckets[OORT_HISTOGRAM_BUCKETS]; /* bounds rise; see oort_histogram_bound */
+} oort_histogram;
+/* The lowest duration, in ns, that is too long for a bucket; UINT64_MAX for the last. */
+uint64_t oort_histogram_bound(uint32_t bucket);
+/* The duration in ns that so many percent do not exceed, at most a quarter too high; 0 when the
+ * histogram is empty. */
+uint64_t oort_histogram_percentile(const oort_histogram *histogram, double percent);
 
 /* ---- the store ---------------------------------------------------------- */
 
@@ -134,29 +179,6 @@ typedef struct oort_cold {
     uint64_t size;
 } oort_cold;
 
-typedef struct oort_store_stats {
-    uint64_t keys[OORT_DATABASES];
-    uint64_t expired_keys; /* removed because their time had come */
-    uint64_t segments;
-    uint64_t log_bytes;       /* in all segments */
-    uint64_t live_bytes;      /* of those, reachable from the index */
-    uint64_t index_bytes;     /* file size */
-    uint64_t compactions;     /* segments compacted */
-    uint64_t compacted_bytes; /* bytes those gave back */
-    uint64_t syncs;           /* fdatasync rounds */
-    uint64_t unsynced_bytes;  /* acknowledged, not yet on the device */
-    uint64_t damaged_records; /* found since open; never silently skipped */
-    uint64_t damaged_bytes;
-    uint64_t cut_bytes;         /* unsynced tail dropped by the last recovery */
-    uint64_t recovered_records; /* replayed or rebuilt by the last open */
-    uint64_t free_bytes;        /* of the file system */
-    uint64_t last_sync_ms;      /* when the last successful sync ended */
-    int32_t recovery;           /* 0 new or clean, 1 replayed, 2 rebuilt */
-    int32_t read_only;          /* 1: below the free-disk watermark */
-    int32_t failed;             /* an oort_status: the sticky error, or 0 */
-    int32_t compacting;         /* 1: a compaction is running */
-} oort_store_stats;
-
 /* Whether the directory can be a runtime directory.  1: it is on a tmpfs, so its content does not
  * survive the machine's boot. */
 int32_t oort_is_tmpfs(const char *directory);
@@ -167,7 +189,13 @@ oort_store *oort_mapstore_open(const oort_store_config *config, oort_error *erro
  * gone whatever the result; an error means that the last sync failed. */
 int32_t oort_store_close(oort_store *store, oort_error *error);
 
-void oort_store_get_stats(oort_store *store, oort_store_stats *out);
+/* Reads the store's counters and gauges: out has oort_metric_places(OORT_METRICS_STORE) places.
+ * Thread safe, as are the next two. */
+void oort_store_get_metrics(oort_store *store, uint64_t *out);
+/* place: of an OORT_HISTOGRAM of OORT_METRICS_STORE. */
+int32_t oort_store_get_histogram(oort_store *store, uint32_t place, oort_histogram *out);
+/* Restarts the metrics that CONFIG RESETSTAT restarts. */
+void oort_store_reset_metrics(oort_store *store);
 /* Changes the policy while the store is in use (CONFIG SET).  Thread safe. */
 int32_t oort_store_set_fsync(oort_store *store, int32_t fsync);
 /* Makes everything acknowledged durable (SAVE).  Thread safe; blocks. */
@@ -402,25 +430,10 @@ typedef struct oort_connection_info {
     int32_t last_command; /* position in the table, -1: none */
 } oort_connection_info;
 
+/* The counters of OORT_METRICS_COMMAND.  A command's time is the sum of its histogram. */
 typedef struct oort_command_stats {
     uint64_t calls, failed, rejected;
-    uint64_t nanoseconds; /* of hot ones, from one call in 256 */
 } oort_command_stats;
-
-#define OORT_ERROR_CODES 7 /* of error replies: ERR, NOAUTH, ... */
-
-typedef struct oort_dataplane_stats {
-    uint64_t connections; /* now */
-    uint64_t commands;    /* executed, hot and cold */
-    uint64_t bytes_in, bytes_out;
-    uint64_t hits, misses; /* of key lookups by read commands */
-    uint64_t protocol_errors;
-    uint64_t dropped_slow; /* closed for unsent output */
-    uint64_t dropped_idle;
-    uint64_t dropped_query; /* closed for too large a query buffer */
-    uint64_t cold_reads;    /* commands that waited for the disk */
-    uint64_t waiting_sync;  /* connections whose replies wait for a sync, now */
-} oort_dataplane_stats;
 
 /* workers >= 1: how many worker objects; who drives them is the caller's choice. */
 oort_dataplane *oort_dataplane_open(oort_store *store, uint32_t workers, const oort_limits *limits,
@@ -429,13 +442,22 @@ oort_dataplane *oort_dataplane_open(oort_store *store, uint32_t workers, const o
 void oort_dataplane_close(oort_dataplane *plane);
 /* Thread safe; existing connections follow at their next round. */
 void oort_dataplane_set_limits(oort_dataplane *plane, const oort_limits *limits);
-void oort_dataplane_get_stats(oort_dataplane *plane, oort_dataplane_stats *out);
+/* Read the counters and gauges: out has oort_metric_places(OORT_METRICS_PLANE) places.  Thread safe, as
+ * the following six are. */
+void oort_dataplane_get_metrics(oort_dataplane *plane, uint64_t *out);
 /* Per command, out has oort_command_count() places. */
 void oort_dataplane_get_command_stats(oort_dataplane *plane, oort_command_stats *out);
-/* How often an error reply began with a code, out has OORT_ERROR_CODES places. */
-void oort_dataplane_get_error_stats(oort_dataplane *plane, uint64_t *out);
+/* place: of an OORT_HISTOGRAM of OORT_METRICS_PLANE. */
+int32_t oort_dataplane_get_histogram(oort_dataplane *plane, uint32_t place, oort_histogram *out);
+/* place: of an OORT_HISTOGRAM of OORT_METRICS_COMMAND; command: position in the table. */
+int32_t oort_dataplane_get_command_histogram(oort_dataplane *plane, uint32_t place,
+                                             uint32_t command, oort_histogram *out);
+/* A command that Python executes took so long.  command: position in the table. */
+int32_t oort_dataplane_add_time(oort_dataplane *plane, uint32_t command, uint64_t nanoseconds);
+/* Start again what CONFIG RESETSTAT starts again. */
+void oort_dataplane_reset_metrics(oort_dataplane *plane);
+/* The code at a position of a metric with the label "code"; NULL: there is none. */
 const char *oort_error_code(uint32_t position);
-void oort_dataplane_reset_stats(oort_dataplane *plane);
 
 /* Run a worker until oort_worker_stop: stays in C (the GIL is released). */
 int32_t oort_worker_run(oort_dataplane *plane, uint32_t worker, oort_error *error);

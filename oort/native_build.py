@@ -55,7 +55,7 @@ def build() -> FFI:
         sources=sorted(str(path) for path in sources(csrc)),
         depends=sorted(
             str(path)
-            for pattern in ("*.h", "*/*.h", "build/generated/*/*")
+            for pattern in ("*.h", "*/*.h", "*/*.def", "build/generated/*/*")
             for path in csrc.glob(pattern)
         ),
         include_dirs=["csrc", GENERATED],

@@ -510,6 +510,7 @@ static int32_t sync_all(struct vlog *log, oort_error *error)
     uint32_t count = 0;
     int32_t result = OORT_OK;
     bool worked = false;
+    int64_t began_ns = clock_monotonic_ns();
     if (atomic_load(&log->failed) != 0)
         return oort_fail(error, OORT_ERR_FAILED, 0, "the log had an I/O error earlier");
     bool directory = atomic_exchange(&log->directory_dirty, false);
@@ -539,6 +540,9 @@ static int32_t sync_all(struct vlog *log, oort_error *error)
         return result;
     }
     if (worked || directory) {
+        uint64_t took_ns = (uint64_t)(clock_monotonic_ns() - began_ns);
+        if (log->sync_time != NULL)
+            histogram_add(log->sync_time, took_ns, 1, took_ns);
         (void)atomic_fetch_add(&log->rounds, 1);
         atomic_store(&log->last_sync_ms, clock_wall_ms());
     }

@@ -15,6 +15,7 @@
 #include <pthread.h>
 
 #include "base/events.h"
+#include "base/histogram.h"
 #include "log/segment.h"
 
 #define LOG_WRITERS 256u
@@ -78,9 +79,10 @@ struct vlog {
     _Atomic uint32_t tick;  /* residency clock, 0: all bytes count as resident */
     _Atomic int32_t failed; /* an oort_status, never reset */
     _Atomic bool directory_dirty;
-    _Atomic bool zeroed;      /* write zeros to prepared segments */
-    _Atomic bool seal_behind; /* a thread seals, otherwise the writer does */
-    _Atomic uint64_t rounds;  /* syncs that had something to sync */
+    _Atomic bool zeroed;         /* write zeros to prepared segments */
+    _Atomic bool seal_behind;    /* a thread seals, otherwise the writer does */
+    _Atomic uint64_t rounds;     /* syncs that had something to sync */
+    struct histogram *sync_time; /* of those syncs; NULL: not measured */
     _Atomic int64_t last_sync_ms;
 };
 

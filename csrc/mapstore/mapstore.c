@@ -77,7 +77,7 @@ void map_change(map_session *session, map_table *table, map_entry *old, map_entr
             (map_undo){.old = old, .entry = entry, .expired = old_expired};
     } else if (old != NULL) {
         if (old_expired)
-            map_count(&map_stripe_of(map_store_of(session), old->hash)->expired, 1);
+            metric_add(&session->base.store->metrics.expired_keys, 1);
         retire(session, old);
     }
 }
@@ -424,7 +424,7 @@ static int32_t batch_commit(oort_session *base)
         if (done->old == NULL)
             continue;
         if (done->expired)
-            map_count(&map_stripe_of(map_store_of(session), done->old->hash)->expired, 1);
+            metric_add(&session->base.store->metrics.expired_keys, 1);
         retire(session, done->old);
     }
     batch_end(session);
@@ -481,7 +481,7 @@ static int32_t close_store(oort_store *base, oort_error *error)
     return OORT_OK;
 }
 
-static void get_stats(oort_store *base, oort_store_stats *out)
+static void measure(oort_store *base, struct store_reading *out)
 {
     map_store *store = (map_store *)base;
 
@@ -493,7 +493,6 @@ static void get_stats(oort_store *base, oort_store_stats *out)
             out->live_bytes += map_counted(&counters->entry_bytes);
             out->index_bytes += map_counted(&counters->table_bytes);
         }
-        out->expired_keys += map_counted(&stripe->expired);
     }
     out->log_bytes = out->live_bytes;
 }
@@ -590,7 +589,7 @@ static uint64_t ticket(oort_session *session)
 static const struct oort_store_ops map_store_ops = {
     .name = "mapstore",
     .close = close_store,
-    .get_stats = get_stats,
+    .measure = measure,
     .set_fsync = set_fsync,
     .sync = sync_store,
     .compact = compact,

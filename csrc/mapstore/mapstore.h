@@ -25,7 +25,6 @@ typedef struct map_counters {
 typedef struct map_stripe {
     _Alignas(64) pthread_mutex_t mutex;
     uint64_t last_stamp;
-    _Atomic uint64_t expired;
     map_counters of[OORT_DATABASES];
 } map_stripe;
 

@@ -271,7 +271,7 @@ static uint32_t sweep_table(map_store *store, sweep *at, int64_t now_ms)
             at->tag = map_tag(entry->hash);
             if (map_expired(entry, now_ms)) {
                 map_exchange(store, table, entry, NULL);
-                map_count(&stripe->expired, 1);
+                metric_add(&store->base.metrics.expired_keys, 1);
                 map_release(entry);
             } else if (entry->expiry_ms != 0 && entry->expiry_ms < at->first_expiry_ms) {
                 at->first_expiry_ms = entry->expiry_ms;

@@ -492,7 +492,8 @@ oort_dataplane *oort_dataplane_open(oort_store *store, uint32_t workers, const o
         return NULL;
     }
     oort_dataplane *plane = calloc(1, sizeof *plane);
-    if (plane == NULL || fetcher_open(&plane->fetcher, store, error) != OORT_OK) {
+    if (plane == NULL ||
+        fetcher_open(&plane->fetcher, store, &plane->histograms.fetch, error) != OORT_OK) {
         (void)oort_fail(error, OORT_ERR_NOMEM, 0, "no memory for the data plane");
         free(plane);
         return NULL;
@@ -502,10 +503,12 @@ oort_dataplane *oort_dataplane_open(oort_store *store, uint32_t workers, const o
     (void)pthread_mutex_init(&plane->mutex, NULL);
     plane->request_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     plane->command_base = calloc(oort_command_count() + 1u, sizeof *plane->command_base);
+    plane->command_histograms = calloc(oort_command_count() + 1u,
+                                       sizeof *plane->command_histograms);
     plane->workers = calloc(workers, sizeof *plane->workers);
     int32_t status = clients_open(plane, error);
-    if (status == OORT_OK &&
-        (plane->request_fd < 0 || plane->command_base == NULL || plane->workers == NULL))
+    if (status == OORT_OK && (plane->request_fd < 0 || plane->command_base == NULL ||
+                              plane->command_histograms == NULL || plane->workers == NULL))
         status = oort_fail(error, OORT_ERR_NOMEM, errno, "no memory for the data plane");
     for (uint32_t i = 0; status == OORT_OK && i < workers; i++) {
         struct worker *worker = &plane->workers[i];
@@ -531,6 +534,7 @@ void oort_dataplane_close(oort_dataplane *plane)
         (void)close(plane->request_fd);
     (void)pthread_mutex_destroy(&plane->mutex);
     free(plane->command_base);
+    free(plane->command_histograms);
     free(plane->workers);
     free(plane);
 }

@@ -3,7 +3,7 @@
  *
  *   plane.c  open, close; a worker's rounds: events, mails, ticks
  *   commit.c     group commit: whose replies wait, for how long
- *   metrics.c the workers' counters, summed
+ *   metrics.c    the workers' counters, summed
  *   turn.c      one connection's turn: read, parse, execute, send
  *   clients.c    the registry: adopt, kill, list, closed ids
  *   requests.c   cold commands on their way to the main loop and back
@@ -20,22 +20,12 @@
 
 #include <pthread.h>
 
+#include "base/metrics.h"
 #include "commands/call.h"
 #include "plane/conn.h"
 
 #define WORKER_READ_BYTES (16u * 1024u) /* bytes read from a connection a round */
 #define WORKER_BATCH 16u                /* requests parsed ahead */
-
-struct worker_command_stats {
-    _Atomic uint64_t calls, failed, rejected, nanoseconds;
-};
-
-/* Written by the worker's thread only, relaxed. */
-struct worker_stats {
-    _Atomic uint64_t commands, bytes_in, bytes_out, hits, misses, protocol_errors;
-    _Atomic uint64_t dropped_slow, dropped_idle, dropped_query, cold_reads, waiting_sync;
-    _Atomic uint64_t errors[OORT_ERROR_CODES];
-};
 
 struct park_list {
     struct conn *first, *last;
@@ -85,9 +75,10 @@ struct worker {
 
     _Atomic uint64_t rounds; /* begun */
     _Atomic int32_t thread;  /* who is in oort_worker_run */
-    struct worker_stats stats;
-    struct worker_command_stats *commands; /* by position in the table */
-    uint8_t *countdown;                    /* likewise: calls until one is timed */
+    /* Metrics: written by the worker's thread only, with shown_add and shown_set. */
+    struct plane_metrics stats;
+    struct command_metrics *commands; /* by position in the table */
+    uint8_t *countdown;               /* likewise: calls until one is timed */
 
     pthread_mutex_t mail_mutex;
     struct conn_mail *mail_first, *mail_last;
@@ -121,6 +112,7 @@ struct client {
 
 struct fetcher {
     oort_store *store;
+    struct histogram *time; /* of a fetch */
     pthread_mutex_t mutex;
     pthread_cond_t cond;
     struct conn *first, *last;
@@ -139,6 +131,9 @@ struct oort_dataplane {
     _Atomic uint32_t idle_seconds;
     _Atomic uint32_t no_password;
     struct fetcher fetcher;
+    /* Shared by all threads: few calls are timed, so there is little to contend for. */
+    struct plane_histograms histograms;
+    struct command_histograms *command_histograms; /* by position in the table */
 
     pthread_mutex_t mutex; /* everything below */
     uint64_t last_id;
@@ -151,9 +146,8 @@ struct oort_dataplane {
     struct request *request_first, *request_last;
     int request_fd;
     bool request_signalled;
-    oort_dataplane_stats stats_base; /* at the last reset */
-    oort_command_stats *command_base;
-    uint64_t error_base[OORT_ERROR_CODES];
+    struct plane_reading base; /* where the counters were at the last reset */
+    struct command_reading *command_base;
 };
 
 /* plane.c */
@@ -191,7 +185,8 @@ bool requests_post(oort_dataplane *plane, struct conn *conn, const oort_bytes *a
                    int32_t command);
 
 /* fetch.c: conn->cold is brought in, then conn->fetch_mail posted.  false: no thread. */
-int32_t fetcher_open(struct fetcher *fetcher, oort_store *store, oort_error *error);
+int32_t fetcher_open(struct fetcher *fetcher, oort_store *store, struct histogram *time,
+                     oort_error *error);
 bool fetcher_submit(struct fetcher *fetcher, struct conn *conn);
 /* Returns when every thread has ended; jobs not begun are posted as failed. */
 void fetcher_close(struct fetcher *fetcher);

@@ -29,7 +29,8 @@
 #define PREFETCH_KEY_BYTES 1024u   /* a longer key is not worked out ahead */
 #define LINGER_MS 1000u
 #define LINGER_READS 64
-#define TIMED_CALLS 256u
+#define TIMED_CALLS 256u             /* calls of a command that are all timed */
+#define TIMED_EVERY (UINT8_MAX + 1u) /* later one call in so many is: the countdown is a byte */
 #define TIMED_MOST_NS UINT64_C(1000000)
 /* A command over n cold records comes back cold n times; what is fetched may be evicted again
  * before its turn. */
@@ -67,16 +68,21 @@ static void reset_parser(struct resp_parser *parser)
     resp_parser_init(parser);
 }
 
-/* The first calls are timed one by one.  Later each that is timed stands for 256; but one that took
- * very long, for a new segment perhaps, does so with a millisecond only. */
-static void count_time(struct turn *turn, struct worker_command_stats *stats)
+/* The first calls are timed one by one.  Later a timed call stands for TIMED_EVERY.  If it took very
+ * long, for a new segment perhaps, each of the other calls adds only a millisecond to the sum. */
+static void count_time(struct turn *turn, struct command_metrics *stats)
 {
-    uint64_t took = (uint64_t)(clock_monotonic_ns() - turn->call.begun_ns);
-    if (shown_get(&stats->calls) < TIMED_CALLS)
-        turn->worker->countdown[turn->call.command] = 0;
-    else
-        took += UINT8_MAX * (took < TIMED_MOST_NS ? took : TIMED_MOST_NS);
-    shown_add(&stats->nanoseconds, took);
+    struct worker *worker = turn->worker;
+    uint32_t command = (uint32_t)turn->call.command;
+    uint64_t took = (uint64_t)(clock_monotonic_ns() - turn->call.begun_ns), sum = took;
+    uint64_t calls = 1;
+    if (shown_get(&stats->calls) < TIMED_CALLS) {
+        worker->countdown[command] = 0;
+    } else {
+        calls = TIMED_EVERY;
+        sum += (TIMED_EVERY - 1) * (took < TIMED_MOST_NS ? took : TIMED_MOST_NS);
+    }
+    histogram_add(&worker->plane->command_histograms[command].latency, took, calls, sum);
 }
 
 static void count_call(struct turn *turn)
@@ -89,7 +95,7 @@ static void count_call(struct turn *turn)
                            call->output->size - turn->reply_at);
     if (call->command < 0)
         return;
-    struct worker_command_stats *stats = &turn->worker->commands[call->command];
+    struct command_metrics *stats = &turn->worker->commands[call->command];
     if (call->rejected) {
         shown_add(&stats->rejected, 1);
     } else {

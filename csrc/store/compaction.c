@@ -542,6 +542,7 @@ int32_t valuestore_compact_one(struct valuestore *store, uint32_t dead_percent, 
     }
     OORT_ASSERT(atomic_load(&source->state) == SEGMENT_SEALED && !source->quarantined,
                 "only sealed segments without damage are compacted");
+    int64_t began_ns = clock_monotonic_ns();
     atomic_store(&store->compacting, true);
     valuestore_check_disk(store);
     int64_t live = atomic_load(&store->checkpoint->live_bytes[source->number]);
@@ -605,9 +606,11 @@ int32_t valuestore_compact_one(struct valuestore *store, uint32_t dead_percent, 
                 valuestore_unlock_stripe(store, stripe);
             }
             vlog_release(&store->log, source);
-            (void)atomic_fetch_add(&store->compactions, 1);
-            (void)atomic_fetch_add(&store->compacted_bytes,
-                                   size > work.copied ? size - work.copied : 0);
+            uint64_t took_ns = (uint64_t)(clock_monotonic_ns() - began_ns);
+            metric_add(&store->base.metrics.compactions, 1);
+            metric_add(&store->base.metrics.compacted_bytes,
+                       size > work.copied ? size - work.copied : 0);
+            histogram_add(&store->base.histograms.compaction, took_ns, 1, took_ns);
             result = 1;
         }
     }

@@ -27,7 +27,7 @@ static void expire_at(struct valuestore *store, uint64_t hash, uint8_t database,
         valuestore_account(store, location, -1);
         index_replace(store->index, &cursor, location, index_stamp(entry) | 1);
         valuestore_uncount(store, database);
-        (void)atomic_fetch_add(&store->expired_keys, 1);
+        metric_add(&store->base.metrics.expired_keys, 1);
         break;
     }
     valuestore_unlock_stripe(store, stripe);

@@ -16,8 +16,8 @@ void valuestore_damaged(struct valuestore *store, const struct segment *segment,
     uint64_t location = segment_location(segment->number, offset);
     if (atomic_exchange(&store->reported[location % REPORTED_MAX], location) == location)
         return;
-    (void)atomic_fetch_add(&store->damaged_records, 1);
-    (void)atomic_fetch_add(&store->damaged_bytes, size);
+    metric_add(&store->base.metrics.damaged_records, 1);
+    metric_add(&store->base.metrics.damaged_bytes, size);
     events_post(&store->events, EVENT_ERROR, OORT_EVENT_DAMAGE, segment->sequence,
                 "segment %016" PRIx64 ".log: the record at offset %" PRIu64
                 " is damaged; requests for its key fail until the key is written again or restored",

@@ -302,7 +302,7 @@ static int32_t recover(struct valuestore *store, const char *path, const oort_st
             return oort_fail(error, OORT_ERR_IO, errno, "cannot get random numbers: %s",
                              strerror(errno));
     }
-    store->recovery = clean || new_store ? 0 : alive ? 1 : 2;
+    metric_add(&store->base.metrics.recovery, clean || new_store ? 0 : alive ? 1 : 2);
     if (!clean)
         result = valuestore_recover(store, alive, config->progress, error);
     return result;
@@ -423,6 +423,7 @@ oort_store *oort_valuestore_open(const oort_store_config *config, oort_error *er
         free_store(store);
         return NULL;
     }
+    store->log.sync_time = &store->base.histograms.fsync;
     size_t size = strlen(config->directory) + 16;
     char *path = malloc(size);
     int32_t result = path != NULL ? take_lock(store, config->directory, error)

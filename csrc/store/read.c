@@ -80,7 +80,7 @@ void valuestore_expire(struct value_session *session, const oort_key *key, struc
     valuestore_account(store, location, -1);
     index_replace(store->index, &at->cursor, location, index_stamp(at->entry) | 1);
     valuestore_uncount(store, key->database);
-    (void)atomic_fetch_add_explicit(&store->expired_keys, 1, memory_order_relaxed);
+    metric_add(&store->base.metrics.expired_keys, 1);
 }
 
 static int32_t read_record(oort_session *base, const oort_key *key, oort_value *out,

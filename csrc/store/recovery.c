@@ -209,15 +209,15 @@ static void report_scan(struct valuestore *store, const struct segment *segment,
                         const segment_damage *damage)
 {
     if (segment->lost_bytes != 0) {
-        (void)atomic_fetch_add(&store->damaged_bytes, segment->lost_bytes);
+        metric_add(&store->base.metrics.damaged_bytes, segment->lost_bytes);
         events_post(&store->events, EVENT_ERROR, OORT_EVENT_DAMAGE, segment->sequence,
                     "segment %016" PRIx64 ".log has lost its last %" PRIu64
                     " bytes and the records in them: restore them from a copy",
                     segment->sequence, segment->lost_bytes);
     }
     if (damage->damaged_runs != 0) {
-        (void)atomic_fetch_add(&store->damaged_records, damage->damaged_runs);
-        (void)atomic_fetch_add(&store->damaged_bytes, damage->damaged_bytes);
+        metric_add(&store->base.metrics.damaged_records, damage->damaged_runs);
+        metric_add(&store->base.metrics.damaged_bytes, damage->damaged_bytes);
         events_post(&store->events, EVENT_ERROR, OORT_EVENT_DAMAGE, segment->sequence,
                     "segment %016" PRIx64 ".log: %" PRIu64 " damaged bytes in %" PRIu64
                     " places, the first at offset %" PRIu64
@@ -226,7 +226,7 @@ static void report_scan(struct valuestore *store, const struct segment *segment,
                     damage->first_damage);
     }
     if (damage->cut_bytes != 0) {
-        store->cut_bytes += damage->cut_bytes;
+        metric_add(&store->base.metrics.cut_bytes, damage->cut_bytes);
         events_post(&store->events, EVENT_NOTICE, OORT_EVENT_RECOVERY, segment->sequence,
                     "segment %016" PRIx64 ".log: cut %" PRIu64
                     " bytes of an unfinished write at offset %" PRIu64 " (never synced)",
@@ -455,6 +455,6 @@ int32_t valuestore_recover(struct valuestore *store, bool alive, oort_open_progr
     work.session->locked_single = LOCKED_NONE;
     oort_session_close(session);
     store->keys_counted = result == OORT_OK;
-    store->recovered_records = work.records;
+    metric_add(&store->base.metrics.recovered_records, work.records);
     return result;
 }

@@ -96,7 +96,7 @@ static void session_close(oort_session *base)
 
 const struct oort_store_ops valuestore_ops = {.name = "valuestore",
                                               .close = valuestore_close,
-                                              .get_stats = valuestore_get_stats,
+                                              .measure = valuestore_measure,
                                               .set_fsync = valuestore_set_fsync,
                                               .sync = valuestore_sync,
                                               .compact = valuestore_compact,

@@ -8,12 +8,14 @@
 #ifndef OORT_STORE_H
 #define OORT_STORE_H
 
+#include "base/metrics.h"
 #include "oort.h"
 
 struct oort_store_ops {
     const char *name;
     int32_t (*close)(oort_store *store, oort_error *error);
-    void (*get_stats)(oort_store *store, oort_store_stats *out);
+    /* Fill in the gauges that the store measures instead of keeping them in its metrics. */
+    void (*measure)(oort_store *store, struct store_reading *out);
     int32_t (*set_fsync)(oort_store *store, int32_t fsync);
     int32_t (*sync)(oort_store *store, oort_error *error);
     int32_t (*compact)(oort_store *store, uint32_t dead_percent, oort_error *error);
@@ -53,6 +55,8 @@ struct oort_store_ops {
 /* The first member of every store. */
 struct oort_store {
     const struct oort_store_ops *ops;
+    struct store_metrics metrics;
+    struct store_histograms histograms;
 };
 
 /* The first member of every session. */

@@ -62,18 +62,12 @@ struct valuestore {
     uint32_t tombstone_age_seconds;
     bool background;
     bool keys_counted; /* by this process: a trusted file may hold any number */
-    int32_t recovery;  /* as in oort_store_stats */
-    uint64_t recovered_records;
-    uint64_t cut_bytes;
 
     _Atomic int32_t fsync;
     _Atomic bool read_only;
     _Atomic bool behind;
     _Atomic bool compacting;
     _Atomic uint64_t free_bytes;
-    _Atomic uint64_t damaged_records, damaged_bytes;
-    _Atomic uint64_t expired_keys;
-    _Atomic uint64_t compactions, compacted_bytes;
     /* Locations of damage, by location, so that each is reported once. */
     _Atomic uint64_t reported[REPORTED_MAX];
     /* The sync round that covers the last removal or flush.  Until it ends, an absence is not
@@ -235,7 +229,7 @@ void valuestore_unlock_stripe(struct valuestore *store, uint32_t stripe);
 extern const struct oort_store_ops valuestore_ops;
 
 /* stats.c */
-void valuestore_get_stats(oort_store *store, oort_store_stats *out);
+void valuestore_measure(oort_store *store, struct store_reading *out);
 int32_t valuestore_next_event(oort_store *store, oort_event *out);
 int valuestore_event_fd(oort_store *store);
 int32_t valuestore_behind(oort_store *store);

@@ -249,10 +249,10 @@ static inline void expect_silence(int fd)
     CHECK(poll(&ready, 1, 0) == 0);
 }
 
-static inline oort_dataplane_stats stats(struct rig *rig)
+static inline struct plane_reading stats(struct rig *rig)
 {
-    oort_dataplane_stats out;
-    oort_dataplane_get_stats(rig->plane, &out);
+    struct plane_reading out;
+    oort_dataplane_get_metrics(rig->plane, out.place);
     return out;
 }
 
@@ -262,6 +262,16 @@ static inline oort_command_stats command_stats(struct rig *rig, const char *name
     CHECK(oort_command_count() <= 512);
     oort_dataplane_get_command_stats(rig->plane, all);
     return all[oort_command_find((const uint8_t *)name, strlen(name))];
+}
+
+static inline oort_histogram command_latency(struct rig *rig, const char *name)
+{
+    oort_histogram out;
+    int32_t command = oort_command_find((const uint8_t *)name, strlen(name));
+    CHECK(command >= 0);
+    CHECK(oort_dataplane_get_command_histogram(rig->plane, COMMAND_HISTOGRAM_latency,
+                                               (uint32_t)command, &out) == OORT_OK);
+    return out;
 }
 
 #endif

@@ -225,10 +225,10 @@ static inline int32_t put_state(fixture *f, uint32_t database, uint32_t number,
 
 /* ---- what the store says ------------------------------------------------------- */
 
-static inline oort_store_stats stats_of(fixture *f)
+static inline struct store_reading stats_of(fixture *f)
 {
-    oort_store_stats stats;
-    oort_store_get_stats(f->store, &stats);
+    struct store_reading stats;
+    oort_store_get_metrics(f->store, stats.place);
     return stats;
 }
 

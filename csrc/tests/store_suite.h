@@ -5,6 +5,7 @@
 #ifndef OORT_TESTS_STORE_SUITE_H
 #define OORT_TESTS_STORE_SUITE_H
 
+#include "base/metrics.h"
 #include "oort.h"
 
 #include <ftw.h>
@@ -172,9 +173,9 @@ static inline uint64_t stamp_of(fixture *f, oort_key key)
 
 static inline uint64_t keys_in(fixture *f, uint8_t database)
 {
-    oort_store_stats stats;
+    struct store_reading stats;
 
-    oort_store_get_stats(f->store, &stats);
+    oort_store_get_metrics(f->store, stats.place);
     return stats.keys[database];
 }
 

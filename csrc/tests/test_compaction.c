@@ -89,7 +89,7 @@ static void check_copy(struct schedule *s)
     copy.config.directory = path;
     copy.config.runtime_directory = NULL;
     open_store(&copy);
-    oort_store_stats stats = stats_of(&copy);
+    struct store_reading stats = stats_of(&copy);
     CHECK((stats.recovery == 2 || stats.segments == 0) && stats.damaged_records == 0);
     oort_session_set_clock(copy.session, s->now_us);
     check_model(&copy, model);
@@ -106,7 +106,7 @@ static void restart(struct schedule *s, bool rebuild)
         CHECK(unlink(path) == 0);
     open_store(&s->f);
     /* Without segments there is nothing to rebuild from. */
-    oort_store_stats stats = stats_of(&s->f);
+    struct store_reading stats = stats_of(&s->f);
     CHECK(stats.recovery == (rebuild && stats.segments != 0 ? 2 : 0));
 }
 
@@ -221,7 +221,7 @@ static void test_dead_segments_are_not_read(void)
         CHECK(truncate(path, 0) == 0);
     }
     CHECK(oort_store_compact(f.store, 100, &error) >= 0);
-    oort_store_stats stats = stats_of(&f);
+    struct store_reading stats = stats_of(&f);
     CHECK(stats.damaged_records == 0 && stats.compactions >= before - 5);
     CHECK(list_files(p.data, ".log", names, 512) <= 6);
     for (uint32_t number = 0; number < 20; number++)
@@ -237,6 +237,24 @@ static void *compact_all(void *store)
     oort_error error;
     CHECK(oort_store_compact(store, 1, &error) >= 0);
     return NULL;
+}
+
+/* Every compaction and every sync is timed.  A reset empties the times and keeps the totals. */
+static void check_times(fixture *f)
+{
+    struct store_reading before = stats_of(f), after;
+    oort_histogram compaction, fsync;
+    CHECK(oort_store_get_histogram(f->store, STORE_HISTOGRAM_compaction, &compaction) == OORT_OK);
+    CHECK(oort_store_get_histogram(f->store, STORE_HISTOGRAM_fsync, &fsync) == OORT_OK);
+    CHECK(compaction.count == before.compactions && compaction.sum_ns > 0);
+    CHECK(fsync.count == before.syncs && fsync.sum_ns > 0 && fsync.max_ns <= fsync.sum_ns);
+    oort_store_reset_metrics(f->store);
+    CHECK(oort_store_get_histogram(f->store, STORE_HISTOGRAM_fsync, &fsync) == OORT_OK);
+    CHECK(fsync.count == 0 && fsync.sum_ns == 0 && fsync.max_ns == 0);
+    CHECK(oort_store_get_histogram(f->store, STORE_HISTOGRAMS, &fsync) == OORT_ERR_ARGUMENT);
+    after = stats_of(f);
+    CHECK(after.compactions == before.compactions && after.syncs == before.syncs);
+    CHECK(after.keys[0] == before.keys[0] && after.log_bytes == before.log_bytes);
 }
 
 /* A key gets its first expiry record, which points at its value, just when compaction is about to
@@ -263,6 +281,7 @@ static void test_expiry_meanwhile(void)
     oort_unlock(f.session);
     CHECK(pthread_join(thread, NULL) == 0);
     CHECK(stats_of(&f).compactions == 1);
+    check_times(&f);
     CHECK(same_state(&f, 0, 0, &kept) && same_state(&f, 0, 1, &dead));
     close_store(&f);
     directories_remove(&p);

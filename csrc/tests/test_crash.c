@@ -265,7 +265,7 @@ static int outcome(fixture *f, uint32_t thread)
         fprintf(stderr,
                 "database %u: of %u keys of a %s %u are as before, %u as after, recovery %d\n",
                 thread, touched, change->flush ? "flush" : "change", before, after,
-                stats_of(f).recovery);
+                (int)stats_of(f).recovery);
     CHECK(before == touched || after == touched);
     return before == touched ? 0 : 1;
 }
@@ -287,7 +287,7 @@ static void check_journal(fixture *f, int outcomes[THREADS])
                         "database %u key %u: expected %s version %u size %u expiry %" PRId64
                         ", recovery %d\n",
                         thread, i, state->present ? "present" : "absent", state->version,
-                        state->size, state->expiry_ms, stats_of(f).recovery);
+                        state->size, state->expiry_ms, (int)stats_of(f).recovery);
                 CHECK(!"an acknowledged change is lost");
             }
         }
@@ -376,7 +376,7 @@ static void child(directories *p, uint64_t random, bool first, bool fast)
     /* The compaction thread is slow by design, so the test adds its own. */
     CHECK(pthread_create(&compactor, NULL, compact_always, f.store) == 0);
     for (;;) {
-        oort_store_stats stats = stats_of(&f);
+        struct store_reading stats = stats_of(&f);
         CHECK(stats.failed == 0 && stats.damaged_records == 0 && stats.read_only == 0);
         if (stats.compactions > atomic_load(&journal->compactions))
             atomic_store(&journal->compactions, stats.compactions);

@@ -171,7 +171,7 @@ static void test_failing(int32_t background, int failure)
     while (oort_store_synced(f.store) < ticket)
         (void)usleep(1000);
     CHECK(oort_store_synced(f.store) == UINT64_MAX);
-    CHECK(stats_of(&f).failed == OORT_ERR_IO);
+    CHECK(stats_of(&f).failed == -OORT_ERR_IO);
     /* The device may work again, but nobody knows which pages were lost meanwhile. */
     atomic_store(&device_error, 0);
     CHECK(put_state(&f, 0, 1, &fresh) == OORT_ERR_FAILED);
@@ -211,7 +211,7 @@ static void test_failing_seal(int failure)
         status = put_state(&f, 0, i, &fresh);
     }
     CHECK(status == OORT_ERR_FAILED);
-    CHECK(stats_of(&f).failed == OORT_ERR_IO);
+    CHECK(stats_of(&f).failed == -OORT_ERR_IO);
     CHECK(said(&f, "restart"));
     atomic_store(&device_error, 0);
     oort_session_close(f.session);
@@ -462,7 +462,7 @@ static void test_pins(void)
             }
         }
         CHECK(oort_store_compact(f.store, 20, &error) >= 0);
-        oort_store_stats stats = stats_of(&f);
+        struct store_reading stats = stats_of(&f);
         CHECK(stats.log_bytes < 2u * 100 * 3100);
         CHECK(stats.live_bytes >= 100 * 3000 && stats.live_bytes <= stats.log_bytes);
     }

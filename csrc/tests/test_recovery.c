@@ -48,7 +48,7 @@ static void check_open(fixture *f, int32_t recovery)
 {
     open_store(f);
     oort_session_set_clock(f->session, START_US);
-    CHECK(stats_of(f).recovery == recovery);
+    CHECK(stats_of(f).recovery == (uint64_t)recovery);
     check_model(f, model);
 }
 

@@ -67,7 +67,7 @@ static void test_expiry(fixture *f)
 {
     oort_value value;
     oort_key key = named("k");
-    oort_store_stats stats;
+    struct store_reading stats;
     uint64_t before;
     char name[16];
 
@@ -111,7 +111,7 @@ static void test_expiry(fixture *f)
     CHECK(missing(f, named("never was")));
     CHECK(keys_in(f, 0) == 0);
 
-    oort_store_get_stats(f->store, &stats);
+    oort_store_get_metrics(f->store, stats.place);
     before = stats.expired_keys;
     for (int i = 0; i < 100; i++) {
         (void)snprintf(name, sizeof name, "e%d", i);
@@ -122,8 +122,11 @@ static void test_expiry(fixture *f)
         (void)snprintf(name, sizeof name, "e%d", i);
         CHECK(missing(f, named(name)));
     }
-    oort_store_get_stats(f->store, &stats);
+    oort_store_get_metrics(f->store, stats.place);
     CHECK(stats.keys[0] == 0 && stats.expired_keys == before + 100);
+    oort_store_reset_metrics(f->store);
+    oort_store_get_metrics(f->store, stats.place);
+    CHECK(stats.expired_keys == 0);
 }
 
 static void test_caps(fixture *f)

@@ -12,7 +12,7 @@ static void test_active_expiry(fixture *f)
 {
     oort_store_config config = f->config;
     int64_t now_ms;
-    oort_store_stats stats;
+    struct store_reading stats;
     char name[24];
 
     config.background = 1;
@@ -26,7 +26,7 @@ static void test_active_expiry(fixture *f)
     }
     for (int wait = 0; wait < 3000; wait++) {
         struct timespec pause = {0, 20000000};
-        oort_store_get_stats(f->store, &stats);
+        oort_store_get_metrics(f->store, stats.place);
         if (stats.keys[0] + stats.keys[1] + stats.keys[2] == 300)
             break;
         (void)nanosleep(&pause, NULL);

@@ -13,8 +13,11 @@ from oort.commands.dispatch import Handlers, Job
 from oort.commands.glob import compile_glob
 from oort.commands.reply import OK
 from oort.dataplane import Request
+from oort.metrics import STORE
 
 HANDLERS = Handlers()
+
+_KEYS = STORE["keys"]
 
 
 SLICE_KEYS = 1000  # keys visited between two yields: about a millisecond
@@ -23,7 +26,7 @@ CURSOR_END = 2**48
 
 @HANDLERS.handles("dbsize")
 def dbsize(context: Context, request: Request) -> bytes:
-    return reply.integer(context.store.stats().keys[request.database])
+    return reply.integer(context.store.stats().each(_KEYS)[request.database])
 
 
 def _slices(

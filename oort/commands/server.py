@@ -16,8 +16,11 @@ from oort.commands.reply import OK
 from oort.dataplane import Reply, Request
 from oort.errors import OortError
 from oort.journal import log
+from oort.metrics import STORE
 
 HANDLERS = Handlers()
+
+_LAST_SYNC = STORE["last_sync"]  # milliseconds
 
 
 @HANDLERS.handles("time")
@@ -33,7 +36,7 @@ def lastsave(context: Context, request: Request) -> bytes:
 
 def last_save(context: Context) -> int:
     """Seconds since the epoch; like Redis, the start counts as a save."""
-    return max(int(context.store.stats().last_sync_ms) // 1000, int(context.process.started))
+    return max(context.store.stats()[_LAST_SYNC] // 1000, int(context.process.started))
 
 
 @HANDLERS.handles("save")

@@ -70,7 +70,8 @@ class Executor:
         except Exception:
             log.exception("command %s failed", name)
             outcome = INTERNAL_ERROR
-        context.figures.spent(name, context.clock.monotonic() - begin)
+        if not isinstance(outcome, GeneratorType):
+            plane.add_time(request.command, context.clock.monotonic() - begin)
         self._act(plane, request, name, outcome)
 
     def _act(self, plane: DataPlane, request: Request, name: str, outcome: Outcome) -> None:
@@ -78,7 +79,8 @@ class Executor:
             timed = Timed(outcome, self._context.clock)
 
             def done(result: Answer | Exception) -> None:
-                self._context.figures.spent(name, timed.seconds)
+                if plane is self._context.plane:
+                    plane.add_time(request.command, timed.seconds)
                 self._finished(plane, request, name, result)
 
             self._run(timed.job(), done)

@@ -13,7 +13,6 @@ from oort.store.store import (
     Opening,
     Progress,
     Store,
-    StoreStats,
     on_tmpfs,
     open_store,
 )
@@ -27,7 +26,6 @@ __all__ = [
     "Session",
     "Store",
     "StoreConfig",
-    "StoreStats",
     "client_error",
     "on_tmpfs",
     "open_store",

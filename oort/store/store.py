@@ -2,42 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 from oort._native import ffi, lib
 from oort.errors import StoreArgumentError
+from oort.metrics import Histogram, Metric, Reading
+from oort.metrics.reading import read
 from oort.store.check import reported, store_error
 from oort.store.config import FSYNC_POLICIES, STORE_TYPES, StoreConfig
 from oort.store.session import Session
-
-
-@dataclass(frozen=True, slots=True)
-class StoreStats:
-    """The figures of oort_store_stats, as they stand in csrc/oort.h."""
-
-    keys: tuple[int, ...]  # by database
-    expired_keys: int
-    segments: int
-    log_bytes: int
-    live_bytes: int
-    index_bytes: int
-    compactions: int
-    compacted_bytes: int
-    syncs: int
-    unsynced_bytes: int
-    damaged_records: int
-    damaged_bytes: int
-    cut_bytes: int
-    recovered_records: int
-    free_bytes: int
-    last_sync_ms: int
-    recovery: int
-    read_only: int
-    failed: int
-    compacting: int
-
 
 # By their oort_event_kind number in csrc/oort.h.
 EVENT_KINDS = ("other", "damage", "full", "room", "failed", "recovery")
@@ -74,9 +48,6 @@ class Opening:
     def progress(self) -> Progress:
         native = self.native
         return Progress(OPEN_STAGES[native.stage], native.segments, native.done, native.records)
-
-
-_STATS_FIELDS = tuple(StoreStats.__dataclass_fields__)
 
 
 def _fsync_number(policy: str) -> int:
@@ -174,11 +145,17 @@ class Store:
             raise reported(error)
         return Session(self.handle, session)
 
-    def stats(self) -> StoreStats:
-        native = ffi.new("oort_store_stats *")
-        lib.oort_store_get_stats(self.handle, native)
-        figures = {name: getattr(native, name) for name in _STATS_FIELDS if name != "keys"}
-        return StoreStats(keys=tuple(native.keys), **figures)
+    def stats(self) -> Reading:
+        return read("store", lib.oort_store_get_metrics, self.handle)
+
+    def histogram(self, metric: Metric) -> Histogram:
+        out = ffi.new("oort_histogram *")
+        lib.oort_store_get_histogram(self.handle, metric.place, out)
+        return Histogram(out)
+
+    def reset_stats(self) -> None:
+        """CONFIG RESETSTAT."""
+        lib.oort_store_reset_metrics(self.handle)
 
     def set_fsync(self, policy: str) -> None:
         status = lib.oort_store_set_fsync(self.handle, _fsync_number(policy))

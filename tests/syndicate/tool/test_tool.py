@@ -371,7 +371,7 @@ def test_the_servers_address_by_option_environment_and_file(run, running, monkey
         ("[client]\nCmdCtrlPort = 70000\n", r"\[client\] CmdCtrlPort: .*70000"),
         ("client = 1\n", "must be a section"),
         ("[client\n", "client"),
-        ("[client]\nFingerprint = abc\n", "no SHA-256 fingerprint"),
+        ("[client]\nFingerprint = abc\n", "not a SHA-256 fingerprint"),
         ("[client]\nServer = a b\n", r"\[client\] Server: 'a b'"),
     ],
 )

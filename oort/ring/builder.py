@@ -206,7 +206,7 @@ class Builder:
         if node_id is None:
             node_id = self._random_id(taken)
         elif node_id in taken:
-            raise RingError(f"there is a node {node_id} already")
+            raise RingError(f"node {node_id} already exists")
         node = Node(node_id, active, capacity, tuple(tiers), tuple(addresses), meta, conf)
         _check_node(node)
         self._positions[node_id] = len(self._nodes)

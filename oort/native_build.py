@@ -1,9 +1,9 @@
-"""How oort._native is compiled: the C library of csrc/ behind cffi in API mode, as abi3.
+"""Compiles oort._native, the C library of csrc/, with cffi in API mode for the stable ABI (abi3).
 
-setup.py names `ffibuilder`.  The declarations are the text of the public headers, csrc/oort.h and
-csrc/load.h, between their two cffi marks, so there is no second list to keep.  Paths are relative
-to the project's root, where setuptools runs.  OORT_CFLAGS adds compiler flags: our own builds set
--Werror, which a user's newer compiler must not have to pass.
+setup.py refers to `ffibuilder`.  The declarations are the parts of the public headers csrc/oort.h
+and csrc/load.h between their two cffi marks, so there is no second list to maintain.  Paths are
+relative to the project's root, where setuptools runs.  OORT_CFLAGS adds compiler flags.  The
+project's own builds add -Werror; users' builds do not, because their compilers may be newer.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from cffi import FFI
 
-# In the order in which they are read: load.h uses the types of oort.h.
+# The order matters because load.h uses the types of oort.h.
 HEADERS = ("oort.h", "load.h")
 FLAGS = ["-std=c11", "-D_GNU_SOURCE", "-O2", "-Wall", "-Wextra", "-fvisibility=hidden"]
 
@@ -24,7 +24,7 @@ GENERATED = "csrc/build/generated"  # as csrc/Makefile has it
 
 
 def declarations(path: Path) -> str:
-    """What stands between the marks; an error when a mark is missing or comes twice."""
+    """The text between the marks; ValueError if a mark is missing or not unique."""
     header = path.read_text(encoding="utf-8")
     before, begin, rest = header.partition("/* cffi: begin */")
     inside, end, after = rest.partition("/* cffi: end */")
@@ -34,7 +34,7 @@ def declarations(path: Path) -> str:
 
 
 def sources(csrc: Path) -> list[Path]:
-    """The library's own files, without the tests and fuzzers beside it."""
+    """The source files of the library, without tests and fuzzers."""
     return [path for path in csrc.glob("*/*.c") if path.parent.name not in ("tests", "fuzz")]
 
 

@@ -1,4 +1,4 @@
-"""The stores from Python: the typed face of the oort_store and oort_session calls in csrc/oort.h.
+"""The stores from Python: a typed interface to oort_store_* and oort_session_* of csrc/oort.h.
 
 with open_store("valuestore", StoreConfig(directory="/var/lib/oort")) as store:
     with store.session() as session:

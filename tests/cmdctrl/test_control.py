@@ -100,7 +100,7 @@ def test_operators_and_syndicates_control(node: Node, role: str) -> None:
     with node.calls(role) as calls:
         assert calls.HealthCheck().status
         assert calls.Reload().msg == "nothing changed"
-    assert f"CmdCtrl: Reload, asked for by {role} somebody" in node.daemon.log()
+    assert f"CmdCtrl: Reload, requested by {role} somebody" in node.daemon.log()
 
 
 def test_nobody_else_does(node: Node) -> None:
@@ -141,7 +141,7 @@ def test_a_certificate_that_cannot_be_used_is_said_and_changes_nothing(
     for _ in range(3):
         with node.calls() as calls:
             assert calls.HealthCheck().status
-    assert node.daemon.log().count("what was read before is shown on") == 1
+    assert node.daemon.log().count("the last valid certificate stays in use") == 1
 
 
 def test_a_renewed_certificate_needs_no_restart(

@@ -93,8 +93,8 @@ class Executor:
 
             self._run(timed.job(), done)
         elif isinstance(outcome, Later):
-            late = outcome
-            self._loop.after(late.seconds, lambda: self._answer(plane, request, name, late.reply))
+            self._figure(name, outcome.reply)
+            plane.reply_later(request.connection, outcome.reply, outcome.seconds)
         elif isinstance(outcome, Background):
             self._run(outcome.job, outcome.done)
             self._answer(plane, request, name, outcome.reply)
@@ -120,10 +120,13 @@ class Executor:
 
     def _answer(self, plane: DataPlane, request: Request, name: str, answer: Answer) -> None:
         reply = Reply(answer) if isinstance(answer, bytes) else answer
-        self._context.figures.answered(name, failed=reply.data.startswith(b"-"))
+        self._figure(name, reply)
         if plane is not self._context.plane:
             return  # a Stop or Restart has ended its connection
         plane.reply(request.connection, reply)
+
+    def _figure(self, name: str, reply: Reply) -> None:
+        self._context.figures.answered(name, failed=reply.data.startswith(b"-"))
 
 
 def _failure(failure: OortError) -> bytes:

@@ -371,15 +371,27 @@ const char *oort_parser_error(const oort_parser *parser);
 /* ---- the data plane ----------------------------------------------------- */
 
 typedef struct oort_dataplane oort_dataplane;
-typedef struct oort_worker oort_worker;
 
-typedef struct oort_limits {
-    uint64_t query_bytes;  /* unparsed bytes a connection may hold (1 GiB) */
-    uint64_t output_bytes; /* unsent reply bytes before it is dropped */
+/* What can change while the plane runs.  oort_dataplane_configure replaces all of it at once. */
+typedef struct oort_plane_settings {
+    uint64_t query_bytes;  /* unparsed bytes that a connection may hold */
+    uint64_t output_bytes; /* unsent bytes, of replies and messages, that drop a connection */
     uint64_t value_cap;    /* proto-max-bulk-len */
-    uint32_t idle_seconds; /* 0: never */
-    uint32_t no_password;  /* 1: none is set, every connection may run commands */
-} oort_limits;
+    uint32_t idle_seconds; /* a connection that sends nothing for so long is closed; 0: never */
+    uint32_t no_password;  /* 1: no password is set, so every connection may run commands */
+} oort_plane_settings;
+
+/* Where the plane gets its time and how bytes move; tests use others than the system's.
+ * See base/clock.h and plane/transport.h. */
+typedef struct oort_clock oort_clock;
+typedef struct oort_transport oort_transport;
+
+typedef struct oort_plane_config {
+    uint32_t workers;                /* 1 to 64; the caller chooses who drives each */
+    const oort_clock *clock;         /* NULL: the system's clock */
+    const oort_transport *transport; /* NULL: plain sockets */
+    oort_plane_settings settings;    /* the first ones */
+} oort_plane_config;
 
 enum oort_connection_flag {
     OORT_CONN_AUTHENTICATED = 1, /* may run commands */
@@ -404,12 +416,15 @@ enum oort_change {
     OORT_CHANGE_DATABASE = 1,
     OORT_CHANGE_PROTOCOL = 2,
     OORT_CHANGE_FLAGS = 4,
-    OORT_CHANGE_CLOSE = 8 /* close once the reply is sent */
+    OORT_CHANGE_CLOSE = 8, /* close once the reply is sent */
+    OORT_CHANGE_WAIT = 16  /* wait before the reply is sent: see oort_connection_wake */
 };
 typedef struct oort_reply {
     uint64_t connection;
     const uint8_t *data; /* RESP, copied */
     uint64_t size;
+    uint64_t wait;    /* number of the wait: not 0, and never twice for one connection */
+    int64_t wait_ms;  /* how long the connection waits at most; negative: without end */
     uint32_t changes; /* oort_change bits */
     uint32_t flags;   /* the new oort_connection_flag set */
     uint8_t database;
@@ -435,13 +450,14 @@ typedef struct oort_command_stats {
     uint64_t calls, failed, rejected;
 } oort_command_stats;
 
-/* workers >= 1: how many worker objects; who drives them is the caller's choice. */
-oort_dataplane *oort_dataplane_open(oort_store *store, uint32_t workers, const oort_limits *limits,
+/* The clock and the transport must outlive the plane. */
+oort_dataplane *oort_dataplane_open(oort_store *store, const oort_plane_config *config,
                                     oort_error *error);
-/* Closes every connection.  No worker may be running. */
+/* Closes every connection.  No worker may be running, and every message must have been released. */
 void oort_dataplane_close(oort_dataplane *plane);
-/* Thread safe; existing connections follow at their next round. */
-void oort_dataplane_set_limits(oort_dataplane *plane, const oort_limits *limits);
+/* Thread safe.  A worker follows at the beginning of its next round.  OORT_OK, or OORT_ERR_NOMEM:
+ * nothing has changed. */
+int32_t oort_dataplane_configure(oort_dataplane *plane, const oort_plane_settings *settings);
 /* Read the counters and gauges: out has oort_metric_places(OORT_METRICS_PLANE) places.  Thread safe, as
  * the following six are. */
 void oort_dataplane_get_metrics(oort_dataplane *plane, uint64_t *out);
@@ -459,40 +475,95 @@ void oort_dataplane_reset_metrics(oort_dataplane *plane);
 /* The code at a position of a metric with the label "code"; NULL: there is none. */
 const char *oort_error_code(uint32_t position);
 
-/* Run a worker until oort_worker_stop: stays in C (the GIL is released). */
+/* Run a worker until oort_workers_stop.  Stays in C, where the GIL is released. */
 int32_t oort_worker_run(oort_dataplane *plane, uint32_t worker, oort_error *error);
 /* One round, for a loop that watches oort_worker_fd: returns at once when nothing is ready
  * (timeout_ms 0). */
 int32_t oort_worker_poll(oort_dataplane *plane, uint32_t worker, int32_t timeout_ms,
                          oort_error *error);
 int oort_worker_fd(oort_dataplane *plane, uint32_t worker);
-/* A worker that runs begins a round within moments of this, however idle it was; one that is in
- * the middle of a round when it ends.  Thread safe. */
+/* Make a worker that runs begin a round, however idle it is; a worker in the middle of a round
+ * begins another one after it.  Thread safe. */
 void oort_worker_nudge(oort_dataplane *plane, uint32_t worker);
 /* Rounds begun since the start.  Thread safe. */
 uint64_t oort_worker_rounds(oort_dataplane *plane, uint32_t worker);
-/* The kernel's id of the thread in oort_worker_run, 0: none has been. Thread safe. */
+/* The kernel's id of the thread in oort_worker_run; 0: no thread has been.  Thread safe. */
 int32_t oort_worker_thread(oort_dataplane *plane, uint32_t worker);
-/* Thread safe: every worker returns from oort_worker_run after flushing what it can. */
+/* Every worker sends what it can and returns from oort_worker_run.  A connection that waits for an
+ * event is not answered any more.  Thread safe. */
 void oort_workers_stop(oort_dataplane *plane);
 
-/* Hand an accepted socket over; the data plane owns the descriptor from here on, whatever is returned.
- * Thread safe.  Returns the connection's id, 0 when memory is short. */
+/* Hand an accepted socket over.  The data plane owns the descriptor from then on, whatever is
+ * returned.  Thread safe.  Returns the connection's id; 0: memory is short. */
 uint64_t oort_connection_adopt(oort_dataplane *plane, uint32_t worker, int fd, uint32_t flags);
-/* Thread safe.  1: it will be closed, 0: there is none. */
+/* Thread safe.  1: the connection will be closed; 0: there is no such connection. */
 int32_t oort_connection_kill(oort_dataplane *plane, uint64_t connection);
-/* Fill up to capacity entries; returns how many connections there are. Thread safe. */
+/* Fill up to capacity entries.  Returns how many connections there are.  Thread safe. */
 uint64_t oort_connection_list(oort_dataplane *plane, oort_connection_info *out, uint64_t capacity);
 
-/* Ids of connections closed since the last call, so that Python forgets what it knows of them. */
+/* Ids of the connections closed since the last call, so that Python forgets what it knows of them.
+ */
 uint64_t oort_connection_closed(oort_dataplane *plane, uint64_t *out, uint64_t capacity);
 
-/* Cold commands: the descriptor is readable while one waits, or a connection was closed. */
+/* Cold commands.  The descriptor is readable while a request is queued or the id of a closed
+ * connection is. */
 int oort_request_fd(oort_dataplane *plane);
-/* 1: out is filled, 0: none waits. One thread only. */
+/* 1: out is filled; 0: no request is queued.  One thread only. */
 int32_t oort_request_next(oort_dataplane *plane, oort_request *out);
-/* Answer it.  OORT_OK, or OORT_MISSING when the connection has gone meanwhile. */
+/* Answer a request, or make its connection wait (OORT_CHANGE_WAIT).  OORT_OK; OORT_MISSING: the
+ * connection has gone meanwhile; OORT_ERR_ARGUMENT: the reply is not valid or nothing is to be
+ * answered; OORT_ERR_NOMEM: the connection will be closed.  Thread safe. */
 int32_t oort_request_reply(oort_dataplane *plane, const oort_reply *reply);
+
+/* ---- waits -------------------------------------------------------------- */
+
+/* A connection can wait for an event before its command is answered: a blocking command until there is
+ * an element, DEBUG SLEEP until a time has passed.  The command's reply has OORT_CHANGE_WAIT, a number
+ * for the wait, and its longest duration.
+ *  - While a connection waits, none of its requests is executed and messages reach its client.
+ *    idle_seconds does not count.
+ *  - The wait ends exactly once.  oort_connection_wake ends it with the reply given there.  If
+ *    the time passes, or the client closes its sending side, the reply that started the wait is sent.
+ *    If the connection is closed or killed, or the plane is closed, no reply is sent.
+ *  - Time is monotonic.
+ * A hundred thousand connections may wait at once. */
+
+/* End the wait reply->wait of reply->connection with this reply, which must not wait again.
+ * OORT_OK: this call has ended the wait, and the reply will be sent unless the connection breaks.
+ * So a caller that hands an element to a waiting connection may give up the element.
+ * OORT_MISSING: the wait has ended already, or the connection has gone.  OORT_ERR_ARGUMENT: the
+ * reply is not valid.  OORT_ERR_NOMEM: the wait has not ended.  Thread safe. */
+int32_t oort_connection_wake(oort_dataplane *plane, const oort_reply *reply);
+
+/* ---- messages ----------------------------------------------------------- */
+
+/* A message is sent to connections that did not ask for it: what a channel's subscribers, monitors and
+ * tracking clients get.  Its bytes are encoded once for each protocol, and every connection that
+ * it is sent to shares them.
+ *  - The caller chooses the message by the protocol of each connection.
+ *  - Messages posted by one thread reach a connection in the order in which they were posted.
+ *  - A message is appended behind the replies produced before the worker took it from its mailbox.
+ *    It never splits a reply.  Replies that wait for a sync hold the messages behind them back.
+ *  - A message that comes while a command is with Python is sent after that command's reply.  So a
+ *    command that registers a subscription may register first and answer then: the confirmation
+ *    comes before the first message.  A message that a command sends to its own connection comes
+ *    behind the command's reply, too.  EXEC's replies are one reply.
+ *  - Unsent messages count against the settings' output_bytes, each with its full size for every
+ *    connection.  A client that does not read is dropped (dropped_slow) and delays no other client.
+ *  - A connection that is about to close gets no more messages. */
+typedef struct oort_message oort_message;
+
+/* A copy of bytes, which are whole RESP values.  The caller has the first reference.  NULL: memory is
+ * short.  Thread safe. */
+oort_message *oort_message_new(oort_dataplane *plane, const uint8_t *data, uint64_t size);
+/* Give the caller's reference back; the connections have references of their own.  Thread safe. */
+void oort_message_release(oort_message *message);
+/* Send a message to connections, given by id; an id of a connection that has gone is skipped.
+ * Returns how many connections there are; OORT_ERR_NOMEM: nothing has been sent.  Thread safe. */
+int64_t oort_connection_send(oort_dataplane *plane, const uint64_t *connections, uint64_t count,
+                             oort_message *message);
+/* Bytes of the messages that are still referred to; a message counts once.  Thread safe. */
+uint64_t oort_dataplane_message_bytes(oort_dataplane *plane);
 
 /* cffi: end */
 

@@ -1,13 +1,15 @@
 """The data plane from Python: worker threads, connections, and the queue of cold commands.
 
-A typed face on the oort_dataplane calls of csrc/oort.h; what they promise stands there.  Unless a
-method says otherwise it belongs to the main thread.
+A typed interface to the oort_dataplane calls of csrc/oort.h, which has their contracts.  Unless its
+docstring says otherwise, a method belongs to the main thread.
 """
 
 from __future__ import annotations
 
+import itertools
+import math
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,13 +23,16 @@ NO_EVICT: int = lib.OORT_CONN_NO_EVICT
 NO_TOUCH: int = lib.OORT_CONN_NO_TOUCH
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    query_bytes: int
-    output_bytes: int
-    value_cap: int
-    idle_seconds: int
-    no_password: bool
+class PlaneSettings:
+    """A value for every field of oort_plane_settings in csrc/oort.h, by name."""
+
+    _NAMES = frozenset(name for name, _ in ffi.typeof("oort_plane_settings").fields)
+
+    def __init__(self, **values: int) -> None:
+        if values.keys() != self._NAMES:
+            wrong = ", ".join(sorted(values.keys() ^ self._NAMES))
+            raise TypeError(f"not exactly the fields of oort_plane_settings: {wrong}")
+        self.values = values
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +49,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What goes back to a connection, and what changes in it; None leaves a thing as it is."""
+    """What is sent to a connection, and what changes in the connection; None changes nothing."""
 
     data: bytes
     database: int | None = None
@@ -55,7 +60,7 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """What the data plane knows of a connection, at one moment."""
+    """What the data plane knows about a connection, at one moment."""
 
     id: int
     fd: int
@@ -77,36 +82,51 @@ class Connection:
 _CONNECTION_FIELDS = tuple(Connection.__dataclass_fields__)
 
 
-def _limits(limits: Limits) -> Any:
-    return ffi.new(
-        "oort_limits *",
-        {
-            "query_bytes": limits.query_bytes,
-            "output_bytes": limits.output_bytes,
-            "value_cap": limits.value_cap,
-            "idle_seconds": limits.idle_seconds,
-            "no_password": limits.no_password,
-        },
-    )
+def _reply(connection: int, reply: Reply, *, wait: int = 0) -> tuple[Any, Any]:
+    """An oort_reply, and the bytes that must live as long as it does."""
+    changes = 0
+    data = ffi.from_buffer("uint8_t[]", reply.data)
+    out = ffi.new("oort_reply *")
+    out.connection = connection
+    out.data = data
+    out.size = len(reply.data)
+    out.wait = wait
+    if reply.database is not None:
+        changes |= lib.OORT_CHANGE_DATABASE
+        out.database = reply.database
+    if reply.protocol is not None:
+        changes |= lib.OORT_CHANGE_PROTOCOL
+        out.protocol = reply.protocol
+    if reply.flags is not None:
+        changes |= lib.OORT_CHANGE_FLAGS
+        out.flags = reply.flags
+    if reply.close:
+        changes |= lib.OORT_CHANGE_CLOSE
+    out.changes = changes
+    return out, data
 
 
 class DataPlane:
-    """Worker objects over one store.  threads = 0: one worker, driven by poll()."""
+    """Workers over one store.  threads = 0: one worker, driven by poll()."""
 
-    def __init__(self, store: Any, threads: int, limits: Limits) -> None:
+    def __init__(self, store: Any, threads: int, settings: PlaneSettings) -> None:
         self.threads = threads
         self.workers = max(1, threads)
         error = ffi.new("oort_error *")
-        self._plane = lib.oort_dataplane_open(store, self.workers, _limits(limits), error)
+        config = ffi.new(
+            "oort_plane_config *", {"workers": self.workers, "settings": settings.values}
+        )
+        self._plane = lib.oort_dataplane_open(store, config, error)
         if self._plane == ffi.NULL:
             raise BootError(ffi.string(error.text).decode("utf-8", "replace"))
         self._running: list[threading.Thread] = []
         self._next_worker = 0
         self._request = ffi.new("oort_request *")
         self._closed_ids = ffi.new("uint64_t[]", 256)
+        self._waits = itertools.count(1)
 
     def start(self, failed: Callable[[str], None]) -> None:
-        """Start the worker threads; failed is called, on its thread, by one that ends in error."""
+        """Start the worker threads.  A worker that ends in error calls failed on its own thread."""
         for worker in range(self.threads):
             thread = threading.Thread(
                 target=self._run, args=(worker, failed), name=f"worker-{worker}", daemon=True
@@ -120,15 +140,15 @@ class DataPlane:
             failed(ffi.string(error.text).decode("utf-8", "replace"))
 
     def rounds(self, worker: int) -> int:
-        """How many rounds it has begun."""
+        """How many rounds the worker has begun."""
         return int(lib.oort_worker_rounds(self._plane, worker))
 
     def thread(self, worker: int) -> int:
-        """The kernel's id of its thread; 0: it has not begun."""
+        """The kernel's id of the worker's thread; 0: the thread has not begun."""
         return int(lib.oort_worker_thread(self._plane, worker))
 
     def nudge(self, worker: int) -> None:
-        """Make it begin a round, even if it has nothing to do."""
+        """Make the worker begin a round, even if it has nothing to do."""
         lib.oort_worker_nudge(self._plane, worker)
 
     def poll_fd(self) -> int:
@@ -136,14 +156,14 @@ class DataPlane:
         return int(lib.oort_worker_fd(self._plane, 0))
 
     def poll(self) -> str:
-        """One round of the only worker; an error text, or nothing."""
+        """One round of the only worker.  Returns an error text, or nothing."""
         error = ffi.new("oort_error *")
         if lib.oort_worker_poll(self._plane, 0, 0, error) < 0:
             return str(ffi.string(error.text).decode("utf-8", "replace"))
         return ""
 
     def stop(self) -> None:
-        """Let every worker send what it can and end; nothing to do once closed."""
+        """Let every worker send what it can and end.  Does nothing if the plane is closed."""
         if self._plane == ffi.NULL:
             return
         lib.oort_workers_stop(self._plane)
@@ -154,16 +174,20 @@ class DataPlane:
         self._running.clear()
 
     def close(self) -> None:
-        """Close every connection; stop() comes first.  Nothing to do the second time."""
+        """Close every connection; stop() comes first.  Does nothing the second time."""
         if self._plane != ffi.NULL:
             lib.oort_dataplane_close(self._plane)
             self._plane = ffi.NULL
 
-    def set_limits(self, limits: Limits) -> None:
-        lib.oort_dataplane_set_limits(self._plane, _limits(limits))
+    def configure(self, settings: PlaneSettings) -> None:
+        """The workers follow at the beginning of their next rounds."""
+        values = ffi.new("oort_plane_settings *", settings.values)
+        if lib.oort_dataplane_configure(self._plane, values) < 0:
+            raise MemoryError("no memory for the data plane's settings")
 
     def adopt(self, fd: int, flags: int) -> int:
-        """Hand a descriptor over, to the workers in turn; its connection's id, or 0 (no memory)."""
+        """Hand a descriptor over, to the workers in turn.  Returns the id of its connection, or 0
+        if there is no memory."""
         worker = self._next_worker
         self._next_worker = (worker + 1) % self.workers
         return int(lib.oort_connection_adopt(self._plane, worker, fd, flags))
@@ -218,26 +242,44 @@ class DataPlane:
         )
 
     def reply(self, connection: int, reply: Reply) -> None:
-        """Answer a cold command; nothing happens when its connection has gone."""
-        changes = 0
-        out = ffi.new("oort_reply *")
-        data = ffi.from_buffer(reply.data)
-        out.connection = connection
-        out.data = ffi.cast("uint8_t *", data)
-        out.size = len(reply.data)
-        if reply.database is not None:
-            changes |= lib.OORT_CHANGE_DATABASE
-            out.database = reply.database
-        if reply.protocol is not None:
-            changes |= lib.OORT_CHANGE_PROTOCOL
-            out.protocol = reply.protocol
-        if reply.flags is not None:
-            changes |= lib.OORT_CHANGE_FLAGS
-            out.flags = reply.flags
-        if reply.close:
-            changes |= lib.OORT_CHANGE_CLOSE
-        out.changes = changes
+        """Answer a cold command.  Nothing happens if its connection has gone."""
+        out, _data = _reply(connection, reply)
         lib.oort_request_reply(self._plane, out)
+
+    def reply_later(self, connection: int, reply: Reply, seconds: float | None) -> int:
+        """Answer a cold command after this time (None: never), unless wake() answers it before.
+        Returns the number of the wait."""
+        wait = next(self._waits)
+        out, _data = _reply(connection, reply, wait=wait)
+        out.changes |= lib.OORT_CHANGE_WAIT
+        out.wait_ms = -1 if seconds is None else math.ceil(seconds * 1000)
+        lib.oort_request_reply(self._plane, out)
+        return wait
+
+    def wake(self, connection: int, wait: int, reply: Reply) -> bool:
+        """Answer a connection that waits.  False: its wait has ended already.  Thread safe."""
+        out, _data = _reply(connection, reply, wait=wait)
+        status = lib.oort_connection_wake(self._plane, out)
+        if status == lib.OORT_ERR_NOMEM:
+            raise MemoryError("no memory for a reply")
+        return bool(status == lib.OORT_OK)
+
+    def send(self, connections: Iterable[int], data: bytes) -> int:
+        """Send a message, which is whole RESP values, to connections that did not ask for it.
+        Returns how many of the connections there are.  Thread safe."""
+        message = lib.oort_message_new(self._plane, ffi.from_buffer("uint8_t[]", data), len(data))
+        if message == ffi.NULL:
+            raise MemoryError("no memory for a message")
+        ids = ffi.new("uint64_t[]", list(connections))
+        sent = int(lib.oort_connection_send(self._plane, ids, len(ids), message))
+        lib.oort_message_release(message)
+        if sent < 0:
+            raise MemoryError("no memory to send a message")
+        return sent
+
+    def message_bytes(self) -> int:
+        """Bytes of the messages that some connection has not been sent yet.  Thread safe."""
+        return int(lib.oort_dataplane_message_bytes(self._plane))
 
     def stats(self) -> Reading:
         return read("plane", lib.oort_dataplane_get_metrics, self._plane)

@@ -17,6 +17,21 @@ int64_t clock_wall_us(void)
     return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
 }
 
+static int64_t system_monotonic_ns(void *context)
+{
+    (void)context;
+    return clock_monotonic_ns();
+}
+
+static int64_t system_wall_us(void *context)
+{
+    (void)context;
+    return clock_wall_us();
+}
+
+const oort_clock oort_system_clock = {.monotonic_ns = system_monotonic_ns,
+                                      .wall_us = system_wall_us};
+
 struct timespec clock_deadline(int64_t in_ms)
 {
     struct timespec at;

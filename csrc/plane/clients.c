@@ -1,9 +1,9 @@
 /*
- * clients.c: the registry of connections: ids, adopting, killing, listing, and
- * the ids of those that have closed.
+ * clients.c: the registry of connections: ids, adopting, killing, listing, and the ids of
+ * connections that have closed.
  *
- * An id's end is reported only after the main loop has taken every request of it,
- * so that what it forgets about a connection does not come back.
+ * The end of a connection is reported only after the main loop has taken its last request.  So the
+ * main loop never meets a connection again that it has been told to forget.
  */
 #include "plane/plane.h"
 
@@ -13,6 +13,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "base/assert.h"
 #include "base/error.h"
 
 #define CLIENTS_BUCKETS_FIRST 64u
@@ -48,7 +49,7 @@ struct client *clients_find(oort_dataplane *plane, uint64_t id)
     return client;
 }
 
-/* Failing to grow costs only time. */
+/* If there is no memory to grow, searches only take longer. */
 static void grow_buckets(oort_dataplane *plane)
 {
     uint64_t count = plane->bucket_count * 2;
@@ -97,8 +98,10 @@ void clients_release(oort_dataplane *plane, struct client *client)
     if (client->conn != NULL || client->request != NULL || !client->reported)
         return;
     struct client **place = &plane->buckets[client->id & (plane->bucket_count - 1)];
-    while (*place != client)
+    while (*place != NULL && *place != client)
         place = &(*place)->bucket_next;
+    OORT_ASSERT(*place == client && plane->client_count > 0,
+                "a client is in the registry until it is released");
     *place = client->bucket_next;
     plane->client_count--;
     free(client);
@@ -109,6 +112,7 @@ void clients_gone(oort_dataplane *plane, struct conn *conn)
     struct client *client = conn->client;
 
     (void)pthread_mutex_lock(&plane->mutex);
+    OORT_ASSERT(client->conn == conn && plane->live_count > 0, "a connection ends once");
     client->conn = NULL;
     if (client->previous != NULL)
         client->previous->next = client->next;
@@ -127,7 +131,8 @@ void clients_gone(oort_dataplane *plane, struct conn *conn)
 uint64_t oort_connection_adopt(oort_dataplane *plane, uint32_t worker, int fd, uint32_t flags)
 {
     struct client *client = worker < plane->worker_count ? calloc(1, sizeof *client) : NULL;
-    struct conn *conn = client == NULL ? NULL : conn_new(fd, 0, flags);
+    uint64_t now_ms = (uint64_t)(plane->clock->wall_us(plane->clock->context) / 1000);
+    struct conn *conn = client == NULL ? NULL : conn_new(fd, flags, plane->transport, now_ms);
 
     if (conn == NULL) {
         free(client);
@@ -159,16 +164,22 @@ uint64_t oort_connection_adopt(oort_dataplane *plane, uint32_t worker, int fd, u
     return id;
 }
 
+void clients_kill(struct conn *conn)
+{
+    if (conn->killed)
+        return;
+    conn->killed = true;
+    atomic_fetch_add(&conn->mails, 1);
+    worker_post(conn->worker, &conn->kill_mail);
+}
+
 int32_t oort_connection_kill(oort_dataplane *plane, uint64_t connection)
 {
     (void)pthread_mutex_lock(&plane->mutex);
     struct client *client = clients_find(plane, connection);
     struct conn *conn = client == NULL ? NULL : client->conn;
-    if (conn != NULL && !conn->killed) {
-        conn->killed = true;
-        atomic_fetch_add(&conn->mails, 1);
-        worker_post(conn->worker, &conn->kill_mail);
-    }
+    if (conn != NULL)
+        clients_kill(conn);
     (void)pthread_mutex_unlock(&plane->mutex);
     return conn != NULL;
 }

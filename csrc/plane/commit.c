@@ -1,22 +1,22 @@
 /*
- * commit.c: a worker's side of group commit: when to ask for a sync, and whom it lets go.
+ * commit.c: a worker's side of group commit: when to ask for a sync, and which replies a sync lets go.
  *
- * While the device is quick, what has arrived is executed and then synced at once: clients that come
- * back during a sync are served by the next one, and two halves of the clients take turns.  A slow
- * device makes that the dearer way, as each half waits for the other's sync too: then the clients that
- * the last sync has let go are waited for, half a sync's time at the most, so that all of them share the
- * next one.  Clients that do not come back at once make that waiting useless; it is then left off,
- * for longer each time it was in vain.
+ * While the device is fast, the worker executes what has arrived and then asks for a sync at once.
+ * Clients that come back during a sync are served by the next one, so two halves of the clients take
+ * turns.  On a slow device that costs more, because each half waits for the other half's sync as well.
+ * Then the worker waits for the clients that the last sync let go, for half a sync's time at most, so
+ * that all of them share the next sync.  That is useless if clients do not come back at once, so the
+ * worker stops waiting, for longer each time that it waited for nothing.
  *
- * A connection that waits executes nothing, which bounds what one sync covers by the number of
- * connections; COMMIT_ROUNDS bounds the wait by those who only read.
+ * A connection that waits executes nothing, so one sync covers a bounded number of commands.
+ * COMMIT_ROUNDS bounds how long other clients that only read can put a sync off.
  */
 #include "plane/plane.h"
 
 #define COMMIT_ROUNDS 8u
 #define GATHER_MISSES_MAX 6u
 
-/* Replies whose records are durable may go; once the store has failed, none of those that wait may. */
+/* Replies whose records are durable may go.  If the store has failed, none of the waiting replies may. */
 void worker_take_sync(struct worker *worker)
 {
     struct commit *commit = &worker->commit;
@@ -37,7 +37,7 @@ void worker_take_sync(struct worker *worker)
         }
         if (conn->ticket <= synced) {
             worker_unpark(worker, conn);
-            /* Send before more is executed: new replies would hold these back again. */
+            /* Send before more is executed, because new replies would hold these back again. */
             conn->writable = !conn->want_writable || conn->writable;
             worker_ready(worker, conn);
             released = true;
@@ -64,7 +64,7 @@ static void ask(struct worker *worker)
     commit->wait_ms = 0;
 }
 
-/* Are others still to be waited for?  Then wait_ms says how long the next round may sleep. */
+/* Should the worker wait for other clients?  Then wait_ms is how long the next round may sleep. */
 static bool gathers(struct worker *worker, uint32_t patience_ms, bool silent)
 {
     struct commit *commit = &worker->commit;
@@ -75,13 +75,13 @@ static bool gathers(struct worker *worker, uint32_t patience_ms, bool silent)
     }
     if (commit->gather_from_ms == 0)
         commit->gather_from_ms = worker->now_ms;
-    /* One that stays away for long shall not cost all the others a wait. */
+    /* Do not make everyone wait for a single slow client. */
     if (worker->parked[PARK_SYNC].count * 8 >= commit->expected * 7) {
         commit->misses = 0;
         commit->wait_ms = 0;
         return false;
     }
-    uint64_t waited_ms = worker->now_ms - commit->gather_from_ms; /* huge: the clock went back */
+    uint64_t waited_ms = worker->now_ms - commit->gather_from_ms;
     if (waited_ms < patience_ms && !(silent && commit->wait_ms > 0)) {
         commit->wait_ms = (int)(patience_ms - (uint32_t)waited_ms);
         return true;

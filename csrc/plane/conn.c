@@ -1,70 +1,45 @@
 /*
- * conn.c: a connection's buffers and its socket; see conn.h.
+ * conn.c: a connection's buffers.  See conn.h.
  *
- * Limits: one call of conn_send hands at most CONN_SEND_SLICE bytes to the
- * kernel, so that no client holds the worker for long.
+ * Limit: one call of conn_send hands at most CONN_SEND_SLICE bytes to the kernel, so that no client
+ * holds the worker for long.
  */
 #include "plane/conn.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
-#include "base/clock.h"
+#include "base/assert.h"
 
 #define CONN_SEND_SLICE (256u * 1024u)
-#define CONN_SEND_PARTS 16
+#define CONN_SEND_PARTS 64
 #define CONN_INPUT_MIN (16u * 1024u)
 #define CONN_READ_CAP (512u * 1024u) /* bytes a read, for fairness */
-#define CONN_KEEP_COPY (16u * 1024u) /* leftovers up to here are copied, larger ones moved */
+#define CONN_KEEP_COPY (16u * 1024u) /* smaller leftovers are copied, larger ones moved */
+#define CONN_SENT_PINS 1024u         /* that many pins that are sent may stay in the output */
 
-static ssize_t plain_recv(struct conn *conn, void *data, size_t size)
-{
-    return recv(conn->fd, data, size, MSG_DONTWAIT);
-}
-
-static ssize_t plain_send(struct conn *conn, const struct iovec *parts, int count)
-{
-    if (count == 1)
-        return send(conn->fd, parts->iov_base, parts->iov_len, MSG_NOSIGNAL | MSG_DONTWAIT);
-    struct msghdr message = {.msg_iov = (struct iovec *)parts, .msg_iovlen = (size_t)count};
-    return sendmsg(conn->fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
-}
-
-const struct oort_transport oort_plain_transport = {plain_recv, plain_send};
-
-struct conn *conn_new(int fd, uint64_t id, uint32_t flags)
+struct conn *conn_new(int fd, uint32_t flags, const oort_transport *transport, uint64_t now_ms)
 {
     struct conn *conn = calloc(1, sizeof *conn);
-    int on = 1;
 
     if (conn == NULL)
         return NULL;
-    int status = fcntl(fd, F_GETFL);
-    if (status >= 0 && (status & O_NONBLOCK) == 0)
-        (void)fcntl(fd, F_SETFL, status | O_NONBLOCK);
-    if ((flags & OORT_CONN_UNIX) == 0)
-        (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-    conn->transport = &oort_plain_transport;
+    conn->transport = transport;
     conn->fd = fd;
-    conn->id = id;
     conn->flags = flags;
     conn->protocol = 2;
     resp_parser_init(&conn->parser);
-    conn->created_ms = (uint64_t)clock_wall_ms();
+    conn->created_ms = now_ms;
     atomic_init(&conn->shown_flags, flags);
     atomic_init(&conn->shown_database, 0);
     atomic_init(&conn->shown_protocol, 2);
     atomic_init(&conn->last_command, -1);
-    atomic_init(&conn->active_ms, conn->created_ms);
+    atomic_init(&conn->active_ms, now_ms);
     conn->adopt_mail = (struct conn_mail){.conn = conn, .kind = MAIL_ADOPT};
     conn->kill_mail = (struct conn_mail){.conn = conn, .kind = MAIL_KILL};
     conn->fetch_mail = (struct conn_mail){.conn = conn, .kind = MAIL_FETCHED};
+    transport->open(conn);
     return conn;
 }
 
@@ -72,10 +47,12 @@ void conn_shut(struct conn *conn)
 {
     output_drop_pins(&conn->output, 0);
     output_free(&conn->output);
+    output_drop_pins(&conn->behind, 0);
+    output_free(&conn->behind);
     resp_parser_free(&conn->parser);
     free(conn->input.data);
     conn->input = (struct conn_input){0};
-    (void)close(conn->fd);
+    conn->transport->close(conn);
     conn->fd = -1;
 }
 
@@ -102,7 +79,7 @@ uint64_t conn_input_room(struct conn *conn)
         input->start = 0;
         input->end = used;
     }
-    /* Doubling: what is announced and never sent costs no more than what was sent. */
+    /* Doubling: bytes that are announced and never sent cost no more memory than those sent. */
     if (wanted > used)
         wanted = used;
     if (wanted < CONN_INPUT_MIN)
@@ -129,6 +106,7 @@ void conn_input_consume(struct conn *conn, uint64_t size)
 {
     struct conn_input *input = &conn->input;
 
+    OORT_ASSERT(size <= input->end - input->start, "no more input is consumed than there is");
     input->start += size;
     if (input->start == input->end) {
         free(input->data);
@@ -140,10 +118,14 @@ void conn_input_consume(struct conn *conn, uint64_t size)
 
 uint64_t conn_unsent(const struct conn *conn)
 {
-    uint64_t bytes = conn->output.size - conn->sent.data;
-    for (uint32_t i = conn->sent.pin + 1; i < conn->output.pin_count; i++)
-        bytes += conn->output.pins[i].bytes.size;
-    return bytes;
+    const struct oort_output *output = &conn->output;
+    uint64_t bytes = output->size - conn->sent.data + output->pinned;
+
+    if (conn->sent.pin < output->pin_count) {
+        const struct output_pin *next = &output->pins[conn->sent.pin];
+        bytes -= next->is_value ? next->bytes.size : conn->sent.pin_bytes;
+    }
+    return bytes + conn->behind.size + conn->behind.pinned;
 }
 
 bool conn_all_sent(const struct conn *conn)
@@ -195,18 +177,21 @@ static void advance(struct oort_output *output, struct conn_position *at, uint64
     for (;;) {
         bool pinned = at->pin < output->pin_count;
         uint64_t stop = pinned ? output->pins[at->pin].offset : output->size;
+        OORT_ASSERT(at->data <= stop && stop <= output->size, "the pins of an output are in order");
         uint64_t step = stop - at->data < bytes ? stop - at->data : bytes;
         at->data += step;
         bytes -= step;
-        if (at->data < stop || !pinned)
+        if (at->data < stop || !pinned) {
+            OORT_ASSERT(bytes == 0, "no more is sent than there is");
             return;
+        }
         struct output_pin *pin = &output->pins[at->pin];
         step = pin->bytes.size - at->pin_bytes < bytes ? pin->bytes.size - at->pin_bytes : bytes;
         at->pin_bytes += step;
         bytes -= step;
         if (at->pin_bytes < pin->bytes.size)
             return;
-        output_release_pin(pin);
+        output_release_pin(output, pin);
         at->pin++;
         at->pin_bytes = 0;
     }
@@ -241,6 +226,8 @@ bool conn_output_keep(struct conn *conn, struct oort_output *output,
 {
     uint64_t left = output->size - position->data;
 
+    OORT_ASSERT(conn_all_sent(conn),
+                "a turn writes to the worker's output only if its own is empty");
     if (position->pin == output->pin_count && left <= CONN_KEEP_COPY) {
         output_append(&conn->output, output->data + position->data, left);
         output_drop_pins(output, 0);
@@ -254,24 +241,27 @@ bool conn_output_keep(struct conn *conn, struct oort_output *output,
     return true;
 }
 
-/* Close the gap that sent bytes leave, once it is worth moving the rest. */
+/* Close the gaps that sent bytes and sent pins leave, once a gap is worth moving the rest. */
 static void output_compact(struct conn *conn)
 {
     struct oort_output *output = &conn->output;
     uint64_t gap = conn->sent.data;
+    uint32_t sent_pins = conn->sent.pin;
 
+    if (sent_pins >= CONN_SENT_PINS && sent_pins >= output->pin_count - sent_pins) {
+        output->pin_count -= sent_pins;
+        memmove(output->pins, output->pins + sent_pins, output->pin_count * sizeof *output->pins);
+        conn->sent.pin = 0;
+    }
     if (gap < CONN_KEEP_COPY * 4 || gap < output->size - gap)
         return;
     memmove(output->data, output->data + gap, output->size - gap);
     output->size -= gap;
     conn->sent.data = 0;
-    output->pin_count -= conn->sent.pin;
-    if (conn->sent.pin > 0)
-        memmove(output->pins, output->pins + conn->sent.pin,
-                output->pin_count * sizeof *output->pins);
-    conn->sent.pin = 0;
-    for (uint32_t i = 0; i < output->pin_count; i++)
+    for (uint32_t i = conn->sent.pin; i < output->pin_count; i++)
         output->pins[i].offset -= gap;
+    for (uint32_t i = 0; i < conn->sent.pin; i++)
+        output->pins[i].offset = 0; /* sent */
 }
 
 int conn_flush(struct conn *conn)
@@ -287,4 +277,10 @@ int conn_flush(struct conn *conn)
         output_compact(conn);
     }
     return result;
+}
+
+void conn_output_behind(struct conn *conn)
+{
+    if (conn->behind.size > 0 || conn->behind.pin_count > 0)
+        output_move(&conn->output, &conn->behind);
 }

@@ -1,49 +1,44 @@
 /*
- * conn.h: one client's connection: its socket, the bytes it has sent that are
- * not executed yet, and the replies it has not taken yet.
+ * conn.h: one client's connection: its socket, the bytes it has sent that are not executed yet, and
+ * the bytes it has not been sent yet.
  *
- * It knows neither commands nor epoll: the worker (plane.c, turn.c) decides
- * when to read, execute and send.  Everything belongs to the worker's thread but
- * the fields under "shown", which any thread may read, and the mails.
+ * It knows neither commands nor epoll.  The worker (worker.c, turn.c) decides when to read, execute and
+ * send.  Everything belongs to the worker's thread, except for the fields under "shown", which any
+ * thread may read, and the mails.
  *
- * An idle connection owns no buffer at all: requests are read into its worker's
- * buffer, replies are written to its worker's output.  Only what is left
- * over (an incomplete request, unsent replies) moves into the connection.
+ * An idle connection owns no buffer.  Requests are read into its worker's buffer, and replies are
+ * written to its worker's output.  Only what is left over moves into the connection: an
+ * incomplete request, unsent replies.
  */
 #ifndef OORT_CONN_H
 #define OORT_CONN_H
 
 #include <stdatomic.h>
-#include <sys/types.h>
-#include <sys/uio.h>
 
 #include "oort.h"
+#include "plane/transport.h"
 #include "protocol/resp.h"
+
+#define CONN_PAUSE_BYTES (1024u * 1024u) /* unsent bytes at which a connection is paused */
 
 struct client;
 struct conn;
+struct event_wait;
 struct worker;
-
-/* How bytes move; both fail as recv and sendmsg do (-1 and errno, EAGAIN: not now) and never
- * raise SIGPIPE.  Plain sockets today; TLS is another such table. */
-struct oort_transport {
-    ssize_t (*recv)(struct conn *conn, void *data, size_t size);
-    ssize_t (*send)(struct conn *conn, const struct iovec *parts, int count);
-};
-extern const struct oort_transport oort_plain_transport;
 
 /* Why a connection executes nothing at the moment. */
 enum conn_wait {
-    CONN_WAIT_SYNC = 1,   /* its replies wait for the log's sync: nothing is sent either */
-    CONN_WAIT_REPLY = 2,  /* its cold command is with the main loop */
-    CONN_WAIT_FETCH = 4,  /* its command's record is being read from disk */
-    CONN_WAIT_TICK = 8,   /* too much is unsent, or the store is behind: until the next tick */
-    CONN_WAIT_LINGER = 16 /* all is sent; the client is given a moment to read it */
+    CONN_WAIT_SYNC = 1,    /* its replies wait for the log's sync, and nothing is sent either */
+    CONN_WAIT_REPLY = 2,   /* Python has its command; messages wait for the reply */
+    CONN_WAIT_FETCH = 4,   /* its command's record is being read from disk */
+    CONN_WAIT_TICK = 8,    /* too much is unsent, or the store is behind: paused for a tick */
+    CONN_WAIT_LINGER = 16, /* all is sent, and the client has a moment to read it */
+    CONN_WAIT_EVENT = 32   /* its command is answered when an event happens (event_wait.c) */
 };
 
 enum conn_send_result {
-    CONN_SEND_DONE = 0,   /* all of it is with the kernel */
-    CONN_SEND_MORE = 1,   /* a slice is; the socket takes more */
+    CONN_SEND_DONE = 0,   /* the kernel has all of it */
+    CONN_SEND_MORE = 1,   /* the kernel has a slice, and the socket takes more */
     CONN_SEND_FULL = 2,   /* the socket takes no more now */
     CONN_SEND_BROKEN = -1 /* the peer is gone */
 };
@@ -52,7 +47,7 @@ enum conn_send_result {
 struct conn_position {
     uint64_t data;      /* bytes of output->data */
     uint64_t pin_bytes; /* of pins[pin] */
-    uint32_t pin;       /* those before it are sent and unpinned */
+    uint32_t pin;       /* the pins before this one are sent and released */
 };
 
 /* Unparsed bytes: data[start, end). */
@@ -61,30 +56,30 @@ struct conn_input {
     uint64_t start, end, capacity;
 };
 
-enum conn_mail_kind { MAIL_ADOPT, MAIL_KILL, MAIL_FETCHED, MAIL_REPLY };
+enum conn_mail_kind { MAIL_ADOPT, MAIL_KILL, MAIL_FETCHED, MAIL_REPLY, MAIL_WAKE, MAIL_MESSAGE };
 
-/* A message to the connection's worker.  The connection outlives it (conn.mails). */
+/* What another thread tells a worker about a connection, which outlives the mail (conn.mails). */
 struct conn_mail {
     struct conn_mail *next;
-    struct conn *conn;
+    struct conn *conn; /* NULL: MAIL_MESSAGE, which is for many connections */
     uint8_t kind;
 };
 
 struct conn {
-    const struct oort_transport *transport;
+    const oort_transport *transport;
     struct worker *worker;
-    struct client *client; /* its place in the registry */
+    struct client *client; /* its entry in the registry */
     uint64_t id;
     int fd;
     uint32_t slot;  /* position in worker->conns */
     uint32_t waits; /* conn_wait bits */
     uint32_t flags; /* oort_connection_flag */
     uint8_t database, protocol;
-    uint8_t parked;     /* a park_list, 0: none */
-    bool readable;      /* the socket may have bytes we have not read */
-    bool writable;      /* the socket said that it takes bytes again */
-    bool hangup;        /* the peer has shut its side: read up to the end */
-    bool eof;           /* and we have */
+    uint8_t parked;     /* an enum park */
+    bool readable;      /* the socket may have bytes that are not read yet */
+    bool writable;      /* the socket reported that it takes bytes again */
+    bool hangup;        /* the peer has closed its sending side; bytes may still be unread */
+    bool eof;           /* all that the peer has sent is read */
     bool want_writable; /* EPOLLOUT is registered */
     bool in_progress;   /* parser holds the state of an incomplete request */
     bool has_request;   /* parser holds a complete request to be executed again */
@@ -94,32 +89,36 @@ struct conn {
     bool ready;         /* in worker's ready list */
     struct conn *ready_next;
     struct conn *park_previous, *park_next;
+    uint64_t due_ms;          /* parked for a time, or in worker's timers: until then */
+    uint32_t timer;           /* in worker's timers: position + 1; 0: not there */
+    struct event_wait *event; /* CONN_WAIT_EVENT */
 
     struct conn_input input;
     struct resp_parser parser;
     struct oort_output output;
     struct conn_position sent; /* of output */
+    struct oort_output behind; /* CONN_WAIT_REPLY: messages that go out after the reply */
     uint64_t pause_bytes;      /* unsent bytes at which it is paused */
 
     uint64_t ticket;         /* CONN_WAIT_SYNC: what must be synced */
-    struct output_mark held; /* and where the replies that wait for it begin */
-    uint64_t linger_until_ms;
-    uint32_t fetches;     /* of the command being executed */
-    int32_t cold_command; /* CONN_WAIT_REPLY: position in the table */
+    struct output_mark held; /* CONN_WAIT_SYNC: where the replies that wait begin */
+    uint64_t used_ms;        /* monotonic: the last bytes read, or the end of a wait */
+    uint32_t fetches;        /* of the command being executed */
+    int32_t cold_command;    /* of the last request that Python got: position in the table */
 
-    /* Shown to any thread: written by the worker only, relaxed. */
+    /* Shown to any thread.  Only the worker writes, relaxed. */
     _Atomic uint32_t shown_flags;
     _Atomic uint8_t shown_database, shown_protocol;
     _Atomic int32_t last_command;
-    uint64_t created_ms; /* constant */
-    _Atomic uint64_t active_ms;
+    uint64_t created_ms;        /* wall clock; constant */
+    _Atomic uint64_t active_ms; /* wall clock */
     _Atomic uint64_t query_bytes, query_free, output_bytes;
     _Atomic uint64_t commands, bytes_in, bytes_out;
 
     _Atomic uint32_t mails; /* on their way to the worker */
-    bool killed;            /* under the plane's mutex: kill_mail is used */
+    bool killed;            /* under the plane's mutex: kill_mail is in use */
     struct conn_mail adopt_mail, kill_mail, fetch_mail;
-    oort_cold cold; /* what the fetcher brings in */
+    oort_cold cold; /* what the fetcher reads */
     int32_t fetch_status;
     struct conn *fetch_next;
 };
@@ -141,30 +140,33 @@ static inline uint64_t shown_get(_Atomic uint64_t *counter)
     return atomic_load_explicit(counter, memory_order_relaxed);
 }
 
-/* Makes the descriptor non-blocking; NULL: memory is short. */
-struct conn *conn_new(int fd, uint64_t id, uint32_t flags);
-/* Unpin, free every buffer, close the socket; the struct stays. */
+/* now_ms: the wall clock.  Opens the transport.  NULL: memory is short, and fd is still open. */
+struct conn *conn_new(int fd, uint32_t flags, const oort_transport *transport, uint64_t now_ms);
+/* Release every pin, free every buffer, close the socket; the struct stays. */
 void conn_shut(struct conn *conn);
 
-/* Make room for the next read behind input.end and say how much there is, 0: memory is short.
- * Grows with what has arrived, whatever has been announced. */
+/* Make room for the next read behind input.end.  Returns how many bytes fit; 0: memory is short.
+ * The buffer grows with what has arrived, never with what is announced. */
 uint64_t conn_input_room(struct conn *conn);
-/* Keep bytes that lay in the worker's buffer. */
+/* Keep bytes of the worker's buffer. */
 bool conn_input_keep(struct conn *conn, const uint8_t *data, uint64_t size);
-/* Drop what has been executed; an empty input gives its memory back. */
+/* Drop what has been executed; an empty input frees its memory. */
 void conn_input_consume(struct conn *conn, uint64_t size);
 
-/* Bytes of replies not yet with the kernel.  The first value sent from where it lies is
- * not counted: it takes none of our memory. */
+/* Bytes of replies and messages that the kernel does not have yet.  If a value of the store is next,
+ * it is not counted: it takes no memory of ours, and its client may be reading it. */
 uint64_t conn_unsent(const struct conn *conn);
+/* Is the output empty?  Messages in `behind` do not count: they cannot be sent yet. */
 bool conn_all_sent(const struct conn *conn);
 /* Hand one slice of an output (the connection's own, or its worker's) to the kernel.
- * Values are unpinned once they are sent. */
+ * Releases the pins that are sent. */
 int conn_send(struct conn *conn, struct oort_output *output, struct conn_position *position);
 /* Move what is left of the worker's output into the connection's, which is empty. */
 bool conn_output_keep(struct conn *conn, struct oort_output *output,
                       const struct conn_position *position);
 /* Send a slice of its own output. */
 int conn_flush(struct conn *conn);
+/* Move the messages that waited for a reply behind the output. */
+void conn_output_behind(struct conn *conn);
 
 #endif

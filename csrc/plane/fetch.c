@@ -1,8 +1,9 @@
 /*
- * fetch.c: threads that may block on the disk in a worker's place.
+ * fetch.c: threads that block on the disk, so that the workers do not.
  *
- * At most FETCHER_THREADS, started when first needed.  The queue needs no memory: a connection
- * waits for one record at a time and is its own job.  A job ends in the worker's mailbox.
+ * There are at most FETCHER_THREADS.  A thread is started when it is first needed.  The queue needs no
+ * memory, because a connection waits for one record at a time and is its own job.  The end of a job is
+ * posted to the connection's worker.
  */
 #include "plane/plane.h"
 

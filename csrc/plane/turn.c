@@ -1,45 +1,42 @@
 /*
- * turn.c: one connection's turn: read once, parse and execute what is complete,
- * send the replies, and keep what is left over.
+ * turn.c: one connection's turn: read once, parse and execute what is complete, send the replies, and
+ * keep what is left over.
  *
- * Order: replies leave in the order of their requests, because a connection that
- * waits (for the main loop, the disk, or a sync) executes nothing.
+ * Order: replies leave in the order of their requests, because a connection that waits (for the main
+ * loop, the disk, a sync or an event) executes nothing.
  *
- * Fairness: a turn reads one buffer, stops executing after TURN_OUTPUT bytes of
- * replies, and sends one slice; what remains waits for the next round.
+ * Fairness: a turn reads one buffer, stops executing after TURN_OUTPUT bytes of replies, and sends one
+ * slice.  The rest waits for the next round.
  *
- * Slow readers: a client may write a whole pipeline before it reads a reply, so
- * stopping to read its requests for good could block both sides for ever.  Over
- * PAUSE_BYTES of unsent replies it is paused for a tick at a time instead, and is
- * allowed as much again after each; at limits.output_bytes it is dropped.
+ * Slow readers: a client may write a whole pipeline before it reads a reply, so both sides could block
+ * for ever if the worker stopped reading its requests for good.  A connection with more than
+ * CONN_PAUSE_BYTES unsent is therefore paused for a tick at a time, and may grow by as much again after
+ * each tick.  At the settings' output_bytes it is dropped.
  */
 #include <errno.h>
 #include <string.h>
-#include <sys/eventfd.h>
-#include <sys/socket.h>
 
+#include "base/assert.h"
 #include "base/clock.h"
 #include "commands/table.h"
 #include "plane/plane.h"
 
 #define TURN_OUTPUT (256u * 1024u)
-#define PAUSE_BYTES (1024u * 1024u)
-#define OUTPUT_KEEP (256u * 1024u) /* the shared output is given back above it */
-#define ARGV_KEEP 1024u            /* and the arguments of a batch's parser */
-#define PREFETCH_KEY_BYTES 1024u   /* a longer key is not worked out ahead */
-#define LINGER_MS 1000u
+#define OUTPUT_KEEP (256u * 1024u) /* a larger shared output is freed after its turn */
+#define ARGV_KEEP 1024u            /* a parser with more arguments is freed after its batch */
+#define PREFETCH_KEY_BYTES 1024u   /* a longer key is not hashed ahead */
 #define LINGER_READS 64
 #define TIMED_CALLS 256u             /* calls of a command that are all timed */
 #define TIMED_EVERY (UINT8_MAX + 1u) /* later one call in so many is: the countdown is a byte */
 #define TIMED_MOST_NS UINT64_C(1000000)
-/* A command over n cold records comes back cold n times; what is fetched may be evicted again
- * before its turn. */
+/* A command over n cold records comes back cold n times, and more often if a fetched record is evicted
+ * again before the command's turn. */
 #define FETCHES_CAP(argc) (64u + 4u * (uint64_t)(argc))
 
 enum turn_end {
     TURN_STARVED, /* more bytes are needed */
     TURN_WAITS,   /* a conn_wait is set, or the connection is closing */
-    TURN_BUDGET,  /* enough for this round */
+    TURN_BUDGET,  /* enough was done for this round */
     TURN_BROKEN   /* close at once */
 };
 
@@ -51,7 +48,7 @@ struct turn {
     uint64_t size, offset;
     uint64_t output_stop; /* size of the output at which the budget is used up */
     uint64_t commands;
-    uint64_t reply_at; /* where the reply of the request under way begins in the output */
+    uint64_t reply_at; /* where the reply of the present request begins in the output */
     bool shared;       /* data is the worker's buffer */
 };
 
@@ -128,7 +125,7 @@ static enum turn_end wait_for_fetch(struct turn *turn, struct resp_parser *parse
     if (conn->fetches == 1)
         shown_add(&worker->stats.cold_reads, 1);
     if (turn->call.begun_ns != 0)
-        worker->countdown[turn->call.command] = 0; /* time it when it is called again */
+        worker->countdown[turn->call.command] = 0; /* its next call is timed instead */
     if (parser != &conn->parser)
         swap_parsers(parser, &conn->parser);
     conn->has_request = true;
@@ -207,7 +204,7 @@ static uint32_t parse_batch(struct turn *turn, int *result)
     struct worker *worker = turn->worker;
     struct conn *conn = turn->conn;
     const struct resp_limits limits = {
-        .bulk_cap = worker->limits.value_cap,
+        .bulk_cap = worker->settings->value_cap,
         .authenticated = (turn->call.flags & OORT_CONN_AUTHENTICATED) != 0,
     };
     uint64_t at = turn->offset;
@@ -325,14 +322,15 @@ static bool read_some(struct turn *turn)
         conn->readable = false;
         return true;
     }
-    /* Edge triggered: a short read has emptied the socket, and anything later is a new edge;
-     * but the end that came with this one is still to be read. */
+    /* Edge triggered: a short read has emptied the socket, and later bytes are a new edge.  But if the
+     * peer has closed its side, the end is still to be read. */
     if ((uint64_t)got < room && !conn->hangup)
         conn->readable = false;
     conn->starved = false;
     shown_add(&conn->bytes_in, (uint64_t)got);
     shown_add(&worker->stats.bytes_in, (uint64_t)got);
-    shown_set(&conn->active_ms, worker->now_ms);
+    conn->used_ms = worker->now_ms;
+    shown_set(&conn->active_ms, worker->wall_ms);
     if (own) {
         conn->input.end += (uint64_t)got;
         turn->data = conn->input.data + conn->input.start;
@@ -345,12 +343,13 @@ static bool read_some(struct turn *turn)
     return true;
 }
 
-/* Keep what was not executed.  A parsed request that waits points into these bytes. */
+/* Keep what was not executed.  The arguments of a parsed request that waits are in these bytes. */
 static bool keep_input(struct turn *turn)
 {
     struct conn *conn = turn->conn;
     uint64_t left = turn->size - turn->offset;
 
+    OORT_ASSERT(turn->offset <= turn->size, "a turn executes no more bytes than there are");
     if (!turn->shared) {
         if (turn->offset > 0)
             conn_input_consume(conn, turn->offset);
@@ -392,7 +391,7 @@ static bool take_turn(struct turn *turn)
         if (!read_some(turn))
             return false;
         if (turn->size == 0) {
-            /* Nothing came: what was left stays where it is. */
+            /* No bytes came, so the rest stays where it is. */
             turn->size = conn->input.end - conn->input.start;
             break;
         }
@@ -405,7 +404,7 @@ static bool take_turn(struct turn *turn)
     return kept;
 }
 
-/* Send its own output as far as it goes.  false: it was closed. */
+/* Send the connection's own output.  false: the connection is closed. */
 static bool send_own(struct worker *worker, struct conn *conn)
 {
     if (conn_all_sent(conn) || (conn->waits & CONN_WAIT_SYNC) != 0 ||
@@ -418,7 +417,7 @@ static bool send_own(struct worker *worker, struct conn *conn)
     switch (result) {
     case CONN_SEND_DONE:
         worker_want_writable(worker, conn, false);
-        conn->pause_bytes = PAUSE_BYTES;
+        conn->pause_bytes = CONN_PAUSE_BYTES;
         return true;
     case CONN_SEND_MORE:
         conn->writable = true;
@@ -433,7 +432,8 @@ static bool send_own(struct worker *worker, struct conn *conn)
     }
 }
 
-/* Send from the worker's output, and move what the socket does not take.  false: closed. */
+/* Send the worker's output, and move what the socket does not take into the connection's.  false: the
+ * connection is closed. */
 static bool send_shared(struct worker *worker, struct conn *conn)
 {
     struct conn_position position = {0};
@@ -469,7 +469,7 @@ static void clear_shared(struct worker *worker)
         output_free(&worker->output);
 }
 
-/* After the commands of a turn: hold their replies when the log must be synced first. */
+/* After the commands of a turn: hold their replies if the log must be synced first. */
 static void gate(struct worker *worker, struct conn *conn, struct output_mark mark)
 {
     uint64_t ticket = oort_session_ticket(worker->session);
@@ -482,15 +482,15 @@ static void gate(struct worker *worker, struct conn *conn, struct output_mark ma
     if (ticket > worker->commit.ticket)
         worker->commit.ticket = ticket;
     conn->held = mark;
-    /* Paused or not, the sync comes first; pausing is decided anew afterwards. */
+    /* The sync comes before a pause, which is decided again afterwards. */
     if (conn->parked == PARK_TICK)
         worker_unpark(worker, conn);
     worker_park(worker, conn, PARK_SYNC);
     if (synced == UINT64_MAX)
-        (void)eventfd_write(worker->wake_fd, 1); /* no sync will signal any more */
+        worker_nudge(worker); /* the store has failed: no sync will wake the worker */
 }
 
-/* Before the replies leave: who has read one finds its command counted. */
+/* Before the replies leave, so that a client that has read a reply finds its command counted. */
 static void count_turn(struct worker *worker, struct conn *conn, const struct turn *turn)
 {
     if (turn->commands == 0)
@@ -510,18 +510,17 @@ static void show_buffers(struct conn *conn)
     shown_set(&conn->output_bytes, conn_unsent(conn));
 }
 
-/* All is sent and nothing more will be: tell the peer, and give it a moment to read before the socket
- * goes, since closing with bytes unread would reset the connection and destroy replies. */
+/* All is sent and nothing more will be.  Tell the peer, and give it a moment to read before the socket
+ * is closed: closing a socket with unread bytes resets the connection and destroys replies. */
 static void finish(struct worker *worker, struct conn *conn)
 {
-    if (conn->eof || shutdown(conn->fd, SHUT_WR) != 0) {
+    if (conn->eof || conn->transport->shutdown(conn) != 0) {
         worker_close(worker, conn);
         return;
     }
     if (conn->parked != PARK_NONE)
         worker_unpark(worker, conn);
     conn_input_consume(conn, conn->input.end - conn->input.start);
-    conn->linger_until_ms = worker->now_ms + LINGER_MS;
     worker_park(worker, conn, PARK_LINGER);
     worker_ready(worker, conn);
 }
@@ -540,11 +539,11 @@ static void linger(struct worker *worker, struct conn *conn)
     worker_ready(worker, conn);
 }
 
-/* Execute what can be.  false: it was closed. */
+/* Read and execute.  false: the connection is closed. */
 static bool run_commands(struct worker *worker, struct conn *conn)
 {
     if (conn->pause_bytes == 0)
-        conn->pause_bytes = PAUSE_BYTES;
+        conn->pause_bytes = CONN_PAUSE_BYTES;
     if (conn_unsent(conn) >= conn->pause_bytes) {
         worker_park(worker, conn, PARK_TICK);
         return true;
@@ -553,15 +552,15 @@ static bool run_commands(struct worker *worker, struct conn *conn)
     struct oort_output *output = own ? &conn->output : &worker->output;
     struct output_mark mark = output_mark(output);
     uint32_t flags = conn->flags;
-    if (worker->limits.no_password != 0)
-        flags |= OORT_CONN_AUTHENTICATED; /* for as long as there is none */
+    if (worker->settings->no_password != 0)
+        flags |= OORT_CONN_AUTHENTICATED; /* for as long as there is no password */
     struct turn turn = {
         .worker = worker,
         .conn = conn,
         .call = {.session = worker->session,
                  .flags = flags,
                  .output = output,
-                 .value_cap = worker->limits.value_cap,
+                 .value_cap = worker->settings->value_cap,
                  .countdown = worker->countdown,
                  .database = conn->database,
                  .protocol = conn->protocol,
@@ -585,8 +584,7 @@ static bool run_commands(struct worker *worker, struct conn *conn)
         }
         clear_shared(worker);
     }
-    show_buffers(conn);
-    if (conn->input.end - conn->input.start > worker->limits.query_bytes) {
+    if (conn->input.end - conn->input.start > worker->settings->query_bytes) {
         shown_add(&worker->stats.dropped_query, 1);
         worker_close(worker, conn);
         return false;
@@ -596,8 +594,15 @@ static bool run_commands(struct worker *worker, struct conn *conn)
 
 void worker_serve(struct worker *worker, struct conn *conn)
 {
+    OORT_ASSERT(!conn->dead, "a closed connection has no turn");
     if ((conn->waits & CONN_WAIT_LINGER) != 0) {
         linger(worker, conn);
+        return;
+    }
+    if ((conn->waits & CONN_WAIT_EVENT) != 0 && conn->hangup)
+        event_wait_time_out(worker, conn);
+    if (conn->output.failed || conn->behind.failed) {
+        worker_close(worker, conn);
         return;
     }
     if (conn->writable && !send_own(worker, conn))
@@ -608,11 +613,12 @@ void worker_serve(struct worker *worker, struct conn *conn)
         return;
     if (!conn->want_writable && !conn->writable && !send_own(worker, conn))
         return;
-    if (conn_unsent(conn) > worker->limits.output_bytes) {
+    if (conn_unsent(conn) > worker->settings->output_bytes) {
         shown_add(&worker->stats.dropped_slow, 1);
         worker_close(worker, conn);
         return;
     }
+    show_buffers(conn);
     if (conn->eof && conn->waits == 0 && !conn->ready)
         conn->closing = true;
     if (conn->closing && conn->waits == 0 && conn_all_sent(conn) && !worker->draining)

@@ -1,6 +1,6 @@
 /*
- * parser.c: the request parser with a buffer of its own, for tools and tests that have bytes in
- * pieces and no connection. The data plane uses resp.h directly.
+ * parser.c: the request parser with a buffer of its own, for tools and tests that have no
+ * connection.  The data plane uses resp.h directly.
  */
 #include <stdlib.h>
 #include <string.h>

@@ -1,8 +1,8 @@
 /*
  * reply.c: the reply writer of resp.h: RESP2 and RESP3 appended to a growable buffer.
  *
- * Appending never fails visibly: an output that could not grow says so in `failed` and takes
- * nothing more, so that the code that replies needs no checks and the connection looks once.
+ * Appending reports no failure.  An output that could not grow sets `failed` and accepts nothing
+ * more.  So code that replies needs no checks, and the connection checks once.
  */
 #include "protocol/resp.h"
 
@@ -12,20 +12,25 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/assert.h"
+
 #define OUTPUT_FIRST 1024u
 /* Type byte, 20 digits with sign, CRLF. */
 #define HEADER_BYTES 24u
 
 void output_free(struct oort_output *output)
 {
+    OORT_ASSERT(output->pinned == 0, "an output is freed after its pins are released");
     free(output->data);
     free(output->pins);
     memset(output, 0, sizeof(*output));
 }
 
-void output_release_pin(struct output_pin *pin)
+void output_release_pin(struct oort_output *output, struct output_pin *pin)
 {
     if (pin->bytes.release != NULL) {
+        OORT_ASSERT(output->pinned >= pin->bytes.size, "an output counts the bytes of its pins");
+        output->pinned -= pin->bytes.size;
         pin->bytes.release(pin->bytes.owner, pin->bytes.pin);
         pin->bytes.release = NULL;
     }
@@ -35,7 +40,7 @@ void output_drop_pins(struct oort_output *output, uint32_t keep)
 {
     while (output->pin_count > keep) {
         output->pin_count--;
-        output_release_pin(&output->pins[output->pin_count]);
+        output_release_pin(output, &output->pins[output->pin_count]);
     }
 }
 
@@ -46,6 +51,8 @@ struct output_mark output_mark(const struct oort_output *output)
 
 void output_rollback(struct oort_output *output, struct output_mark mark)
 {
+    OORT_ASSERT(mark.size <= output->size && mark.pin_count <= output->pin_count,
+                "a mark is not behind the end of its output");
     output_drop_pins(output, mark.pin_count);
     output->size = mark.size;
 }
@@ -83,14 +90,17 @@ uint8_t *output_reserve(struct oort_output *output, uint64_t more)
 
 void output_append(struct oort_output *output, const void *data, uint64_t size)
 {
+    if (size == 0) {
+        return;
+    }
     uint8_t *at = output_reserve(output, size);
-    if (at != NULL && size > 0) {
+    if (at != NULL) {
         memcpy(at, data, size);
         output->size += size;
     }
 }
 
-/* Type, decimal number, CRLF: how many bytes it took of the HEADER_BYTES there must be. */
+/* Type, decimal number, CRLF.  Returns how many of the HEADER_BYTES at `at` it used. */
 static uint64_t write_header(uint8_t *at, char type, uint64_t number, bool negative)
 {
     uint8_t digits[20];
@@ -178,8 +188,13 @@ void reply_bulk(struct oort_output *output, const void *data, uint64_t size)
     output->size += header + size + 2;
 }
 
-bool reply_bulk_pinned(struct oort_output *output, const struct pinned_bytes *bytes)
+bool output_append_pinned(struct oort_output *output, const struct pinned_bytes *bytes,
+                          bool is_value)
 {
+    OORT_ASSERT(bytes->release != NULL, "pinned bytes can be released");
+    if (output->failed) {
+        return false;
+    }
     if (output->pin_count == output->pin_capacity) {
         uint32_t capacity = output->pin_capacity == 0 ? 4 : output->pin_capacity * 2;
         struct output_pin *pins = capacity <= output->pin_capacity
@@ -192,14 +207,41 @@ bool reply_bulk_pinned(struct oort_output *output, const struct pinned_bytes *by
         output->pins = pins;
         output->pin_capacity = capacity;
     }
+    output->pins[output->pin_count++] =
+        (struct output_pin){.offset = output->size, .bytes = *bytes, .is_value = is_value};
+    output->pinned += bytes->size;
+    return true;
+}
+
+void output_move(struct oort_output *output, struct oort_output *from)
+{
+    uint64_t base = output->size;
+
+    output_append(output, from->data, from->size);
+    for (uint32_t i = 0; i < from->pin_count && !output->failed; i++) {
+        struct output_pin *pin = &from->pins[i];
+        uint64_t size = pin->bytes.size;
+        if (!output_append_pinned(output, &pin->bytes, pin->is_value)) {
+            break;
+        }
+        output->pins[output->pin_count - 1].offset = base + pin->offset;
+        pin->bytes.release = NULL; /* output's from now on */
+        from->pinned -= size;
+    }
+    output_drop_pins(from, 0);
+    output_free(from);
+}
+
+bool reply_bulk_pinned(struct oort_output *output, const struct pinned_bytes *bytes)
+{
     uint8_t *at = output_reserve(output, HEADER_BYTES + 2);
     if (at == NULL) {
         return false;
     }
     output->size += write_header(at, '$', bytes->size, false);
-    struct output_pin *pin = &output->pins[output->pin_count++];
-    pin->offset = output->size;
-    pin->bytes = *bytes;
+    if (!output_append_pinned(output, bytes, true)) {
+        return false;
+    }
     output_append(output, "\r\n", 2);
     return true;
 }

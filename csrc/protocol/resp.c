@@ -1,9 +1,9 @@
 /*
- * resp.c: the request parser. Its contract is in resp.h.
+ * resp.c: the request parser.  Its contract is in resp.h.
  *
- * A request is a multibulk ("*2\r\n$3\r\nGET\r\n$1\r\nk\r\n") or one inline line. What is known of
- * a request in progress is a few integers: where the line or argument being read begins,
- * how far its end has been looked for, how many arguments are still to come.
+ * A request is a multibulk ("*2\r\n$3\r\nGET\r\n$1\r\nk\r\n") or one inline line.  The state of a
+ * request in progress is a few integers: where the line or argument being read begins, how far the
+ * search for its end has come, how many arguments are still missing.
  */
 #include "protocol/resp.h"
 
@@ -12,8 +12,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/assert.h"
+
 #define ARGV_FIRST 16u
-/* argv of more places than this is given back before the next request. */
+/* An argv with more places is freed before the next request. */
 #define ARGV_KEEP 1024u
 
 void resp_parser_init(struct resp_parser *parser)
@@ -70,8 +72,8 @@ static int fail(struct resp_parser *parser, enum resp_error error)
     return RESP_ERROR;
 }
 
-/* Look for the byte that ends the line at parser->line, from where the last call stopped.
- * RESP_PARTIAL: not there yet; RESP_ERROR: the line is longer than its cap. */
+/* Find the byte that ends the line at parser->line, from where the last call stopped.
+ * RESP_PARTIAL: the byte has not arrived; RESP_ERROR: the line is longer than its cap. */
 static int find_line_end(struct resp_parser *parser, const uint8_t *data, uint64_t size,
                          uint8_t end, enum resp_error too_long, uint64_t *at)
 {
@@ -122,7 +124,7 @@ static bool is_space(uint8_t byte)
     return byte == ' ' || (byte >= '\t' && byte <= '\r');
 }
 
-/* What ends a word that is not quoted: less than what may stand between words. */
+/* Does this byte end a word that is not quoted?  More bytes than these may stand between words. */
 static bool ends_word(uint8_t byte)
 {
     return byte == ' ' || byte == '\t' || byte == '\n' || byte == '\r';
@@ -137,7 +139,7 @@ static int hex_digit(uint8_t byte)
     return byte >= 'a' && byte <= 'f' ? byte - 'a' + 10 : -1;
 }
 
-/* One escape of a double-quoted word: the byte it stands for; *at is moved past it. */
+/* The byte that an escape of a double-quoted word means.  Moves *at past the escape. */
 static uint8_t unescape(const uint8_t *line, uint64_t size, uint64_t *at)
 {
     uint64_t i = *at + 1;
@@ -166,8 +168,8 @@ static uint8_t unescape(const uint8_t *line, uint64_t size, uint64_t *at)
     }
 }
 
-/* Read the word at *at, unescaping it in place: its size in *written; *at is moved past it. A quote
- * may open anywhere in a word and must be followed by a space or the line's end once it closes. */
+/* Read the word at *at and unescape it in place.  Moves *at past the word; *written is its size.  A
+ * quote may open anywhere in a word.  A space or the line's end must follow the closing quote. */
 static bool split_word(uint8_t *line, uint64_t size, uint64_t *at, uint64_t *written)
 {
     uint8_t *out = line + *at;
@@ -237,8 +239,8 @@ static int parse_inline(struct resp_parser *parser, uint8_t *data, uint64_t size
     return RESP_REQUEST;
 }
 
-/* The line that starts at parser->line is in the buffer up to its CR, and one byte more.
- * 1 and its end in *cr, or what resp_parse returns. */
+/* Wait until the line at parser->line has arrived up to its CR and one byte more.  RESP_REQUEST: *cr is
+ * the position of the CR; otherwise the result for resp_parse. */
 static int find_header(struct resp_parser *parser, const uint8_t *data, uint64_t size,
                        enum resp_error too_long, uint64_t *cr)
 {
@@ -250,8 +252,8 @@ static int find_header(struct resp_parser *parser, const uint8_t *data, uint64_t
     return found;
 }
 
-/* The usual header, whole and short, in one look: '$' or '*', one to five digits, CR and a byte.
- * Anything else answers false and goes the long way round. */
+/* Parse a usual header at once: '$' or '*', one to five digits, CR and a byte, all of it arrived.
+ * false: any other header, which find_header takes. */
 static inline bool short_header(const uint8_t *data, uint64_t size, uint64_t line, uint8_t type,
                                 uint64_t *value, uint64_t *next)
 {
@@ -335,7 +337,7 @@ static int parse_bulk_header(struct resp_parser *parser, const uint8_t *data, ui
 static int parse_arguments(struct resp_parser *parser, const uint8_t *data, uint64_t size,
                            const struct resp_limits *limits)
 {
-    /* Short headers are let through unchecked up to here. */
+    /* Up to this size a short header needs no further check. */
     uint64_t easy = limits->authenticated ? limits->bulk_cap : RESP_UNAUTHENTICATED_BULK;
     if (easy > limits->bulk_cap) {
         easy = limits->bulk_cap;
@@ -373,7 +375,7 @@ static int parse_arguments(struct resp_parser *parser, const uint8_t *data, uint
     return RESP_REQUEST;
 }
 
-/* The buffer has moved: so have the arguments in it. */
+/* The buffer has moved, and the arguments in it with it. */
 static void rebase(struct resp_parser *parser, const uint8_t *data)
 {
     uintptr_t from = (uintptr_t)parser->base;
@@ -407,6 +409,8 @@ int resp_parse(struct resp_parser *parser, uint8_t *data, uint64_t size,
         parser->wanted = 1;
         return RESP_PARTIAL;
     }
+    OORT_ASSERT(!parser->in_request || parser->line <= size,
+                "the bytes of a request in progress stay in the buffer");
     if (!parser->in_request) {
         start_request(parser);
     } else if (parser->base != data && parser->argc > 0) {
@@ -427,6 +431,8 @@ int resp_parse(struct resp_parser *parser, uint8_t *data, uint64_t size,
         }
     }
     if (result == RESP_REQUEST) {
+        OORT_ASSERT(parser->consumed > 0 && parser->consumed <= size,
+                    "a request lies within the bytes that have arrived");
         parser->in_request = false;
     }
     return result;

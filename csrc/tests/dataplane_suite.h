@@ -1,10 +1,10 @@
 /*
  * dataplane_suite.h: shared by the tests of the data plane: a running worker over a store that can
- * be made to wait, and clients on socket pairs.
+ * be made to wait, a clock that can be moved, and clients on socket pairs.
  *
  * The store is the in-memory store behind a thin shell.  The shell can be told to answer OORT_COLD,
  * to give out sync tickets, to be behind, or to fail, so the tests reach every wait of a connection
- * without a disk.
+ * without a disk.  The clock is the system's plus what the test adds.
  */
 #ifndef OORT_TESTS_DATAPLANE_SUITE_H
 #define OORT_TESTS_DATAPLANE_SUITE_H
@@ -20,6 +20,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "store/store.h"
 
 #define CHECK(condition)                                                                           \
@@ -108,11 +109,32 @@ static inline int32_t shell_behind(oort_store *store)
     return atomic_load(&shell_of(store)->behind);
 }
 
+/* ---- a clock that can be moved ------------------------------------------- */
+
+struct moved_clock {
+    oort_clock clock;
+    _Atomic int64_t wall_us; /* added to the system's times */
+    _Atomic int64_t monotonic_ns;
+};
+
+static inline int64_t moved_monotonic_ns(void *context)
+{
+    struct moved_clock *moved = context;
+    return clock_monotonic_ns() + atomic_load(&moved->monotonic_ns);
+}
+
+static inline int64_t moved_wall_us(void *context)
+{
+    struct moved_clock *moved = context;
+    return clock_wall_us() + atomic_load(&moved->wall_us);
+}
+
 /* ---- a plane with one running worker ------------------------------------- */
 
 struct rig {
     oort_store *store;
     struct shell shell;
+    struct moved_clock time;
     oort_dataplane *plane;
     pthread_t thread;
 };
@@ -124,15 +146,17 @@ static inline void *run_worker(void *context)
     return NULL;
 }
 
-static const oort_limits default_limits = {
+static const oort_plane_settings default_settings = {
     .query_bytes = 1u << 30, .output_bytes = 256u << 20, .value_cap = 512u << 20};
 
-static inline void rig_open(struct rig *rig, const oort_limits *limits)
+static inline void rig_open_on(struct rig *rig, const oort_plane_settings *settings,
+                               const oort_transport *transport)
 {
     oort_error error = {0};
     oort_store_config config = {0};
 
     memset(rig, 0, sizeof *rig);
+    rig->time.clock = (oort_clock){moved_monotonic_ns, moved_wall_us, &rig->time};
     rig->store = oort_mapstore_open(&config, &error);
     CHECK(rig->store != NULL);
     rig->shell.inner = rig->store->ops;
@@ -146,13 +170,20 @@ static inline void rig_open(struct rig *rig, const oort_limits *limits)
     rig->shell.ops.watch_sync = shell_watch;
     rig->shell.ops.behind = shell_behind;
     rig->store->ops = &rig->shell.ops;
-    rig->plane = oort_dataplane_open(rig->store, 1, limits, &error);
+    const oort_plane_config plane = {
+        .workers = 1, .clock = &rig->time.clock, .transport = transport, .settings = *settings};
+    rig->plane = oort_dataplane_open(rig->store, &plane, &error);
     CHECK(rig->plane != NULL);
 }
 
-static inline void rig_start(struct rig *rig, const oort_limits *limits)
+static inline void rig_open(struct rig *rig, const oort_plane_settings *settings)
 {
-    rig_open(rig, limits);
+    rig_open_on(rig, settings, NULL);
+}
+
+static inline void rig_start(struct rig *rig, const oort_plane_settings *settings)
+{
+    rig_open(rig, settings);
     CHECK(pthread_create(&rig->thread, NULL, run_worker, rig->plane) == 0);
 }
 
@@ -247,6 +278,47 @@ static inline void expect_silence(int fd)
 {
     struct pollfd ready = {.fd = fd, .events = POLLIN};
     CHECK(poll(&ready, 1, 0) == 0);
+}
+
+/* After this call the worker has had a whole round. */
+static inline void full_round(struct rig *rig)
+{
+    uint64_t from = oort_worker_rounds(rig->plane, 0);
+    while (oort_worker_rounds(rig->plane, 0) < from + 2) {
+        oort_worker_nudge(rig->plane, 0);
+        (void)usleep(1000);
+    }
+}
+
+static inline oort_request next_request(struct rig *rig)
+{
+    oort_request request;
+    struct pollfd ready = {.fd = oort_request_fd(rig->plane), .events = POLLIN};
+    for (;;) {
+        CHECK(poll(&ready, 1, PATIENCE_MS) == 1);
+        if (oort_request_next(rig->plane, &request) == 1)
+            return request;
+        uint64_t closed[16];
+        (void)oort_connection_closed(rig->plane, closed, 16);
+    }
+}
+
+static inline int32_t answer(struct rig *rig, uint64_t connection, const char *text,
+                             uint32_t changes)
+{
+    oort_reply reply = {.connection = connection,
+                        .data = (const uint8_t *)text,
+                        .size = strlen(text),
+                        .changes = changes,
+                        .database = 3,
+                        .protocol = 3};
+    return oort_request_reply(rig->plane, &reply);
+}
+
+static inline void sync_to(struct rig *rig, uint64_t position)
+{
+    atomic_store(&rig->shell.synced, position);
+    CHECK(eventfd_write(atomic_load(&rig->shell.watcher), 1) == 0);
 }
 
 static inline struct plane_reading stats(struct rig *rig)

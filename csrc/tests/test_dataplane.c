@@ -17,7 +17,7 @@ static void test_split_pipeline(void)
                                   "-ERR unknown command 'nothere', with args beginning with: \r\n"
                                   "$2\r\nhi\r\n";
     struct rig rig;
-    rig_start(&rig, &default_limits);
+    rig_start(&rig, &default_settings);
     int fd = client(&rig);
     for (size_t step = 1; step <= sizeof pipeline; step = step < 9 ? step + 1 : step * 2 + 1) {
         for (size_t at = 0; at < sizeof pipeline - 1; at += step) {
@@ -49,7 +49,7 @@ static void test_deep_pipeline(void)
 {
     enum { COUNT = 100000 };
     struct rig rig;
-    rig_start(&rig, &default_limits);
+    rig_start(&rig, &default_settings);
     int fd = client(&rig);
     char *text = malloc(COUNT * 64);
     char *wanted = malloc(COUNT * 64);
@@ -72,7 +72,7 @@ static void test_big_values(void)
 {
     const size_t size = 8u << 20;
     struct rig rig;
-    rig_start(&rig, &default_limits);
+    rig_start(&rig, &default_settings);
     int fd = client(&rig);
     char head[64];
     uint8_t *value = malloc(size);
@@ -102,7 +102,7 @@ static void test_big_values(void)
 static void test_half_close(void)
 {
     struct rig rig;
-    rig_start(&rig, &default_limits);
+    rig_start(&rig, &default_settings);
     int fd = client(&rig);
     for (int i = 0; i < 2000; i++)
         say(fd, "ECHO 0123456789\r\n");
@@ -117,7 +117,7 @@ static void test_half_close(void)
 static void test_protocol_error(void)
 {
     struct rig rig;
-    rig_start(&rig, &default_limits);
+    rig_start(&rig, &default_settings);
     int good = client(&rig);
     int bad = client(&rig);
     say(bad, "PING\r\n*1\r\n$-5\r\nPING\r\nmore bytes that nobody reads\r\n");
@@ -135,34 +135,10 @@ static void test_protocol_error(void)
     rig_stop(&rig);
 }
 
-static oort_request next_request(struct rig *rig)
-{
-    oort_request request;
-    struct pollfd ready = {.fd = oort_request_fd(rig->plane), .events = POLLIN};
-    for (;;) {
-        CHECK(poll(&ready, 1, PATIENCE_MS) == 1);
-        if (oort_request_next(rig->plane, &request) == 1)
-            return request;
-        uint64_t closed[16];
-        (void)oort_connection_closed(rig->plane, closed, 16);
-    }
-}
-
-static int32_t answer(struct rig *rig, uint64_t connection, const char *text, uint32_t changes)
-{
-    oort_reply reply = {.connection = connection,
-                        .data = (const uint8_t *)text,
-                        .size = strlen(text),
-                        .changes = changes,
-                        .database = 3,
-                        .protocol = 3};
-    return oort_request_reply(rig->plane, &reply);
-}
-
 static void test_cold_command(void)
 {
     struct rig rig;
-    rig_start(&rig, &default_limits);
+    rig_start(&rig, &default_settings);
     uint64_t id;
     int fd = client_open(&rig, &id, OORT_CONN_AUTHENTICATED);
     say(fd, "SET a 1\r\nSELECT 3\r\nGET a\r\nDBSIZE\r\nINCR a\r\n");
@@ -212,7 +188,7 @@ static void test_cold_command(void)
 static void test_cold_record(void)
 {
     struct rig rig;
-    rig_start(&rig, &default_limits);
+    rig_start(&rig, &default_settings);
     int fd = client(&rig);
     say(fd, "MSET a 1 b 2\r\n");
     expect(fd, "+OK\r\n");
@@ -236,16 +212,10 @@ static void test_cold_record(void)
     rig_stop(&rig);
 }
 
-static void sync_to(struct rig *rig, uint64_t position)
-{
-    atomic_store(&rig->shell.synced, position);
-    CHECK(eventfd_write(atomic_load(&rig->shell.watcher), 1) == 0);
-}
-
 static void test_group_commit(void)
 {
     struct rig rig;
-    rig_start(&rig, &default_limits);
+    rig_start(&rig, &default_settings);
     int first = client(&rig), second = client(&rig);
     atomic_store(&rig.shell.ticket, 10);
     say(first, "SET a 1\r\nDBSIZE\r\n");
@@ -286,7 +256,7 @@ static void await_ask(struct rig *rig, uint64_t ticket)
 static void test_gathering(void)
 {
     struct rig rig;
-    rig_start(&rig, &default_limits);
+    rig_start(&rig, &default_settings);
     int first = client(&rig), second = client(&rig);
     atomic_store(&rig.shell.gather_ms, PATIENCE_MS);
     atomic_store(&rig.shell.ticket, 1);
@@ -332,7 +302,7 @@ static void test_gathering(void)
 static void test_behind(void)
 {
     struct rig rig;
-    rig_start(&rig, &default_limits);
+    rig_start(&rig, &default_settings);
     int writer = client(&rig), reader = client(&rig);
     atomic_store(&rig.shell.behind, 1);
     say(writer, "GET w\r\nSET w 1\r\nGET w\r\n");
@@ -350,11 +320,11 @@ static void test_behind(void)
 
 static void test_limits(void)
 {
-    oort_limits limits = default_limits;
+    oort_plane_settings settings = default_settings;
     struct rig rig;
-    limits.output_bytes = 1u << 20;
-    limits.query_bytes = 1u << 20;
-    rig_start(&rig, &limits);
+    settings.output_bytes = 1u << 20;
+    settings.query_bytes = 1u << 20;
+    rig_start(&rig, &settings);
     int slow = client(&rig);
     say(slow, "SET v ");
     char *value = malloc(60000);
@@ -382,8 +352,8 @@ static void test_limits(void)
     say(fine, "PING\r\nDBSIZE\r\n");
     expect(fine, "+PONG\r\n");
     uint64_t waiting = next_request(&rig).connection;
-    limits.idle_seconds = 1;
-    oort_dataplane_set_limits(rig.plane, &limits);
+    settings.idle_seconds = 1;
+    CHECK(oort_dataplane_configure(rig.plane, &settings) == OORT_OK);
     expect_end(idle);
     CHECK(stats(&rig).dropped_idle == 1);
     /* A client that waits for a reply is not idle. */
@@ -404,7 +374,7 @@ static void test_many_and_poll(void)
     CHECK(getrlimit(RLIMIT_NOFILE, &files) == 0);
     files.rlim_cur = files.rlim_max < 4096 ? files.rlim_max : 4096;
     CHECK(setrlimit(RLIMIT_NOFILE, &files) == 0);
-    rig_start(&rig, &default_limits);
+    rig_start(&rig, &default_settings);
     for (int i = 0; i < COUNT; i++)
         fds[i] = client(&rig);
     for (int i = 0; i < COUNT; i++) {
@@ -436,7 +406,7 @@ static void test_many_and_poll(void)
 
     /* The same, but driven from outside: the descriptor is readable while there is work. */
     oort_error error;
-    rig_open(&rig, &default_limits);
+    rig_open(&rig, &default_settings);
     static char text[5000 * 17];
     for (int i = 0; i < 5000; i++)
         memcpy(text + (size_t)i * 17, "ECHO 0123456789\r\n", 17);

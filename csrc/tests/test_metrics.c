@@ -146,7 +146,7 @@ static void test_commands_are_timed(void)
     struct rig rig;
     oort_histogram reading;
 
-    rig_start(&rig, &default_limits);
+    rig_start(&rig, &default_settings);
     int fd = client(&rig);
     for (int i = 0; i < CALLS; i++)
         say(fd, "GET a\r\n");
@@ -187,7 +187,7 @@ static void test_counters_and_fetches(void)
     struct rig rig;
     oort_histogram reading;
 
-    rig_start(&rig, &default_limits);
+    rig_start(&rig, &default_settings);
     int fd = client(&rig);
     atomic_store(&rig.shell.cold, 3);
     say(fd, "GET a\r\nGET\r\nINCRBY a x\r\n");

@@ -15,7 +15,7 @@ from oort.clock import Clock
 from oort.commands.clients import Client
 from oort.commands.figures import Figures
 from oort.config.settings import Configuration, Settings
-from oort.dataplane import DataPlane, Limits
+from oort.dataplane import DataPlane, PlaneSettings
 from oort.journal import set_level
 from oort.store import Session, Store
 
@@ -77,7 +77,7 @@ class Context:
             self.store.set_fsync(changes["fsync"])
         if "log_level" in changes:
             set_level(changes["log_level"])
-        self.plane.set_limits(limits_of(self.settings))
+        self.plane.configure(plane_settings(self.settings))
         return None
 
     def reset_figures(self) -> None:
@@ -86,8 +86,8 @@ class Context:
         self.figures.reset(self.plane.stats())
 
 
-def limits_of(settings: Settings) -> Limits:
-    return Limits(
+def plane_settings(settings: Settings) -> PlaneSettings:
+    return PlaneSettings(
         query_bytes=settings.query_buffer_limit,
         output_bytes=settings.output_buffer_limit,
         value_cap=settings.value_cap,

@@ -4,7 +4,7 @@ Each file of commands has its handlers in one Handlers, by their names in the co
 ("client|id"); oort/commands/handlers.py has all of them.  What a handler returns decides how its
 connection goes on:
  - bytes or a Reply: answered at once;
- - Later: answered after a time, nothing else waits;
+ - Later: answered by the data plane after a time, while only its connection waits;
  - a generator: a Job for the helper thread, for what takes long or may read the disk;
  - Background: answered at once, and a Job is done behind the client's back;
  - Stop: never answered, the process ends.

@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from oort.clock import SYSTEM
-from oort.commands.context import Context, Process, limits_of
+from oort.commands.context import Context, Process, plane_settings
 from oort.commands.figures import Figures
 from oort.config.settings import Configuration, Layer, Settings, join_address
 from oort.daemon import listeners
@@ -184,7 +184,7 @@ def serve(
         for listener in sockets:
             listeners.start_listening(listener)
             kept.keep(listener)
-        plane = DataPlane(store.handle, settings.workers, limits_of(settings))
+        plane = DataPlane(store.handle, settings.workers, plane_settings(settings))
         undo.callback(plane.close)
         process = Process(
             version=version,

@@ -85,8 +85,7 @@ class Executor:
 
             self._run(timed.job(), done)
         elif isinstance(outcome, Later):
-            late = outcome
-            self._loop.after(late.seconds, lambda: self._answer(plane, request, late.reply))
+            plane.reply_later(request.connection, outcome.reply, outcome.seconds)
         elif isinstance(outcome, Background):
             self._run(outcome.job, outcome.done)
             self._answer(plane, request, outcome.reply)

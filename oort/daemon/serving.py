@@ -11,7 +11,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Sequence
 
-from oort.commands.context import Context, limits_of
+from oort.commands.context import Context, plane_settings
 from oort.config.settings import Configuration, Settings
 from oort.daemon import listeners
 from oort.daemon.acceptor import Acceptor
@@ -166,7 +166,7 @@ class Serving:
     def _new_plane(self) -> None:
         context = self._context
         settings = context.settings
-        context.plane = DataPlane(context.store.handle, settings.workers, limits_of(settings))
+        context.plane = DataPlane(context.store.handle, settings.workers, plane_settings(settings))
         context.figures.restart(context.plane.stats())
         self.workers = Workers(context.plane)
 

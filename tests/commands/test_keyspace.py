@@ -116,6 +116,7 @@ def test_memory_usage_grows_with_the_value(shared_oortd: Oortd) -> None:
 
 def test_a_sleeping_connection_delays_nobody(shared_oortd: Oortd) -> None:
     with shared_oortd.connect() as sleeper, shared_oortd.connect() as other:
+        identifier = sleeper.call("CLIENT", "ID")[1:-2].decode()
         sleeper.send("DEBUG", "SLEEP", "1000")
         for i in range(100):
             assert other.call("SET", "k", str(i)) == b"+OK\r\n"
@@ -127,6 +128,9 @@ def test_a_sleeping_connection_delays_nobody(shared_oortd: Oortd) -> None:
         sleeper.socket.setblocking(False)
         with pytest.raises(BlockingIOError):
             sleeper.socket.recv(1)
+        sleeper.socket.settimeout(60)
+        assert other.call("CLIENT", "KILL", "ID", identifier) == b":1\r\n"
+        assert sleeper.at_end()
 
 
 def test_a_client_that_leaves_during_a_slow_command_is_forgotten(shared_oortd: Oortd) -> None:

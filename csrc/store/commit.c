@@ -27,7 +27,7 @@ void valuestore_tell_watchers(struct valuestore *store, int except)
     (void)pthread_mutex_unlock(&store->sync_mutex);
 }
 
-/* Under sync_round_mutex. */
+/* The caller holds sync_round_mutex. */
 static void sync_round(struct valuestore *store, int except)
 {
     oort_error error;
@@ -36,7 +36,7 @@ static void sync_round(struct valuestore *store, int except)
     if (vlog_sync(&store->log, &error) == OORT_OK)
         atomic_store(&store->sync_done, round);
     int64_t took_ns = clock_monotonic_ns() - began_ns, mean_ns = atomic_load(&store->sync_ns);
-    /* One slow round is believed at once, quick ones by and by. */
+    /* The mean follows a slower round at once, and faster rounds gradually. */
     atomic_store(&store->sync_ns, took_ns > mean_ns ? took_ns : mean_ns - (mean_ns - took_ns) / 4);
     valuestore_tell_watchers(store, except);
 }

@@ -1,8 +1,8 @@
 /*
- * test_commands.c: the native commands over the in-memory store, reply by reply, in RESP2 and RESP3.
- * Also over a store that fails at each call in turn: a command that meets a cold record leaves no
- * trace and succeeds when it is repeated, and a command that meets an error replies with that error
- * only.
+ * test_commands.c: the native commands over the in-memory store, reply by reply, in RESP2 and
+ * RESP3.  Also over a store that fails at each call in turn: a command that meets a cold record
+ * leaves no trace and succeeds when it is repeated, and a command that meets an error replies with
+ * that error only.
  */
 #include "commands/table.h"
 #include "store/store.h"

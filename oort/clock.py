@@ -1,10 +1,12 @@
 """The one clock: the time of day, and a time that never steps.
 
-Code that decides takes the time as an argument; code that waits or measures is given a Clock.
+Code that decides takes the time as an argument; code that waits or measures is given a Clock.  No
+other file of oort/ asks the system for the time (tests/lint/test_time.py).
 """
 
 from __future__ import annotations
 
+import datetime
 import time
 from typing import Protocol
 
@@ -28,3 +30,8 @@ class SystemClock:
 
 
 SYSTEM: Clock = SystemClock()
+
+
+def utc(wall: float) -> datetime.datetime:
+    """The time of day as certificates have it."""
+    return datetime.datetime.fromtimestamp(wall, datetime.UTC)

@@ -17,10 +17,6 @@ import stat
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from oort.store import Event
 
 NOTICE = 25
 _PRIORITIES = {
@@ -116,6 +112,14 @@ class _Formatter(logging.Formatter):
         return f"<{_PRIORITIES.get(record.levelno, 6)}>{text}" if self.priorities else text
 
 
+def level_of(priority: int) -> int:
+    """The level of a syslog priority."""
+    return next(
+        (level for level, value in sorted(_PRIORITIES.items()) if value <= priority),
+        logging.CRITICAL,
+    )
+
+
 def under_systemd(environment: Mapping[str, str]) -> bool:
     """Whether stderr is the journal: $JOURNAL_STREAM names its device and inode."""
     stream = environment.get("JOURNAL_STREAM")
@@ -147,23 +151,3 @@ def start(environment: Mapping[str, str], *names: str) -> None:
 def set_level(name: str) -> None:
     for one in _loggers:
         one.setLevel(LEVELS[name])
-
-
-_STORE_EVENTS = {
-    "damage": DAMAGED,
-    "full": DISK_FULL,
-    "room": DISK_ROOM,
-    "failed": STORE_FAILED,
-}
-
-
-def log_store_event(event: Event) -> None:
-    """Log what the store has to say, with the segment that it is about."""
-    fields: dict[str, object] = {"kind": event.kind}
-    if event.segment:
-        fields["segment"] = f"{event.segment:016x}"
-    level = next(
-        (level for level, value in sorted(_PRIORITIES.items()) if value <= event.level),
-        logging.CRITICAL,
-    )
-    log.log(level, "%s", event.text, extra=entry(_STORE_EVENTS.get(event.kind, ""), **fields))

@@ -14,9 +14,10 @@ from __future__ import annotations
 import os
 import select
 import socket
-import time
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
+
+from oort.clock import SYSTEM
 
 FIRST_PASSED = 3  # SD_LISTEN_FDS_START
 WAIT_SECONDS = 5.0
@@ -83,7 +84,7 @@ class Notifier:
 
     def reloading(self) -> None:
         """Until the next ready()."""
-        now = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+        now = int(SYSTEM.monotonic() * 1e6)
         self._send(f"RELOADING=1\nMONOTONIC_USEC={now}")
 
     def stopping(self) -> None:

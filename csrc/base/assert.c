@@ -1,5 +1,5 @@
 /*
- * assert.c: the end of a process in which an invariant is broken.  See assert.h.
+ * assert.c: ends a process in which an invariant is broken.  See assert.h.
  */
 #include "base/assert.h"
 
@@ -9,7 +9,7 @@
 
 void oort_assert_failed(const char *file, int line, const char *invariant)
 {
-    /* The heap and stdio may be damaged: a buffer on the stack and write(2) need neither. */
+    /* The heap and stdio may be damaged.  A buffer on the stack and write(2) need neither. */
     char text[512];
     int size = snprintf(text, sizeof text, "oort: broken invariant at %s:%d: %s\n", file, line,
                         invariant);

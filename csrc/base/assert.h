@@ -1,14 +1,15 @@
 /*
  * assert.h: invariants that are checked in production too.
  *
- * A broken invariant means that memory or a data structure is not what the code takes it for.  To go
- * on could destroy data, so the process ends.  On the path of a GET an assertion must cost no more
- * than a compare with a value that is in a register already.
+ * A broken invariant means that memory is not in the state that the code relies on.  The process
+ * ends because going on could destroy data.  The content of files is no reason to end the process:
+ * damaged files are reported as errors.  On the path of a GET an assertion costs no more than a
+ * compare with a value that is already in a register.
  */
 #ifndef OORT_ASSERT_H
 #define OORT_ASSERT_H
 
-/* invariant: a string literal that states what always holds. */
+/* invariant: a string literal that states the condition that always holds. */
 #define OORT_ASSERT(condition, invariant)                                                          \
     do {                                                                                           \
         if (__builtin_expect(!(condition), 0))                                                     \

@@ -1,8 +1,8 @@
 /*
- * clock.h: the clocks: the only place that asks the kernel for the time.
+ * clock.h: the clocks.  No other code asks the kernel for the time.
  *
- * Monotonic time measures durations and sets deadlines; wall time counts from the Unix epoch and
- * may be stepped by the operator.
+ * Monotonic time measures durations and sets deadlines.  Wall time counts from the Unix epoch; the
+ * operator may set it forward or back.
  */
 #ifndef OORT_CLOCK_H
 #define OORT_CLOCK_H
@@ -12,7 +12,7 @@
 
 int64_t clock_monotonic_ns(void);
 int64_t clock_wall_us(void);
-/* A point of monotonic time, for pthread_cond_timedwait. */
+/* A point in monotonic time, for pthread_cond_timedwait. */
 struct timespec clock_deadline(int64_t in_ms);
 
 static inline int64_t clock_monotonic_ms(void)

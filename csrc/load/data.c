@@ -1,10 +1,8 @@
 /*
- * data.c: the values, key draws and latency counts of the load generator
- * (contract: data.h).
+ * data.c: the values, key draws and latency counts of the load generator (contract: data.h).
  *
- * Random numbers are splitmix64; Zipf draws use rejection-inversion (Hoermann
- * and Derflinger, 1996), which takes constant time and memory whatever the size
- * of the keyspace.
+ * Random numbers are splitmix64.  Zipf draws use rejection-inversion (Hoermann and Derflinger,
+ * 1996), which takes constant time and memory for any keyspace.
  */
 #include "load/data.h"
 
@@ -78,7 +76,7 @@ bool load_value_matches(const struct load_value *value, uint64_t offset, const u
         if (word != word_at(value, offset / 8))
             return false;
     }
-    while (size > 0) { /* a piece of a word in front or behind */
+    while (size > 0) { /* part of a word at the start or the end */
         uint64_t word = word_at(value, offset / 8), skip = offset % 8;
         uint64_t step = 8 - skip < size ? 8 - skip : size;
         if (memcmp((const uint8_t *)&word + skip, data, step) != 0)
@@ -114,7 +112,7 @@ static double integral_inverse(double exponent, double area)
 {
     double x = area * (1 - exponent);
     if (x < -1)
-        x = -1; /* rounding */
+        x = -1; /* rounding error */
     return exp(log1p_ratio(x) * area);
 }
 
@@ -147,7 +145,7 @@ void load_draw_init(struct load_draw *draw, int32_t kind, uint64_t keyspace, dou
         draw->scatter++;
 }
 
-/* 1 .. keyspace, the smaller the more often. */
+/* A rank from 1 to keyspace.  Smaller ranks are more frequent. */
 static uint64_t zipf_rank(struct load_draw *draw)
 {
     for (;;) {
@@ -192,7 +190,7 @@ void load_histogram_init(struct load_histogram *histogram)
     histogram->smallest = UINT64_MAX;
 }
 
-/* Below 2^11 a bucket is one ns; above, every doubling has its 1024 buckets. */
+/* Below 2^11 ns a bucket is 1 ns wide.  Above, every doubling has 1024 buckets. */
 static uint32_t bucket_of(uint64_t ns)
 {
     uint32_t top = 63 - (uint32_t)__builtin_clzll(ns | 1);
@@ -202,7 +200,7 @@ static uint32_t bucket_of(uint64_t ns)
     return (shift << LOAD_HISTOGRAM_BITS) + (uint32_t)(ns >> shift);
 }
 
-/* The largest value that counts in a bucket. */
+/* The largest value that is counted in a bucket. */
 static uint64_t bucket_end(uint32_t bucket)
 {
     uint32_t doubling = bucket >> LOAD_HISTOGRAM_BITS;

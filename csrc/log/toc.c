@@ -1,5 +1,5 @@
 /*
- * toc.c: making, writing and mapping a table of contents.  See toc.h.
+ * toc.c: makes, writes and maps a table of contents.  See toc.h.
  */
 #include "log/toc.h"
 

@@ -1,9 +1,8 @@
 /*
- * vlog.c: the set of segments: appending, rolling over, group commit, sealing.
- * See vlog.h.
+ * vlog.c: the set of segments: appending, rolling over, group commit, sealing.  See vlog.h.
  *
- * Rolling over keeps one rule that recovery stands on: a segment is marked as
- * applied before its writer's mark moves to the next one.
+ * Recovery relies on one rule: a segment is marked as applied before its writer's mark moves to the
+ * next segment.
  */
 #include "log/vlog.h"
 
@@ -62,8 +61,8 @@ static bool file_exists(const struct vlog *log, uint64_t sequence, const char *s
     return faccessat(log->directory_fd, name, F_OK, 0) == 0;
 }
 
-/* Compaction removes a table of contents before its segment: somebody else has taken this one.  No new
- * segment may get its sequence, and with that its table. */
+/* Compaction removes a table of contents before its segment, so here another program has removed
+ * the segment.  No new segment may get its sequence, because the table would then belong to it. */
 static void check_table(struct vlog *log, const char *name)
 {
     uint64_t sequence = 0;
@@ -74,12 +73,12 @@ static void check_table(struct vlog *log, const char *name)
     if (sequence >= log->next_sequence)
         log->next_sequence = sequence + 1;
     events_post(log->events, EVENT_ERROR, OORT_EVENT_DAMAGE, sequence,
-                "segment %016" PRIx64 ".log is missing, and its records with it: restore it from"
+                "segment %016" PRIx64 ".log is missing, and so are its records: restore it from"
                 " a copy, or remove %016" PRIx64 ".toc",
                 sequence, sequence);
 }
 
-/* The sequences of every segment file, ascending; litter of an interrupted write is removed. */
+/* The sequences of all segment files, ascending.  Removes the files of interrupted writes. */
 static int32_t list_segments(struct vlog *log, uint64_t **out, size_t *count, oort_error *error)
 {
     uint64_t *sequences = NULL;
@@ -127,8 +126,9 @@ static int32_t list_segments(struct vlog *log, uint64_t **out, size_t *count, oo
     return OORT_OK;
 }
 
-/* A segment that is all zero, and never was sealed, holds nothing that was acknowledged as durable: power
- * failed while it was made.  It is removed; with any other damage it is left for a person to see. */
+/* A segment that is all zero and was never sealed holds nothing that was acknowledged as durable:
+ * power failed while the segment was made.  Such a segment is removed.  A segment with other damage
+ * stays. */
 static bool never_written(struct vlog *log, uint64_t sequence)
 {
     char name[40];
@@ -191,7 +191,8 @@ int32_t vlog_load(struct vlog *log, bool adopt, oort_error *error)
         newest = segment;
     }
     free(sequences);
-    /* Go on where the newest left off: the slots of segments that are missing now stay theirs. */
+    /* Continue after the newest segment.  The numbers of missing segments stay reserved for
+     * them. */
     if (newest != NULL)
         log->next_number = (uint32_t)((newest->number + (log->next_sequence - newest->sequence)) %
                                       (SEGMENT_NUMBERS - 1));
@@ -264,7 +265,7 @@ int32_t vlog_writer_open(struct vlog *log, struct log_writer *writer, oort_error
     return OORT_OK;
 }
 
-/* The writer is done with a segment: seal it, or leave that to the thread that does. */
+/* The writer is done with the segment.  Seals it, or leaves it to the thread that seals. */
 static void retire(struct vlog *log, struct segment *segment)
 {
     OORT_ASSERT(atomic_load(&segment->state) == SEGMENT_ACTIVE, "a segment is retired once");
@@ -273,10 +274,11 @@ static void retire(struct vlog *log, struct segment *segment)
     (void)pthread_mutex_lock(&log->mutex);
     bool many = ++log->pending_seals > PENDING_SEALS_MAX;
     (void)pthread_mutex_unlock(&log->mutex);
-    /* The thread that seals does not keep up: the writers help. */
+    /* Too many segments wait for the sealing thread, so the writers help. */
     if (many || !atomic_load(&log->seal_behind)) {
         oort_error error;
-        (void)vlog_seal_pending(log, &error); /* a full disk heals, an I/O error has been noted */
+        (void)vlog_seal_pending(log,
+                                &error); /* a full disk is tried again, other errors are noted */
     }
 }
 
@@ -297,7 +299,7 @@ void vlog_writer_close(struct log_writer *writer)
 static int32_t claim_number(struct vlog *log, uint32_t *number, uint64_t *sequence,
                             oort_error *error)
 {
-    /* Slot 0xffff is never used, so that a location of all ones is none. */
+    /* Number 0xffff is never used, so a location of all ones is invalid. */
     for (uint32_t tried = 0; tried < SEGMENT_NUMBERS - 1; tried++) {
         uint32_t candidate = (log->next_number + tried) % (SEGMENT_NUMBERS - 1);
         if (atomic_load(&log->table[candidate]) == NULL &&
@@ -308,18 +310,19 @@ static int32_t claim_number(struct vlog *log, uint32_t *number, uint64_t *sequen
             return OORT_OK;
         }
     }
-    return oort_fail(error, OORT_ERR_FULL, 0,
-                     "the log has %u segments, its limit; larger segments or fewer data",
-                     SEGMENT_NUMBERS - 1);
+    return oort_fail(
+        error, OORT_ERR_FULL, 0,
+        "the log has %u segments, which is the limit; use larger segments or less data",
+        SEGMENT_NUMBERS - 1);
 }
 
-/* Whether the disk has room for a segment that is not compaction's, and for one of compaction's after
- * it: otherwise nothing could ever give space back. */
+/* Whether the disk has room for a segment and still for one of compaction's after it.  Without the
+ * room for compaction no space could ever be given back. */
 static bool has_room(const struct vlog *log, uint64_t capacity)
 {
     struct statvfs status;
     if (fstatvfs(log->directory_fd, &status) != 0)
-        return true; /* then preallocating says what is wrong */
+        return true; /* preallocation will report the cause */
     uint64_t left = capacity > log->segment_bytes ? log->low_bytes : 0;
     if (left < log->segment_bytes)
         left = log->segment_bytes;
@@ -327,8 +330,8 @@ static bool has_room(const struct vlog *log, uint64_t capacity)
     return (uint64_t)status.f_bavail * unit >= capacity + left;
 }
 
-/* A new segment.  The number is held by nobody while the file is made, so making one is done under the
- * mutex; preparing ahead (vlog_prepare) keeps that off the data path. */
+/* Makes a new segment under the mutex, because nothing else reserves its number while the file is
+ * made. vlog_prepare makes segments ahead of time, so that this rarely happens on the data path. */
 static struct segment *make_segment(struct vlog *log, uint64_t capacity, bool zeroed,
                                     oort_error *error)
 {
@@ -386,8 +389,8 @@ int32_t vlog_prepare(struct vlog *log, oort_error *error)
     uint32_t number = 0;
     uint64_t sequence = 0;
     (void)pthread_mutex_lock(&log->mutex);
-    /* Nobody writes, nobody needs one; but zeros take long to write, and the first writer should find
-     * them there. */
+    /* Without writers no segment is needed.  But writing zeros takes long, so the first writer
+     * should find a zeroed segment. */
     bool needed = log->standby == NULL && (log->open_count != 0 || atomic_load(&log->zeroed)) &&
                   has_room(log, log->segment_bytes);
     if (needed)
@@ -395,7 +398,8 @@ int32_t vlog_prepare(struct vlog *log, oort_error *error)
     (void)pthread_mutex_unlock(&log->mutex);
     if (!needed || result != OORT_OK)
         return result;
-    /* Only this thread prepares; a writer that claims the same number meanwhile is seen below. */
+    /* No other thread prepares segments.  A writer may claim the same number meanwhile; see `taken`
+     * below. */
     struct segment *made = segment_create(log->directory_fd, sequence, number, log->segment_bytes,
                                           log->store_id, atomic_load(&log->zeroed), error);
     if (made == NULL)
@@ -493,7 +497,7 @@ void vlog_fail(struct vlog *log, const oort_error *error)
     int32_t none = 0;
     if (!atomic_compare_exchange_strong(&log->failed, &none, error->code))
         return;
-    /* The mapping and the disk may now differ: no fast restart may trust the index. */
+    /* The mapping and the disk may now differ, so no fast restart may trust the index. */
     if (log->nonce_path != NULL)
         (void)unlink(log->nonce_path);
     events_post(log->events, EVENT_ERROR, OORT_EVENT_FAILED, 0,
@@ -521,7 +525,7 @@ static int32_t sync_all(struct vlog *log, oort_error *error)
         }
     }
     (void)pthread_mutex_unlock(&log->mutex);
-    /* Enlisted in order of creation: an old segment is durable before its successor counts. */
+    /* The list is in order of creation, so a segment becomes durable before its successor. */
     for (uint32_t i = 0; i < count; i++) {
         if (result == OORT_OK)
             result = segment_sync(segments[i], error);
@@ -545,7 +549,8 @@ static int32_t sync_all(struct vlog *log, oort_error *error)
     return OORT_OK;
 }
 
-/* One at a time: who finds nothing left to do must not return before the work is done. */
+/* Runs one at a time.  A caller that finds nothing to sync must not return before the sync that is
+ * running has ended. */
 int32_t vlog_sync(struct vlog *log, oort_error *error)
 {
     (void)pthread_mutex_lock(&log->sync_mutex);
@@ -559,7 +564,7 @@ uint64_t vlog_unsynced(struct vlog *log)
     uint64_t sum = 0;
     (void)pthread_mutex_lock(&log->mutex);
     for (uint32_t i = 0; i < log->open_count; i++) {
-        /* synced first: it never passes a tail read after it. */
+        /* `synced` is read first.  It is never larger than a tail that is read later. */
         uint64_t synced = atomic_load(&log->open_segments[i]->synced);
         uint64_t tail = atomic_load(&log->open_segments[i]->tail);
         OORT_ASSERT(synced <= tail, "synced <= tail");
@@ -585,7 +590,8 @@ static void delist(struct vlog *log, struct segment *segment)
 
 static int32_t seal(struct vlog *log, struct segment *segment, oort_error *error)
 {
-    /* The kernel reports a failed write once: whoever hears of it must tell before anyone else syncs. */
+    /* The kernel reports a failed write once.  The thread that gets the report must mark the log as
+     * failed before another thread can sync. */
     (void)pthread_mutex_lock(&log->sync_mutex);
     int32_t result = segment_cut(segment, error);
     if (result == OORT_ERR_IO)
@@ -614,7 +620,7 @@ int32_t vlog_seal_pending(struct vlog *log, oort_error *error)
             if (atomic_load(&log->open_segments[i]->state) == SEGMENT_SEALING) {
                 segment = log->open_segments[i];
                 atomic_store(&segment->state, SEGMENT_CLOSING);
-                /* Once sealed it may be compacted at any moment. */
+                /* Once sealed, the segment may be compacted at any moment. */
                 segment_pin(segment);
                 log->pending_seals--;
                 break;
@@ -625,7 +631,8 @@ int32_t vlog_seal_pending(struct vlog *log, oort_error *error)
             return sealed;
         int32_t result = seal(log, segment, error);
         if (result != OORT_OK) {
-            /* It stays as it is, readable and recoverable by a scan; a full disk heals. */
+            /* The segment stays as it is: readers use it, and a scan can recover it.  A full disk
+             * may get room. */
             (void)pthread_mutex_lock(&log->mutex);
             atomic_store(&segment->state, SEGMENT_SEALING);
             log->pending_seals++;
@@ -692,7 +699,8 @@ int32_t vlog_adopt(struct vlog *log, struct segment *segment, uint64_t tail, oor
     atomic_store(&segment->tail, tail);
     if (atomic_load(&segment->synced) > tail)
         atomic_store(&segment->synced, tail);
-    /* Until it is sealed any value may be in it: no tombstone may go for want of an older one. */
+    /* An unsealed segment may hold any value.  Stamp 0 keeps compaction from dropping tombstones
+     * that hide values in it. */
     atomic_store(&segment->min_stamp, 0);
     (void)atomic_fetch_or(&log->checkpoint->segment_flags[segment->number], SEGMENT_APPLIED);
     atomic_store(&segment->state, SEGMENT_SEALING);

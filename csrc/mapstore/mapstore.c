@@ -1,17 +1,16 @@
 /*
  * mapstore.c: the in-memory store.
  *
- * Every database has a table (maptable.h) for each of the 16384 cluster slots, made on its first
- * write.  A stripe is a lock over 16 neighbouring slots of every database;
- * stripes are always taken in ascending order, which is the order of SCAN too.
+ * Every database has a table (maptable.h) for each of the 16384 cluster slots, made by its first
+ * write. A stripe is a lock over 16 neighbouring slots of every database.  Stripes are always taken
+ * in ascending order, which is also the order of SCAN.
  *
- * An entry is immutable but for its expiry and stamp, and counts its references,
- * so that a pinned value outlives its key.  What a session unlinks stays readable until
- * it unlocks.  A batch is applied at once, under locks nobody else can pass,
- * and remembers what to put back if it is aborted.
+ * Only the expiry and the stamp of an entry can change.  An entry counts its references, so a
+ * pinned value outlives its key.  An entry that a session unlinks stays readable until the session
+ * unlocks.  A batch is applied immediately, under locks that keep other sessions out, and keeps an
+ * undo list for abort.
  *
- * Nothing survives the process: sync succeeds at once, no ticket ever waits,
- * and no read is ever cold.
+ * Nothing survives the process: sync succeeds at once, no ticket waits, and no read is cold.
  */
 #include "mapstore/mapstore.h"
 
@@ -110,7 +109,7 @@ static int32_t check_change(map_session *session, const oort_key *key)
 
     if (status == OORT_OK && session->in_batch && session->undo_count == session->undo_capacity)
         status = oort_fail(&session->base.error, OORT_ERR_ARGUMENT, 0,
-                           "the batch was announced with %u changes and gets one more",
+                           "the batch has more than the %u changes it was begun with",
                            session->undo_capacity);
     return status;
 }
@@ -123,7 +122,7 @@ int32_t map_check_idle(map_session *session)
     return OORT_OK;
 }
 
-/* The live entry of a key, or NULL; one that has expired goes. */
+/* The live entry of a key, or NULL.  Removes an expired entry. */
 static map_entry *find(map_session *session, const oort_key *key, map_table **table)
 {
     map_entry *entry;
@@ -165,7 +164,7 @@ static void session_close(oort_session *base)
     free(session);
 }
 
-/* The table's own fields are not read: they belong to whoever holds the lock. */
+/* The fields of the table are not read, because they belong to the holder of the lock. */
 static void prefetch(oort_session *base, const oort_key *keys, uint32_t count)
 {
     map_store *store = (map_store *)base->store;
@@ -296,7 +295,7 @@ static int32_t write_value(oort_session *base, const oort_key *key, const oort_b
     if (session->in_batch) {
         if (size + key->size > session->batch_bytes)
             return oort_fail(&base->error, OORT_ERR_ARGUMENT, 0,
-                             "the batch gets more bytes than it was announced with");
+                             "the batch has more bytes than it was begun with");
         session->batch_bytes -= size + key->size;
     }
     table = map_table_of(store, key->database, map_slot(key->hash), !gone);
@@ -389,7 +388,7 @@ static int32_t batch_begin(oort_session *base, uint32_t changes, uint64_t bytes)
 
     if (!session->holding || session->in_batch)
         return oort_fail(&base->error, OORT_ERR_ARGUMENT, 0,
-                         "a batch begins once, after oort_lock");
+                         "a batch needs oort_lock, and the end of the batch before it");
     if (changes > session->undo_capacity || session->undos == NULL) {
         map_undo *undos = reallocarray(session->undos, (size_t)changes + 1, sizeof *undos);
         if (undos == NULL)
@@ -406,7 +405,7 @@ static int32_t batch_begin(oort_session *base, uint32_t changes, uint64_t bytes)
 
 static void batch_end(map_session *session)
 {
-    /* A huge batch must not keep its memory for the life of the session. */
+    /* The memory of a huge batch must not stay with the session. */
     free(session->undos);
     session->undos = NULL;
     session->undo_capacity = 0;
@@ -532,7 +531,7 @@ static int event_fd(oort_store *store)
     return ((map_store *)store)->event_fd;
 }
 
-/* Nothing is ever synced, and no ticket given. */
+/* Nothing is ever synced, and no tickets are given out. */
 static void request_sync(oort_store *store, uint64_t ticket)
 {
     (void)store, (void)ticket;
@@ -652,7 +651,8 @@ oort_store *oort_mapstore_open(const oort_store_config *config, oort_error *erro
     if (store->event_fd < 0) {
         int failed = errno;
         (void)close_store(&store->base, NULL);
-        (void)oort_fail(error, OORT_ERR_IO, failed, "eventfd: %s", strerrordesc_np(failed));
+        (void)oort_fail(error, OORT_ERR_IO, failed, "cannot make an eventfd: %s",
+                        strerrordesc_np(failed));
         return NULL;
     }
     if (config->background != 0) {

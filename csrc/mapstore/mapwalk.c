@@ -1,10 +1,9 @@
 /*
- * mapwalk.c: what goes through whole databases of the in-memory store: flush, SCAN, a
- * random key, and the removal of expired entries that nobody reads.
+ * mapwalk.c: operations on whole databases of the in-memory store: flush, SCAN, a random key, and
+ * the removal of expired entries that nobody reads.
  *
- * Nothing here holds a lock for long: a scan holds one stripe while it is in one slot, the
- * sweep for a few hundred entries, and a flush takes every stripe only to
- * take the tables out.
+ * No operation holds a lock for long.  A scan holds one stripe while it is in one slot.  The sweep
+ * holds a stripe for a few hundred entries.  A flush takes all stripes only to take the tables out.
  */
 #include "mapstore/mapstore.h"
 
@@ -15,9 +14,9 @@
 
 enum {
     SWEEP_INTERVAL_MS = 100,
-    SWEEP_ENTRIES = 65536, /* looked at in one interval, at most */
-    SWEEP_HOLD = 512,      /* looked at while one lock is held */
-    WALK_LIMIT = 64        /* larger tables are sampled, not walked, for a random key */
+    SWEEP_ENTRIES = 65536, /* most entries looked at in one interval */
+    SWEEP_HOLD = 512,      /* most entries looked at under one lock */
+    WALK_LIMIT = 64        /* for a random key, larger tables are sampled and not walked */
 };
 
 void map_free_tables(map_table *tables)
@@ -37,7 +36,7 @@ void map_free_tables(map_table *tables)
     free(tables);
 }
 
-/* Everybody waits only while the tables are taken out; they are freed afterwards. */
+/* Other sessions wait only while the tables are taken out.  The tables are freed afterwards. */
 int32_t map_flush(oort_session *base, int32_t database)
 {
     map_session *session = (map_session *)base;
@@ -83,7 +82,7 @@ static int32_t deliver(oort_scan *scan, const map_entry *entry)
     return OORT_OK;
 }
 
-/* Deliver every live entry of the position *at is in, or none; *at moves past it. */
+/* Delivers all live entries of the position of *at, or none.  Moves *at past the position. */
 static int32_t scan_position(const map_table *table, map_entry **at, int64_t now_ms,
                              oort_scan *scan, uint64_t *visited)
 {
@@ -125,7 +124,7 @@ int32_t map_scan(oort_session *base, uint8_t database, oort_scan *scan_out)
     scan_out->count = 0;
     scan_out->capacity_needed = 0;
     if (scan_out->position >> (MAPTABLE_TAG_BITS + 14) != 0)
-        slot = MAP_SLOTS; /* past every position: finished */
+        slot = MAP_SLOTS; /* the cursor is past every position */
     for (; slot < MAP_SLOTS; slot++, tag = 0) {
         map_stripe *stripe = &store->stripes[slot / MAP_SLOTS_A_STRIPE];
         map_table *table;
@@ -166,7 +165,7 @@ static uint64_t random_below(map_session *session, uint64_t limit)
     return (session->random >> 16) % limit;
 }
 
-/* Any of a stripe's keys; NULL: it has none. */
+/* A random key of a stripe; NULL: the stripe has none. */
 static map_entry *random_entry(map_session *session, uint8_t database, uint32_t at,
                                map_table **table)
 {
@@ -241,15 +240,15 @@ int32_t map_random_key(oort_session *base, uint8_t database, uint8_t *buffer, ui
 
 /* ---- active expiry ------------------------------------------------------- */
 
-/* Where a sweep stands: it walks every table that may hold an expired entry. */
+/* The state of a sweep, which visits every table that may hold an expired entry. */
 typedef struct sweep {
     uint32_t slot;
     uint32_t tag;
     uint8_t database;
-    int64_t first_expiry_ms; /* of the survivors seen in this table */
+    int64_t first_expiry_ms; /* of the entries that were kept in this table */
 } sweep;
 
-/* One lock's worth of work; returns how many entries it looked at. */
+/* Sweeps a table under one lock.  Returns the number of entries that it looked at. */
 static uint32_t sweep_table(map_store *store, sweep *at, int64_t now_ms)
 {
     map_stripe *stripe = &store->stripes[at->slot / MAP_SLOTS_A_STRIPE];
@@ -261,12 +260,12 @@ static uint32_t sweep_table(map_store *store, sweep *at, int64_t now_ms)
     table = map_table_of(store, at->database, at->slot, false);
     if (table != NULL && table->count != 0 && (at->tag != 0 || table->first_expiry_ms <= now_ms)) {
         if (at->tag == 0) {
-            /* Whatever is written from here on lowers it again. */
+            /* Every later write with an expiry lowers it again. */
             table->first_expiry_ms = INT64_MAX;
             at->first_expiry_ms = INT64_MAX;
         }
         entry = maptable_from(table, at->tag);
-        /* Stops between two tags only: the next hold starts from a tag. */
+        /* Stops only between two tags, because the next call begins at a tag. */
         while (entry != NULL && (looked_at < SWEEP_HOLD || map_tag(entry->hash) == at->tag)) {
             map_entry *next = maptable_after(table, entry);
             at->tag = map_tag(entry->hash);

@@ -1,10 +1,10 @@
 /*
- * batch.c: writes that count together or not at all.
+ * batch.c: writes that take effect together or not at all.
  *
- * Writes are gathered until the commit; then they go, contiguous, into one
- * segment, closed by an end record with their count, and only then into the
- * index.  Recovery drops a batch without its end.  All records of a batch carry
- * one stamp, so of several writes of one key only the last is logged.
+ * The writes are collected until the commit.  The commit appends them without gaps to one segment,
+ * followed by an end record with their number.  Only then does it change the index.  Recovery drops
+ * a batch without an end record.  All records of a batch have the same stamp, so if a batch writes
+ * a key several times, only the last write is logged.
  */
 #include "store/valuestore.h"
 
@@ -47,7 +47,7 @@ int32_t valuestore_stash(struct value_session *session, const oort_key *key,
         return result;
     if (session->batch_count == session->batch_capacity)
         return oort_fail(&session->base.error, OORT_ERR_ARGUMENT, 0,
-                         "more writes than the batch was begun for");
+                         "the batch has more writes than it was begun with");
     if (session->batch_part_capacity - session->batch_part_count < part_count) {
         uint32_t capacity = (session->batch_part_capacity + part_count) * 2;
         oort_bytes *larger = realloc(session->batch_parts, capacity * sizeof *larger);
@@ -99,7 +99,7 @@ int32_t valuestore_batch_commit(oort_session *base)
     session->in_batch = false;
     if (session->batch_count == 0)
         return OORT_OK;
-    /* One stamp for all: the last of several writes of a key is the only one. */
+    /* All records get the same stamp, so only the last of several writes of a key may remain. */
     qsort(batch, session->batch_count, sizeof *batch, by_key);
     for (uint32_t i = 0; i < session->batch_count; i++) {
         batch[i].superseded = i + 1 < session->batch_count &&
@@ -149,7 +149,8 @@ int32_t valuestore_batch_commit(oort_session *base)
     }
     vlog_applied(&session->writer, segment);
     if (result != OORT_OK)
-        /* The batch is in the log as a whole and in the index in part: only a rebuild puts it right. */
+        /* The log has the whole batch, but the index only part of it.  Only a rebuild corrects
+         * that. */
         vlog_fail(&store->log, &base->error);
     return result;
 }

@@ -1,9 +1,9 @@
 /*
- * expiry.c: the sweep: expired keys that nobody reads leave the index.
+ * expiry.c: the sweep, which takes expired keys that nobody reads out of the index.
  *
- * A segment is swept when the earliest expiry in it has come, at most once a second.  A sealed
- * segment is swept by its table of contents, an active one by its records.  One stripe is held
- * at a time, for one key's change.
+ * A segment is swept when its earliest expiry has passed, but at most once a second.  A sealed
+ * segment is swept by its table of contents, an active segment by its records.  The sweep holds one
+ * stripe at a time, for the change of one key.
  */
 #include "store/valuestore.h"
 
@@ -13,7 +13,7 @@
 
 #define SWEEP_BUDGET_MS 20
 
-/* The value at location has expired: its entry is dead from now on. */
+/* The value at location has expired.  Marks its entry as dead. */
 static void expire_at(struct valuestore *store, uint64_t hash, uint8_t database, uint64_t location)
 {
     index_cursor cursor;
@@ -64,7 +64,7 @@ static void sweep_active(struct valuestore *store, struct segment *segment, int6
         uint64_t size = record_extent(segment->map, offset, tail);
         const record_header *record = segment_record(segment, offset);
         if (size == 0)
-            break; /* damage: whoever reads the record reports it */
+            break; /* damage: a read of the record reports it */
         if (record->expiry_ms != 0 && record->expiry_ms > now_ms)
             segment_note_expiry(segment, record->expiry_ms);
         else if (record->expiry_ms != 0)

@@ -1,5 +1,9 @@
 /*
- * find.c: from a key to its index entry and the record behind it.
+ * find.c: finds the index entry of a key and the record of the entry.
+ *
+ * The index holds no keys, so each candidate's key is compared in its record.  The caller holds the
+ * stripe of the key.  With FIND_HOT a record that is not in memory is not touched, and the result
+ * is OORT_COLD.  FIND_BLOCKING waits for the disk.
  */
 #include "store/valuestore.h"
 
@@ -16,12 +20,12 @@ void valuestore_damaged(struct valuestore *store, const struct segment *segment,
     metric_add(&store->base.metrics.damaged_bytes, size);
     events_post(&store->events, EVENT_ERROR, OORT_EVENT_DAMAGE, segment->sequence,
                 "segment %016" PRIx64 ".log: the record at offset %" PRIu64
-                " is damaged; its key answers an error until it is written again or restored",
+                " is damaged; requests for its key fail until the key is written again or restored",
                 segment->sequence, offset);
 }
 
-/* Is this key's record at the entry?  1 yes, 0 no, OORT_COLD, or OORT_ERR_DAMAGED: it cannot be told
- * and the record is damaged. */
+/* Whether the entry's record belongs to the key: 1 yes, 0 no, OORT_COLD, or OORT_ERR_DAMAGED if the
+ * record is damaged and its key is unknown. */
 static int32_t same_key(struct value_session *session, const oort_key *key, enum find_mode mode,
                         struct found *at)
 {
@@ -49,7 +53,7 @@ static int32_t same_key(struct value_session *session, const oort_key *key, enum
     if (at->record->key_size == key->size && at->record->database == key->database &&
         memcmp(record_key(at->record), key->data, key->size) == 0)
         return 1;
-    /* 38 bits of hash agree and the key does not: a rare collision, or damage. */
+    /* 38 hash bits agree but the keys differ.  This is a rare collision, or damage. */
     if (record_check(at->segment->map, at->offset, tail, at->segment->seed) == 0)
         return OORT_ERR_DAMAGED;
     return 0;
@@ -113,7 +117,7 @@ const record_header *valuestore_target(struct valuestore *store, const record_he
     uint64_t offset = location_offset(target.location);
     if (record_extent(segment->map, offset, atomic_load(&segment->tail)) == 0)
         return NULL;
-    /* Where a segment was lost, another key's value may have come to lie. */
+    /* If a segment was lost, the value of another key may lie at its locations. */
     const record_header *value = segment_record(segment, offset);
     bool same = value->kind == RECORD_SET && value->database == record->database &&
                 value->key_size == record->key_size &&
@@ -147,8 +151,8 @@ void valuestore_prefetch_entries(struct valuestore *store, const toc_entry *entr
             index_prefetch(store->index, entries[i].hash, step);
 }
 
-/* Bucket, line, record: each step needs what the one before has brought, so each is taken for all
- * keys before the next. */
+/* Bucket, line, record: each step needs the result of the step before.  A step is therefore done
+ * for all keys before the next step begins. */
 void valuestore_prefetch(oort_session *base, const oort_key *keys, uint32_t count)
 {
     struct valuestore *store = value_session_of(base)->store;

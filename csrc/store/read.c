@@ -1,5 +1,9 @@
 /*
- * read.c: reading a key.
+ * read.c: reads values, and fetches records that are not in memory.
+ *
+ * A value is returned only if the checksum of its record is right.  The checksum of a large value
+ * is computed once, by the thread that fetches the value.  An expired value is not returned, and
+ * its entry becomes dead.
  */
 #include "store/valuestore.h"
 
@@ -15,8 +19,6 @@ static int32_t damaged_answer(struct value_session *session, const struct found 
                      "the record of this key is damaged; write it again or restore it");
 }
 
-/* May the record be touched, and is it whole? OORT_OK, OORT_COLD or OORT_ERR_DAMAGED.  Without its
- * value, a large one is believed by its header, which has been read already. */
 int32_t valuestore_verify(struct value_session *session, struct segment *segment, uint64_t offset,
                           const record_header *record, bool with_value)
 {
@@ -44,8 +46,8 @@ int32_t valuestore_verify(struct value_session *session, struct segment *segment
 int32_t valuestore_fetch(oort_store *base, oort_cold cold)
 {
     struct valuestore *store = valuestore_of(base);
-    /* The stripe is not known here: what keeps the segment is a pin, taken under the log's mutex,
-     * which vlog_release needs as well. */
+    /* The caller holds no stripe.  A pin keeps the segment mapped.  It is taken under the log's
+     * mutex, which vlog_release takes too. */
     (void)pthread_mutex_lock(&store->log.mutex);
     struct segment *segment = cold.location >> 40 == 0 ? vlog_segment(&store->log, cold.location)
                                                        : NULL;
@@ -71,8 +73,6 @@ int32_t valuestore_fetch(oort_store *base, oort_cold cold)
     return result;
 }
 
-/* The value has expired.  Its record serves as a tombstone: the dead entry is the evidence by which
- * compaction removes older values of the key. */
 void valuestore_expire(struct value_session *session, const oort_key *key, struct found *at)
 {
     struct valuestore *store = session->store;
@@ -102,7 +102,7 @@ static int32_t read_record(oort_session *base, const oort_key *key, oort_value *
     if (result != OORT_OK)
         return result;
     if (expired(at.record, base->now_us / 1000)) {
-        /* Believe the time only of a whole record. */
+        /* Trust the expiry only if the record's checksum is right. */
         result = valuestore_verify(session, at.segment, at.offset, at.record, true);
         if (result == OORT_ERR_DAMAGED)
             return damaged_answer(session, &at);

@@ -1,9 +1,9 @@
 /*
- * recovery.c: bringing the index up to the log: replay of what a killed process had
- * not told it, or a rebuild from tables of contents and scans.  Which of them it is, open.c
- * decides.
+ * recovery.c: brings the index up to date with the log, by a replay of the records that a killed
+ * process had not put into the index, or by a rebuild from tables of contents and scans.  open.c
+ * decides which.
  *
- * Whatever was active is sealed; writers begin new segments.
+ * Segments that were active are sealed.  Writers begin new segments.
  */
 #include "store/valuestore.h"
 
@@ -17,7 +17,7 @@ struct recovery {
     uint64_t flush_stamp[OORT_DATABASES];
     uint64_t highest_stamp;
     uint64_t records;
-    oort_open_progress *progress; /* NULL: nobody looks */
+    oort_open_progress *progress; /* NULL: not wanted */
     int32_t result;
     oort_error *error;
 };
@@ -53,8 +53,8 @@ static void count_record(struct recovery *work)
 
 /* ---- applying records ----------------------------------------------------------------- */
 
-/* A record's bytes count as live unless it is a tombstone; a plain value's size is known without
- * touching it. */
+/* The record's bytes are live unless it is a tombstone.  The size of a plain value is known without
+ * reading the record. */
 static void add_live(struct recovery *work, uint64_t location, uint32_t kind, uint64_t size)
 {
     if (kind == RECORD_SET)
@@ -64,7 +64,8 @@ static void add_live(struct recovery *work, uint64_t location, uint32_t kind, ui
         valuestore_account(work->store, location, 1);
 }
 
-/* Compaction is to look for what points into that segment, damaged or not. */
+/* The record points into another segment.  Marks that segment, so that compaction looks for such
+ * records. The target may be damaged. */
 static void note_target(struct recovery *work, uint64_t location)
 {
     struct vlog *log = &work->store->log;
@@ -80,9 +81,10 @@ static void note_target(struct recovery *work, uint64_t location)
                               SEGMENT_HAS_TARGETS);
 }
 
-/* Does the record at location win over the entry found?  Later stamp; at equal stamps a full
- * value over an expiry that compaction has merged into it; and the same record again.  Damaged records
- * take part by their stamps: an older value must not be served in place of a damaged newer one. */
+/* Whether the record at location replaces the entry.  The larger stamp wins.  At equal stamps a
+ * full value wins over an expiry record, which compaction has merged into the value.  Damaged
+ * records compete by their stamps, because an older value must not be served in place of a damaged
+ * newer one. */
 static bool wins(const struct found *at, uint32_t kind, uint64_t stamp, uint64_t location,
                  bool replay)
 {
@@ -95,8 +97,8 @@ static bool wins(const struct found *at, uint32_t kind, uint64_t stamp, uint64_t
     return kind == RECORD_SET && at->record != NULL && at->record->kind == RECORD_EXPIRY;
 }
 
-/* The entry of the key whose record lies at location.  A record that a table of contents knows and
- * that is damaged now cannot say its key: its hash must do. */
+/* Finds the entry of the key whose record lies at location.  If a table of contents lists the
+ * record but the record is damaged now, its key is unknown, and the hash alone decides. */
 static bool find_same(struct recovery *work, uint64_t hash, uint8_t database, uint64_t location,
                       uint64_t size, struct found *at)
 {
@@ -210,7 +212,7 @@ static void report_scan(struct valuestore *store, const struct segment *segment,
         metric_add(&store->base.metrics.damaged_bytes, segment->lost_bytes);
         events_post(&store->events, EVENT_ERROR, OORT_EVENT_DAMAGE, segment->sequence,
                     "segment %016" PRIx64 ".log has lost its last %" PRIu64
-                    " bytes; the records there are lost here: restore them from a copy",
+                    " bytes and the records in them: restore them from a copy",
                     segment->sequence, segment->lost_bytes);
     }
     if (damage->damaged_runs != 0) {
@@ -219,7 +221,7 @@ static void report_scan(struct valuestore *store, const struct segment *segment,
         events_post(&store->events, EVENT_ERROR, OORT_EVENT_DAMAGE, segment->sequence,
                     "segment %016" PRIx64 ".log: %" PRIu64 " damaged bytes in %" PRIu64
                     " places, the first at offset %" PRIu64
-                    "; the records there are lost here: restore them from a copy",
+                    "; the records in them are lost: restore them from a copy",
                     segment->sequence, damage->damaged_bytes, damage->damaged_runs,
                     damage->first_damage);
     }
@@ -237,11 +239,12 @@ static void report_scan(struct valuestore *store, const struct segment *segment,
                     segment->sequence, damage->dropped);
 }
 
-/* An unsealed segment's tail is known: hand it on to be sealed, or remove it when it holds nothing. */
+/* The tail of an unsealed segment is known.  Hands the segment on to be sealed, or removes it if it
+ * has no records. */
 static int32_t settle(struct valuestore *store, struct segment *segment, uint64_t tail,
                       oort_error *error)
 {
-    /* What was on the device stays in the file, damaged or not. */
+    /* Bytes that were on the device stay in the file, damaged or not. */
     if (tail < atomic_load(&segment->synced))
         tail = atomic_load(&segment->synced);
     if (tail > SEGMENT_HEADER_BYTES)
@@ -262,7 +265,8 @@ static uint64_t replay_from(const struct checkpoint *checkpoint, const struct se
     return SEGMENT_HEADER_BYTES;
 }
 
-/* Until its tail is known, all of an unsealed segment may be looked at: records in others point into it. */
+/* Records of other segments may point into an unsealed segment.  Until its tail is known, all of it
+ * may be read. */
 static void open_tails(struct valuestore *store)
 {
     for (uint32_t number = 0; number < SEGMENT_NUMBERS; number++) {
@@ -306,7 +310,7 @@ static int32_t replay(struct recovery *work)
     return OORT_OK;
 }
 
-/* A table of contents to rebuild from, or NULL. */
+/* A table of contents that is good enough for a rebuild, or NULL. */
 static const toc_header *usable_toc(struct valuestore *store, const struct segment *segment,
                                     uint64_t *mapped)
 {
@@ -368,8 +372,9 @@ static int32_t rebuild(struct recovery *work)
             report_scan(store, segment, &damage);
             result = rebuild_from_toc(work, segment, toc);
             (void)munmap((void *)(uintptr_t)toc, mapped);
-            /* Compaction unlinks the table of contents before the log.  Died in between, a replay
-             * takes the segment for one that was being written: its old values must stay dead. */
+            /* Compaction removes the table of contents before the segment.  After a death in
+             * between, a replay would take the segment for an active one.  The flag keeps its old
+             * values dead. */
             (void)atomic_fetch_or(&store->checkpoint->segment_flags[number], SEGMENT_APPLIED);
         } else {
             segment_damage damage;
@@ -407,7 +412,7 @@ static int settle_entry(void *context, uint32_t slot, index_entry entry)
     return INDEX_KEEP;
 }
 
-/* Flushes have done their work; the keys are counted anew. */
+/* Erases the entries that flushes have made invisible, and counts the keys. */
 static void settle_index(struct recovery *work)
 {
     struct checkpoint *checkpoint = work->store->checkpoint;
@@ -437,7 +442,7 @@ int32_t valuestore_recover(struct valuestore *store, bool alive, oort_open_progr
     if (session == NULL)
         return error->code;
     work.session = value_session_of(session);
-    /* Nobody else has the store yet: the recovery holds every stripe without locking it. */
+    /* No other thread uses the store yet, so the recovery holds every stripe without locking. */
     memset(work.session->locked, 0xff, sizeof work.session->locked);
     work.session->locked_single = LOCKED_SEVERAL;
     open_tails(store);

@@ -1,5 +1,8 @@
 /*
- * session.c: sessions.
+ * session.c: sessions, their stripe locks, and the table of the store's operations.
+ *
+ * A session is used by one thread at a time.  It holds stripes between lock and unlock, and always
+ * takes them in ascending order, so sessions cannot deadlock.
  */
 #include "store/valuestore.h"
 

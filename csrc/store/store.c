@@ -1,6 +1,6 @@
 /*
- * store.c: the public store calls: check what the caller gives, pass it on to
- * the store behind the session, and the hashing every store shares.
+ * store.c: the public calls of a store.  They check the caller's arguments and pass them on to the
+ * store behind the session.
  */
 #include "store/store.h"
 

@@ -1,9 +1,9 @@
 /*
- * store.h: what every store implements, and what every session begins with.
+ * store.h: the interface that every store implements, and the first members of every session.
  *
- * A store knows no protocol.  The public calls in oort.h check their arguments
- * in store.c and pass on through this table; the stores are the persistent
- * one in this folder (valuestore.h) and the one in memory (mapstore/).
+ * A store knows no protocol.  The public calls in oort.h check their arguments in store.c and call
+ * the store through this table.  The persistent store is in this folder (valuestore.h), the
+ * in-memory store in mapstore/.
  */
 #ifndef OORT_STORE_H
 #define OORT_STORE_H
@@ -52,18 +52,18 @@ struct oort_store_ops {
     int32_t (*random_key)(oort_session *session, uint8_t database, uint8_t *buffer, uint32_t *size);
 };
 
-/* Every store's first member. */
+/* The first member of every store. */
 struct oort_store {
     const struct oort_store_ops *ops;
     struct store_metrics metrics;
     struct store_histograms histograms;
 };
 
-/* Every session's first member. */
+/* The first member of every session. */
 struct oort_session {
     oort_store *store;
-    int64_t now_us;   /* the batch's clock */
-    oort_cold cold;   /* where the last OORT_COLD was */
+    int64_t now_us;   /* the clock, set once a batch of commands */
+    oort_cold cold;   /* the record of the last OORT_COLD */
     oort_error error; /* the last failure */
 };
 

@@ -1,5 +1,7 @@
 /*
- * write.c: changing a key.
+ * write.c: changes keys: stamps, appending records, pointing the index at them.
+ *
+ * The log holds a record before the index points at it.  Stamps only grow, whatever the clock does.
  */
 #include "store/valuestore.h"
 
@@ -7,7 +9,8 @@
 #include <inttypes.h>
 #include <string.h>
 
-/* A value up to this size is written again to change its expiry; a larger one is pointed at. */
+/* To change an expiry, a value up to this size is written again.  For a larger value an expiry
+ * record is written, which points at the value. */
 #define EXPIRY_REWRITE_BYTES 256u
 
 /* ---- appending ----------------------------------------------------------------- */
@@ -129,7 +132,7 @@ static int32_t append_tombstone(struct value_session *session, const oort_key *k
     int32_t result = valuestore_append(session, &shape, key->data, NULL, 0, &segment, &offset);
     if (result != OORT_OK)
         return result;
-    /* Kept for compaction's choice; exact numbers come with the table of contents. */
+    /* An estimate for compaction's choice.  The table of contents will have the exact number. */
     (void)atomic_fetch_add_explicit(&segment->tombstone_bytes, record_size(key->size, 0),
                                     memory_order_relaxed);
     vlog_applied(&session->writer, segment);
@@ -149,7 +152,7 @@ static int32_t store_record(struct value_session *session, const oort_key *key, 
     result = valuestore_apply_set(session, key, at, exists, segment, offset, shape->stamp);
     vlog_applied(&session->writer, segment);
     if (result != OORT_OK) {
-        /* What was refused must not come back with a rebuild. */
+        /* The client gets an error, so a rebuild must not bring the value back. */
         oort_error first = session->base.error;
         if (append_tombstone(session, key) != OORT_OK)
             vlog_fail(&session->store->log, &first);
@@ -191,7 +194,7 @@ int32_t valuestore_remove(oort_session *base, const oort_key *key)
     if (result != OORT_OK)
         return result;
     if (!at.damaged && expired(at.record, base->now_us / 1000)) {
-        /* Believe the time only of a whole record. */
+        /* Trust the expiry only if the record's checksum is right. */
         result = valuestore_verify(session, at.segment, at.offset, at.record, true);
         if (result == OORT_OK)
             valuestore_expire(session, key, &at);

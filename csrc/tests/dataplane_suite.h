@@ -1,10 +1,10 @@
 /*
- * dataplane_suite.h: what a test of the data plane needs: a running worker over a store that can be made
- * to wait, clients on socket pairs, and what they say and expect.
+ * dataplane_suite.h: shared by the tests of the data plane: a running worker over a store that can
+ * be made to wait, and clients on socket pairs.
  *
- * The store is the map store behind a thin shell that can be told to answer
- * OORT_COLD, to hand out sync tickets, to be behind, or to fail, so that every wait of a
- * connection is met without a disk.
+ * The store is the in-memory store behind a thin shell.  The shell can be told to answer OORT_COLD,
+ * to give out sync tickets, to be behind, or to fail, so the tests reach every wait of a connection
+ * without a disk.
  */
 #ifndef OORT_TESTS_DATAPLANE_SUITE_H
 #define OORT_TESTS_DATAPLANE_SUITE_H
@@ -34,16 +34,17 @@
 
 /* ---- a store that can be made to wait ------------------------------------ */
 
-/* The map store's table with some entries replaced; their state hangs on the table itself. */
+/* The in-memory store's operations with some of them replaced.  Their state lies behind the
+ * table. */
 struct shell {
     struct oort_store_ops ops;
     const struct oort_store_ops *inner;
-    _Atomic int cold; /* so many reads still answer OORT_COLD */
+    _Atomic int cold; /* the next reads, so many, answer OORT_COLD */
     _Atomic int fetches;
     _Atomic int fetch_status;
-    _Atomic uint64_t ticket; /* of every run; 0: none needed */
+    _Atomic uint64_t ticket; /* given out after every run; 0: none */
     _Atomic uint64_t synced;
-    _Atomic uint64_t asked; /* the last ticket a sync was asked for */
+    _Atomic uint64_t asked; /* the last ticket for which a sync was requested */
     _Atomic int asks;
     _Atomic uint32_t gather_ms;
     _Atomic int behind;
@@ -202,7 +203,7 @@ static inline void say(int fd, const char *text)
     put(fd, text, strlen(text));
 }
 
-/* Exactly these bytes come. */
+/* Exactly these bytes must arrive. */
 static inline void expect_bytes(int fd, const void *data, size_t size)
 {
     const uint8_t *wanted = data;
@@ -227,7 +228,7 @@ static inline void expect(int fd, const char *text)
     expect_bytes(fd, text, strlen(text));
 }
 
-/* Whatever still comes, then the end. */
+/* Reads up to the end of the connection. */
 static inline void expect_end(int fd)
 {
     char got[65536];

@@ -1,8 +1,8 @@
 /*
- * test_assert.c: a broken invariant ends the process with a line that names it.
+ * test_assert.c: a broken invariant ends the process with a line that names the invariant.
  *
- * Each case breaks one invariant in a child process.  The child must die of SIGABRT, and its last words
- * on stderr must name the invariant.
+ * Each case breaks one invariant in a child process.  The child must die of SIGABRT, and its only
+ * line on stderr must name the invariant.
  */
 #include "base/assert.h"
 #include "index/index_blocks.h"

@@ -1,7 +1,8 @@
 /*
- * test_commands.c: the native commands over the map store, reply by reply, in RESP2 and RESP3; and
- * over a store that fails at every single call in turn: a command that meets a cold record leaves
- * no trace and succeeds when repeated, one that meets an error replies with that error alone.
+ * test_commands.c: the native commands over the in-memory store, reply by reply, in RESP2 and RESP3.
+ * Also over a store that fails at each call in turn: a command that meets a cold record leaves no
+ * trace and succeeds when it is repeated, and a command that meets an error replies with that error
+ * only.
  */
 #include "commands/table.h"
 #include "store/store.h"
@@ -31,9 +32,9 @@ struct faulty_store {
 struct faulty_session {
     struct oort_session session;
     oort_session *inner;
-    int32_t countdown; /* the call that fails, counted from 1; 0: none does */
-    int32_t status;    /* what it answers */
-    bool failed;       /* it has been reached */
+    int32_t countdown; /* the number of the call that fails, from 1; 0: no call */
+    int32_t status;    /* the result of that call */
+    bool failed;       /* that call was made */
     bool batch;        /* a batch is open */
 };
 
@@ -192,8 +193,8 @@ static int close_world(struct world *world)
     return 0;
 }
 
-/* Execute one inline request; its reply is appended to the output. What oort_execute returned,
- * or -1. */
+/* Executes one inline request and appends its reply to the output.  Returns the result of
+ * oort_execute, or -1. */
 static int32_t run(struct world *world, const char *line)
 {
     struct resp_limits limits = {.bulk_cap = VALUE_CAP, .authenticated = true};
@@ -467,7 +468,8 @@ static int test_time_passes(void)
     return close_world(&world);
 }
 
-/* Who may run what; what is counted; what is not executed here. */
+/* Which clients may run which commands, what is counted, and which commands are not executed
+ * here. */
 static int test_checks(void)
 {
     struct world world;
@@ -500,8 +502,8 @@ static int test_checks(void)
     return close_world(&world);
 }
 
-/* Large values go by reference, and stay as they were read while the key changes; long keys are
- * refused. */
+/* Large values are sent by reference and keep the bytes that were read while the key changes.  Long
+ * keys are refused. */
 static int test_sizes(void)
 {
     struct world world;
@@ -576,7 +578,7 @@ static int32_t run_failing(struct world *world, const char *line, int32_t at, in
     return result;
 }
 
-/* What the keys are, appended to what a reply was. */
+/* Appends the content of the keys to `out`. */
 static int remember(struct world *world, struct oort_output *out)
 {
     CHECK(run(world, state) == OORT_CALL_DONE);
@@ -586,8 +588,8 @@ static int remember(struct world *world, struct oort_output *out)
     return 0;
 }
 
-/* The command, failing at its at-th store call and, if that was cold, repeated; *reached: there
- * was one. */
+/* Runs the command and lets its at-th store call fail.  Repeats the command if it met a cold
+ * record. *reached: there was such a call. */
 static int check_failure(const char *line, int32_t at, int32_t status, bool *reached)
 {
     struct world undisturbed;
@@ -629,7 +631,7 @@ static int check_failure(const char *line, int32_t at, int32_t status, bool *rea
         CHECK(end == disturbed.output.data + disturbed.output.size - 1);
         clear(&disturbed);
         CHECK(remember(&disturbed, &after) == 0);
-        /* Deleting several keys is no transaction: those before the error are gone. */
+        /* DEL of several keys is no transaction: the keys before the error are gone. */
         CHECK(strcmp(line, "DEL a b d c") == 0 ||
               (after.size == before.size && memcmp(after.data, before.data, after.size) == 0));
     }
@@ -660,7 +662,7 @@ static int test_failures(void)
 
 /* ---- the table ---------------------------------------------------------- */
 
-/* Every row is found by its name in any case, once, and nothing else is. */
+/* Every row is found by its name in any case, and exactly once.  No other name is found. */
 static int test_table(void)
 {
     for (uint32_t i = 0; i < oort_command_count(); i++) {

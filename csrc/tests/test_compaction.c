@@ -1,9 +1,9 @@
 /*
- * test_compaction.c: compaction gives space back and loses nothing, and the dead stay dead.
+ * test_compaction.c: compaction gives space back and loses nothing, and dead keys stay dead.
  *
- * The strongest test runs random schedules of changes, compactions and restarts against a model;
- * every now and then a copy of the data directory is opened, whose index must be rebuilt from the
- * log alone.  A failure prints its seed; OORT_TEST_SEED runs that one.
+ * The strongest test runs random schedules of changes, compactions and restarts against a model.
+ * From time to time it opens a copy of the data directory, whose index must be rebuilt from the log
+ * alone. A failure prints its seed; OORT_TEST_SEED runs that seed only.
  */
 #include "tests/recovery_suite.h"
 
@@ -79,7 +79,7 @@ static void do_batch(struct schedule *s)
     oort_unlock(s->f.session);
 }
 
-/* A copy knows nothing but the log. */
+/* The copy has no trusted index, so the store is rebuilt from the log. */
 static void check_copy(struct schedule *s)
 {
     char path[128];
@@ -105,7 +105,7 @@ static void restart(struct schedule *s, bool rebuild)
     if (rebuild)
         CHECK(unlink(path) == 0);
     open_store(&s->f);
-    /* With nothing in the log there is nothing to rebuild from. */
+    /* Without segments there is nothing to rebuild from. */
     struct store_reading stats = stats_of(&s->f);
     CHECK(stats.recovery == (rebuild && stats.segments != 0 ? 2 : 0));
 }
@@ -146,7 +146,8 @@ static void step(struct schedule *s)
     } else if (choice < 870) {
         CHECK(oort_store_compact(s->f.store, 1 + below(s, 90), &error) >= 0);
     } else if (choice < 890) {
-        /* Look, so that what has expired is forgotten without a trace in the log. */
+        /* Reads all keys, so that expired ones become dead in the index without a record in the
+         * log. */
         for (uint32_t i = 0; i < SCHEDULE_KEYS; i++)
             CHECK(same_state(&s->f, database, i, &model[database][i]));
     } else if (choice < 900) {
@@ -154,7 +155,7 @@ static void step(struct schedule *s)
     } else if (choice < 905) {
         check_copy(s);
     }
-    /* A stamp is drawn for every change: the clock must not fall behind them. */
+    /* Every change takes a new stamp, and the clock must not fall behind the stamps. */
     s->now_us += 20;
 }
 
@@ -196,8 +197,8 @@ static void test_schedules(void)
 
 /* ---- what is dead is not read --------------------------------------------------- */
 
-/* Segments that are all dead go although nothing of their records can be read any more: no I/O is spent,
- * and so no time waited, on what is thrown away. */
+/* Segments without live records are removed even if their records cannot be read any more, because
+ * no I/O and no waiting is spent on them. */
 static void test_dead_segments_are_not_read(void)
 {
     directories p;
@@ -214,7 +215,7 @@ static void test_dead_segments_are_not_read(void)
     CHECK(oort_store_sync(f.store, &error) == OORT_OK);
     size_t before = list_files(p.data, ".log", names, 512);
     CHECK(before > 10);
-    /* All but the last few are dead through and through. */
+    /* All segments except the last few have no live records. */
     for (size_t i = 0; i + 4 < before; i++) {
         (void)snprintf(path, sizeof path, "%s/%s", p.data, names[i]);
         CHECK(truncate(path, 0) == 0);
@@ -256,8 +257,8 @@ static void check_times(fixture *f)
     CHECK(after.keys[0] == before.keys[0] && after.log_bytes == before.log_bytes);
 }
 
-/* A key gets its first expiry, which points at the value, just when compaction wants to know whether that
- * value is dead. */
+/* A key gets its first expiry record, which points at its value, just when compaction is about to
+ * check whether the value is dead. */
 static void test_expiry_meanwhile(void)
 {
     directories p;
@@ -269,13 +270,13 @@ static void test_expiry_meanwhile(void)
     open_store(&f);
     CHECK(put_state(&f, 0, 0, &(struct state){true, 2, 3000, 0}) == OORT_OK);
     CHECK(put_state(&f, 0, 1, &dead) == OORT_OK);
-    close_store(&f); /* seals */
+    close_store(&f); /* seals the segment */
     open_store(&f);
     CHECK(put_state(&f, 0, 1, &dead) == OORT_OK);
     oort_key key = model_key(name, 0, 0);
     CHECK(oort_lock(f.session, &key, 1) == OORT_OK);
     CHECK(pthread_create(&thread, NULL, compact_all, f.store) == 0);
-    (void)usleep(100000); /* by now it waits for the key */
+    (void)usleep(100000); /* by now compaction waits for the key */
     CHECK(oort_set_expiry(f.session, &key, kept.expiry_ms) == OORT_OK);
     oort_unlock(f.session);
     CHECK(pthread_join(thread, NULL) == 0);
@@ -286,7 +287,7 @@ static void test_expiry_meanwhile(void)
     directories_remove(&p);
 }
 
-/* A damaged value stays where it is, also when only an expiry record points at it. */
+/* A damaged value keeps its segment, even if only an expiry record points at the value. */
 static void test_damaged_target(size_t in_record, bool rebuilt)
 {
     directories p;
@@ -297,7 +298,7 @@ static void test_damaged_target(size_t in_record, bool rebuilt)
     open_store(&f);
     CHECK(put_state(&f, 0, 0, &(struct state){true, 1, 3000, 0}) == OORT_OK);
     CHECK(put_state(&f, 0, 1, &(struct state){true, 1, 3000, 0}) == OORT_OK);
-    close_store(&f); /* seals */
+    close_store(&f); /* seals the segment */
     open_store(&f);
     CHECK(expire(&f, model_key(name, 0, 0), START_MS + 1000000) == OORT_OK);
     CHECK(put_state(&f, 0, 1, &(struct state){true, 2, 3000, 0}) == OORT_OK);
@@ -318,7 +319,7 @@ static void test_damaged_target(size_t in_record, bool rebuilt)
     directories_remove(&p);
 }
 
-/* The index has lost the entry of a value.  Compaction must not take the silence for a deletion. */
+/* The index has lost the entries of some values.  Compaction must not take that for a deletion. */
 static void test_silent_index(void)
 {
     directories p;
@@ -354,7 +355,7 @@ static void test_silent_index(void)
     CHECK(stats_of(&f).recovery == 0);
     CHECK(oort_store_compact(f.store, 1, &error) >= 0);
     CHECK(stats_of(&f).compactions > 0);
-    CHECK(said(&f, "the index knew nothing of"));
+    CHECK(said(&f, "the index knows neither"));
     close_store(&f);
     CHECK(unlink(path) == 0);
     open_store(&f);
@@ -366,7 +367,7 @@ static void test_silent_index(void)
 
 int main(void)
 {
-    /* kind, size of the key, key, value */
+    /* kind, key size, key, value */
     static const size_t offsets[] = {4, 8, 33, 200};
     for (size_t i = 0; i < 2 * sizeof offsets / sizeof *offsets; i++)
         test_damaged_target(offsets[i / 2], i % 2 == 1);

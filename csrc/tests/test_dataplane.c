@@ -1,5 +1,5 @@
 /*
- * test_dataplane.c: clients on socket pairs against a running worker: pipelines, limits, and every
+ * test_dataplane.c: clients on socket pairs and a running worker: pipelines, limits, and every
  * reason for which a connection waits.
  */
 #include "tests/dataplane_suite.h"
@@ -59,7 +59,7 @@ static void test_deep_pipeline(void)
         size += (size_t)sprintf(text + size, "*2\r\n$4\r\nECHO\r\n$6\r\n%06d\r\n", i);
         wanted_size += (size_t)sprintf(wanted + wanted_size, "$6\r\n%06d\r\n", i);
     }
-    /* All is written before anything is read: the plane must take it in. */
+    /* Everything is written before anything is read, so the plane must accept all of it. */
     put(fd, text, size);
     expect_bytes(fd, wanted, wanted_size);
     free(text);
@@ -83,7 +83,8 @@ static void test_big_values(void)
     put(fd, value, size);
     say(fd, "\r\n*3\r\n$3\r\nSET\r\n$5\r\nsmall\r\n$1\r\nx\r\n");
     expect(fd, "+OK\r\n+OK\r\n");
-    /* Another client is served while this one takes its time; the value may even be replaced. */
+    /* Another client is served while this client waits for its replies, and may even replace the
+     * value. */
     say(fd, "GET big\r\nGET small\r\nMGET big small big\r\n");
     int other = client(&rig);
     say(other, "SET big gone\r\nGET big\r\n");
@@ -181,7 +182,7 @@ static void test_cold_command(void)
     CHECK(info.id == id && info.database == 3 && info.protocol == 3 && info.query_bytes > 0);
     CHECK(answer(&rig, id, ":7\r\n", 0) == OORT_OK);
     expect(fd, ":7\r\n:1\r\n");
-    /* QUIT: what follows is not executed. */
+    /* Commands after QUIT are not executed. */
     say(fd, "QUIT\r\nPING\r\n");
     CHECK(next_request(&rig).connection == id);
     CHECK(answer(&rig, id, "+OK\r\n", OORT_CHANGE_CLOSE) == OORT_OK);
@@ -190,7 +191,8 @@ static void test_cold_command(void)
     char byte;
     CHECK(poll(&ready, 1, PATIENCE_MS) == 1 && recv(fd, &byte, 1, 0) == 0);
     CHECK(close(fd) == 0);
-    /* The client goes while its command is out; the arguments stay good, the end is told after. */
+    /* The client closes while its command is being executed.  The arguments stay valid, and the end
+     * of the connection is reported after the command. */
     fd = client_open(&rig, &id, OORT_CONN_AUTHENTICATED);
     say(fd, "CLIENT SETNAME someone\r\n");
     request = next_request(&rig);
@@ -219,7 +221,7 @@ static void test_cold_record(void)
     expect(fd, "+PONG\r\n$1\r\n1\r\n*2\r\n$1\r\n1\r\n$1\r\n2\r\n$5\r\nafter\r\n");
     CHECK(atomic_load(&rig.shell.fetches) == 5 && stats(&rig).cold_reads >= 1);
     CHECK(command_latency(&rig, "get").sum_ns > 0);
-    /* A record that cannot be read is an error, not an endless wait. */
+    /* A record that cannot be read gives an error and no endless wait. */
     atomic_store(&rig.shell.fetch_status, OORT_ERR_IO);
     atomic_store(&rig.shell.cold, 1000000);
     say(fd, "GET \"a\"\r\nPING\r\n");
@@ -258,7 +260,7 @@ static void test_group_commit(void)
     sync_to(&rig, 10);
     expect(first, "+OK\r\n:1\r\n");
     expect(second, "+OK\r\n$1\r\n2\r\n");
-    /* The store fails: nothing that waits is acknowledged. */
+    /* The store fails, so no waiting command is acknowledged. */
     atomic_store(&rig.shell.ticket, 20);
     say(first, "SET a 3\r\n");
     while (stats(&rig).waiting_sync < 1)
@@ -266,7 +268,7 @@ static void test_group_commit(void)
     sync_to(&rig, UINT64_MAX);
     expect(first, "-MISCONF the log could not be synced to disk; see the server log\r\n");
     expect_end(first);
-    /* And no sync round will ever come again. */
+    /* There will be no more sync rounds. */
     say(second, "SET b 4\r\n");
     expect(second, "-MISCONF the log could not be synced to disk; see the server log\r\n");
     expect_end(second);
@@ -279,7 +281,8 @@ static void await_ask(struct rig *rig, uint64_t ticket)
         (void)usleep(1000);
 }
 
-/* On a slow device clients that come back share one sync; one that stays away delays nobody for long. */
+/* On a slow device, clients that keep writing share one sync.  A client that stops delays the
+ * others only briefly. */
 static void test_gathering(void)
 {
     struct rig rig;
@@ -303,7 +306,7 @@ static void test_gathering(void)
     expect(first, "+OK\r\n");
     expect(second, "+OK\r\n");
     CHECK(atomic_load(&rig.shell.asks) == 2);
-    /* The first does not come back. */
+    /* The first client does not write again. */
     atomic_store(&rig.shell.gather_ms, 1);
     for (uint64_t ticket = 3; ticket < 10; ticket++) {
         atomic_store(&rig.shell.ticket, ticket);
@@ -312,7 +315,7 @@ static void test_gathering(void)
         sync_to(&rig, ticket);
         expect(second, "+OK\r\n");
     }
-    /* A store that fails while others are waited for. */
+    /* The store fails while a sync waits for more clients. */
     atomic_store(&rig.shell.gather_ms, PATIENCE_MS);
     atomic_store(&rig.shell.ticket, 10);
     say(first, "SET a 3\r\n");
@@ -360,11 +363,11 @@ static void test_limits(void)
     put(slow, value, 60000);
     say(slow, "\r\n");
     expect(slow, "+OK\r\n");
-    /* It may be dropped before it has asked for all. */
+    /* The connection may be dropped before all requests were sent. */
     for (int i = 0; i < 200; i++)
         if (send(slow, "GET v\r\n", 7, MSG_NOSIGNAL) < 0)
             break;
-    /* Nothing is read until it has been dropped. */
+    /* The client reads nothing until the connection was dropped. */
     while (stats(&rig).dropped_slow == 0)
         (void)usleep(1000);
     expect_end(slow);
@@ -383,7 +386,7 @@ static void test_limits(void)
     oort_dataplane_set_limits(rig.plane, &limits);
     expect_end(idle);
     CHECK(stats(&rig).dropped_idle == 1);
-    /* Who waits for us is not idle. */
+    /* A client that waits for a reply is not idle. */
     CHECK(answer(&rig, waiting, ":1\r\n", 0) == OORT_OK);
     expect(fine, ":1\r\n");
     free(value);
@@ -431,7 +434,7 @@ static void test_many_and_poll(void)
     free(list);
     rig_stop(&rig);
 
-    /* The same driven from outside: whenever work is left, the descriptor says so. */
+    /* The same, but driven from outside: the descriptor is readable while there is work. */
     oort_error error;
     rig_open(&rig, &default_limits);
     static char text[5000 * 17];
@@ -453,7 +456,7 @@ static void test_many_and_poll(void)
     }
     CHECK(got == 5000 * 17);
     CHECK(close(fd) == 0);
-    fd = client(&rig); /* never served: closed with the plane */
+    fd = client(&rig); /* never served, closed with the plane */
     rig_close(&rig);
     expect_end(fd);
 }

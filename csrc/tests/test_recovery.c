@@ -1,8 +1,9 @@
 /*
- * test_recovery.c: opening what a clean stop, a copy, a power failure or a damaged disk left.
+ * test_recovery.c: opens a store after a clean stop, a copy, a power failure, or damage on disk.
  *
- * Power failure: what lay in the directory right after a sync is what is durable; images with any
- * part of what came later missing must be opened with all of it.  Damage: bits of old records flip.
+ * Power failure: the content of the directory right after a sync is durable.  Images that lack any
+ * part of the later changes must open with all of the durable content.  Damage: bits of old records
+ * flip.
  */
 #include "tests/recovery_suite.h"
 
@@ -69,13 +70,13 @@ static void test_ways(void)
         change_one(&f, model, &random);
     oort_store_config again = f.config;
     CHECK(oort_valuestore_open(&again, &error) == NULL && error.code == OORT_ERR_LOCKED);
-    /* The directory is locked, whatever becomes of the files in it. */
+    /* The directory itself is locked, whatever happens to its files. */
     remove_in(p.data, "lock");
     CHECK(oort_valuestore_open(&again, &error) == NULL && error.code == OORT_ERR_LOCKED);
     close_store(&f);
 
     check_open(&f, 0);
-    /* The clock has stepped back an hour: later writes still win. */
+    /* The clock has gone back an hour.  Later writes still win. */
     oort_session_set_clock(f.session, START_US - INT64_C(3600000000));
     for (int i = 0; i < 200; i++)
         change_one(&f, model, &random);
@@ -105,7 +106,7 @@ static void test_ways(void)
     check_open(&f, 0);
     close_store(&f);
 
-    /* Written by a later version: refused, and nothing is touched. */
+    /* A directory of a newer version is refused and not changed. */
     char names[64][32];
     CHECK(list_files(p.data, ".log", names, 64) > 0);
     (void)snprintf(path, sizeof path, "%s/%s", p.data, names[0]);
@@ -123,8 +124,9 @@ static void test_ways(void)
 
 /* ---- power failure ------------------------------------------------------------------ */
 
-/* A record that the image holds must be the durable one or a later one: a key is as it was at the sync or
- * at any moment since.  Values carry their version, so "later" can be told from "invented". */
+/* A record in the image must be the durable one or a later one: a key has its state at the sync or
+ * at any moment since.  Values carry their version, so a later value can be told from an invented
+ * one. */
 static void check_image(fixture *f)
 {
     for (uint32_t database = 0; database < 2; database++) {
@@ -138,8 +140,8 @@ static void check_image(fixture *f)
 
 /* ---- a kill, and what came between ---------------------------------------------------- */
 
-/* Work in a process of its own, which ends as if it had been killed: sealed segments, then more of them.  The
- * index as it was in between is left beside the data. */
+/* Works in a separate process, which ends as if it were killed: it seals segments, and then more of
+ * them. A copy of the index from between the two is left beside the data. */
 static void work_and_die(directories *p, uint32_t keys)
 {
     pid_t child = fork();
@@ -173,7 +175,8 @@ static void fill_model(uint32_t keys)
         model[0][i] = (struct state){.present = true, .version = i + 1, .size = 1000};
 }
 
-/* The file system lost pages of the index after the kill: what is there is whole, but of an earlier time. */
+/* The file system lost pages of the index after the kill.  The index is complete but of an earlier
+ * time. */
 static void test_stale_index(void)
 {
     directories p;
@@ -196,8 +199,8 @@ static void test_stale_index(void)
     directories_remove(&p);
 }
 
-/* The data directory was unmounted after the kill, so that the kernel has dropped its pages.  A mount of its own
- * needs root: here the nonce names another one. */
+/* The data directory was unmounted after the kill, so the kernel has dropped its pages.  A real
+ * mount needs root, so the nonce file is changed to name another mount. */
 static void test_other_mount(void)
 {
     directories p;
@@ -235,7 +238,7 @@ static void test_power(void)
     uint64_t cut = 0;
     directories_make(&p);
     fixture f = in_directories(&p);
-    f.config.segment_bytes = 1 << 20; /* what is sealed is synced: all must be in an unsealed one */
+    f.config.segment_bytes = 1 << 20; /* sealed segments are synced: keep all in an unsealed one */
     memset(model, 0, sizeof model);
     open_store(&f);
     for (int i = 0; i < 400; i++)
@@ -243,7 +246,7 @@ static void test_power(void)
     CHECK(oort_store_sync(f.store, &error) == OORT_OK);
     (void)snprintf(image, sizeof image, "%s/durable", p.base);
     copy_directory(p.data, image);
-    /* Each key changes at most once more, so that it has two possible states. */
+    /* Each key changes at most once more, so it has two possible states. */
     memcpy(later, model, sizeof later);
     for (uint32_t i = 0; i < KEYS; i++) {
         later[0][i] = (struct state){.present = i % 3 != 0, .version = 100000 + i, .size = i * 20};
@@ -269,7 +272,7 @@ static void test_power(void)
                 old = read_file(old_path, &old_size);
             for (size_t at = 0; at < size; at += 4096) {
                 size_t part = size - at < 4096 ? size - at : 4096;
-                /* Any page written since may be as it was at the sync, or be torn. */
+                /* Any page written since then may be as it was at the sync, or be torn. */
                 if (next_random(&random) % 3 != 0)
                     continue;
                 size_t from = next_random(&random) % 2 * (next_random(&random) % 4096);
@@ -298,7 +301,7 @@ static void test_power(void)
 
 /* ---- damage -------------------------------------------------------------------------- */
 
-/* Where a key's last record lies. */
+/* The position of a key's last record. */
 static size_t find_record(const uint8_t *bytes, size_t size, uint8_t database, const char *key)
 {
     size_t found = 0;
@@ -325,7 +328,7 @@ static int32_t read_status(fixture *f, oort_key key)
 
 enum { WITH_INDEX = 0, WITHOUT_INDEX = 1, WITHOUT_TOC = 2, BROKEN_TOC = 3, DAMAGE_CASES = 4 };
 
-/* Flip a bit of the newest record of key 5, which has an older one before it. */
+/* Flips a bit of the newest record of key 5, which has an older record before it. */
 static void damage_one(uint32_t how, size_t in_record)
 {
     directories p;
@@ -344,7 +347,7 @@ static void damage_one(uint32_t how, size_t in_record)
                 (struct state){.present = true, .version = version * 1000 + i, .size = 300};
             CHECK(put_state(&f, 0, i, &model[0][i]) == OORT_OK);
         }
-        close_store(&f); /* seals: each version has a segment of its own */
+        close_store(&f); /* seals: each version has its own segment */
         open_store(&f);
     }
     close_store(&f);
@@ -377,14 +380,14 @@ static void damage_one(uint32_t how, size_t in_record)
         if (i != 5)
             CHECK(same_state(&f, 0, i, &model[0][i]));
     int32_t status = read_status(&f, key);
-    /* With a table of contents the key is known to have been there; a scan finds what is left of it, and
-     * says that there is a hole. */
+    /* With a table of contents the store knows that the key was there.  A scan finds the remaining
+     * records and reports a gap. */
     if (how <= WITHOUT_INDEX)
         CHECK(status == OORT_ERR_DAMAGED);
     CHECK(status == OORT_ERR_DAMAGED || how >= WITHOUT_TOC);
     CHECK(stats_of(&f).damaged_records >= 1 && stats_of(&f).damaged_bytes >= 32);
     CHECK(said(&f, "damaged"));
-    /* Compaction leaves the segment where it is. */
+    /* Compaction does not remove the segment. */
     struct state other = {.present = true, .version = 1, .size = 10};
     for (uint32_t i = 10; i < KEYS; i++) {
         CHECK(put_state(&f, 0, i, &other) == OORT_OK);
@@ -393,7 +396,7 @@ static void damage_one(uint32_t how, size_t in_record)
     (void)snprintf(path, sizeof path, "%s/%s", p.data, names[count - 1]);
     CHECK(oort_store_compact(f.store, 1, &error) >= 0);
     CHECK(access(path, F_OK) == 0);
-    /* A write heals. */
+    /* A write replaces the damaged record. */
     model[0][5] = (struct state){.present = true, .version = 77, .size = 400};
     CHECK(put_state(&f, 0, 5, &model[0][5]) == OORT_OK);
     check_model(&f, model);
@@ -413,7 +416,8 @@ static void test_damage(void)
             damage_one(how, offsets[i]);
 }
 
-/* The image of a valid record inside a value is no record, not even when what is before it is damaged. */
+/* The image of a valid record inside a value is not a record, even if the record before it is
+ * damaged. */
 static void test_no_resurrection(void)
 {
     directories p;
@@ -430,7 +434,7 @@ static void test_no_resurrection(void)
     uint8_t *bytes = read_file(path, &size);
     open_store(&f);
     CHECK(drop(&f, named("ghost")) == OORT_OK);
-    /* At every alignment, and again where the original would lie. */
+    /* At every alignment, and again at the position of the original. */
     uint8_t images[4096] = {0};
     for (size_t at = 0; at + 64 <= sizeof images; at += 72)
         memcpy(images + at, bytes + SEGMENT_HEADER_BYTES, 48);
@@ -443,7 +447,7 @@ static void test_no_resurrection(void)
     bytes = read_file(path, &size);
     size_t at = find_record(bytes, size, 0, "host");
     CHECK(at != 0);
-    bytes[at + 8] ^= 1; /* its key's size: where it ends is not known any more */
+    bytes[at + 8] ^= 1; /* the size of its key, so its end is unknown */
     write_file(path, bytes, size);
     free(bytes);
     remove_in(p.data, ".toc");
@@ -465,7 +469,8 @@ static void segment_path(char path[512], const directories *p, size_t position, 
     (void)snprintf(path, 512, "%s/%.16s.%s", p->data, names[position], suffix);
 }
 
-/* An expiry record points at a value whose segment is gone.  What lies there later is another key's. */
+/* An expiry record points at a value whose segment is gone.  Another key's value lies at that
+ * location later. */
 static void test_lost_target(void)
 {
     directories p;
@@ -487,7 +492,7 @@ static void test_lost_target(void)
     CHECK(unlink(path) == 0);
     segment_path(path, &p, 1, "log");
     CHECK(unlink(path) == 0);
-    remove_in(p.data, "index"); /* nothing says that it was there: its place is used again */
+    remove_in(p.data, "index"); /* forgets the lost segment: its number is used again */
     open_store(&f);
     CHECK(read_status(&f, named("one")) == OORT_ERR_DAMAGED);
     bytes[0] = 2;
@@ -505,7 +510,7 @@ static void test_lost_target(void)
 
 static const uint8_t filler[984];
 
-/* As many records as fill a segment to its last byte; or are they all there? */
+/* Fills a segment with records up to its last byte.  look_only: checks that they are all there. */
 static bool fill_segment(fixture *f, char first, bool look_only)
 {
     char name[32];
@@ -518,7 +523,7 @@ static bool fill_segment(fixture *f, char first, bool look_only)
     return done;
 }
 
-/* A table of contents whose segment is gone is not taken for a new segment's. */
+/* If a segment is gone and its table of contents is left, no new segment gets the table. */
 static void test_lost_under_table(void)
 {
     directories p;
@@ -533,7 +538,7 @@ static void test_lost_under_table(void)
     open_store(&f);
     CHECK(said(&f, "missing") && keys_in(&f, 0) == 0);
     CHECK(fill_segment(&f, 'b', false));
-    (void)snprintf(copied, sizeof copied, "%s/copied", p.base); /* as a power failure leaves it */
+    (void)snprintf(copied, sizeof copied, "%s/copied", p.base); /* as after a power failure */
     copy_directory(p.data, copied);
     close_store(&f);
     fixture copy = f;
@@ -544,7 +549,7 @@ static void test_lost_under_table(void)
     directories_remove(&p);
 }
 
-/* A segment that was gone can come back, whichever it is, though more was written meanwhile. */
+/* A lost segment can be put back, whichever segment it is, even if more was written meanwhile. */
 static void test_lost_and_found(size_t position)
 {
     directories p;

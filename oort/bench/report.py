@@ -5,11 +5,12 @@ from __future__ import annotations
 import csv
 import json
 import sys
-import time
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TextIO
+
+from oort.clock import SYSTEM
 
 from .load import QUANTILES, Load, Result
 
@@ -24,14 +25,14 @@ class Progress:
         self._load = load
         self._out = out
         self._shown = out.isatty()
-        self._began = time.monotonic()
+        self._began = SYSTEM.monotonic()
         self._last = (self._began, 0)
         self._rate = 0.0
 
     def __call__(self, answered: int) -> None:
         if not self._shown:
             return
-        now = time.monotonic()
+        now = SYSTEM.monotonic()
         then, before = self._last
         if now - then >= 0.5:
             self._rate = (answered - before) / (now - then)

@@ -12,13 +12,13 @@ the node's to decide.
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NoReturn, TypeVar
 
 import grpc
 
+from oort.clock import SYSTEM
 from oort.errors import BootError, ControlError, OortError
 from oort.grpc_limits import NO_COMPRESSION
 from oort.tls import channels
@@ -121,7 +121,7 @@ class _Service(CmdCtrlServicer):
     ) -> messages.HealthCheckMsg:
         outcome = self._do(context, self._node.health)
         return messages.HealthCheckMsg(
-            status=outcome.status, msg=outcome.message, ts=int(time.time())
+            status=outcome.status, msg=outcome.message, ts=int(SYSTEM.wall())
         )
 
     def SoftwareVersion(  # noqa: N802

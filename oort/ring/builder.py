@@ -9,7 +9,6 @@ one, so that what is counted may be less than the time that passed, never more.
 from __future__ import annotations
 
 import random
-import time
 from array import array
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -253,9 +252,8 @@ class Builder:
             raise RingError("time does not run backwards")
         self._last_moves = [_aged(row, minutes) for row in self._last_moves]
 
-    def rebalance(self, now: int | None = None) -> Report:
-        """Assign all partitions; `now` is in nanoseconds since 1970, the clock's by default."""
-        now = time.time_ns() if now is None else now
+    def rebalance(self, now: int) -> Report:
+        """Assign all partitions; `now` is in nanoseconds since 1970."""
         version = max(now, self.version + 1)
         if not 0 < version <= MAX_VERSION:
             raise RingError(f"no version after {self.version}: look at the clock")

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from oort.clock import SYSTEM
 from oort.errors import OortError, RingError, RingFormatError
 from oort.flags import FlagParser
 from oort.text_table import plain, table
@@ -383,7 +384,7 @@ def _ring(builder: Builder, path: Path) -> None:
         raise RingError(f"{path} would be overwritten by the ring: name the builder X.builder")
     before = _unchanged_since(target, builder)
     was = builder.ring()
-    report = builder.rebalance()
+    report = builder.rebalance(int(SYSTEM.wall() * 1e9))
     if before is not None and _same(before, was) and _same(was, builder.ring()):
         print(f"version {before.version}: nothing to change")
         return

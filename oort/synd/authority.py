@@ -11,7 +11,6 @@ NetFilter each time.  Names of the synds are for synds, and for nodes on the sam
 from __future__ import annotations
 
 import asyncio
-import datetime
 import ipaddress
 import logging
 import threading
@@ -19,6 +18,7 @@ import uuid
 from collections.abc import Callable, Collection, Sequence
 
 from oort import machine
+from oort.clock import SYSTEM, Clock, utc
 from oort.errors import RequestError, StateError
 from oort.synd.state.state import State
 from oort.syndicate.authority_pb2 import SignReply, SignRequest, TokenReply, TokenRequest
@@ -57,8 +57,10 @@ class AuthorityService(AuthorityServicer):
         state: State,
         allowed: Callable[[str], bool],
         reserved: Collection[str],
+        clock: Clock = SYSTEM,
     ) -> None:
         """allowed(address): whether a node may have it; reserved: names that are the synds'."""
+        self._clock = clock
         self._authority = authority
         self._tokens = Tokens(state)
         self._allowed = allowed
@@ -67,7 +69,7 @@ class AuthorityService(AuthorityServicer):
     async def Sign(self, request: SignRequest, context: Context) -> SignReply:  # noqa: N802
         admit(context, certificates.JOIN, certificates.NODE)
         chain = _certificate_of(context)
-        if certificates.expiry(chain) <= datetime.datetime.now(datetime.UTC):
+        if certificates.expiry(chain) <= utc(self._clock.wall()):
             raise RequestError("the certificate has expired: get a token", "UNAUTHENTICATED")
         role, subject = certificates.role_of(chain) or ("", "")
         names = self._names(certificates.request_names(request.request), _on_this_machine(context))

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 import grpc
 
+from oort.clock import SYSTEM, Clock, utc
 from oort.errors import StateError, TLSError
 from oort.synd.state.state import State
 from oort.tls import certificates
@@ -36,7 +37,9 @@ class OwnIdentity:
         state: State,
         names: Sequence[str],
         days: float = CERTIFICATE_DAYS,
+        clock: Clock = SYSTEM,
     ) -> None:
+        self._clock = clock
         self._authority = authority
         self._state = state
         self._names = list(names)
@@ -74,7 +77,7 @@ class OwnIdentity:
         """Another one where a third of its time is left, or less; whether it was."""
         certificate = self.current.certificate
         life = certificates.expiry(certificate) - certificates.valid_from(certificate)
-        if certificates.expiry(certificate) - datetime.datetime.now(datetime.UTC) > life / 3:
+        if certificates.expiry(certificate) - utc(self._clock.wall()) > life / 3:
             return False
         self.current = self._make()
         log.info(
@@ -126,7 +129,7 @@ def _hand_out_operator(config: Config, authority: certificates.CertificateAuthor
     if is_there(cert) or is_there(key):
         there = load_identity(cert, key, None)
         certificates.pick(there.certificate, certificates.fingerprint(authority.certificate))
-        left = certificates.expiry(there.certificate) - datetime.datetime.now(datetime.UTC)
+        left = certificates.expiry(there.certificate) - utc(SYSTEM.wall())
         if left > datetime.timedelta(days=CERTIFICATE_DAYS / 12):
             return
     operator = authority.issue(certificates.OPERATOR, "first")

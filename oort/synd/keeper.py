@@ -15,12 +15,12 @@ import functools
 import logging
 import queue
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from oort.clock import SYSTEM, Clock
 from oort.errors import (
     OortError,
     RingError,
@@ -79,9 +79,11 @@ class _Done:
 class RingKeeper:
     """Thread safe.  Watchers are called on one thread at a time, after a version is durable."""
 
-    def __init__(self, service: Service, state: State) -> None:
+    def __init__(self, service: Service, state: State, clock: Clock = SYSTEM) -> None:
         self._service = service
         self._state = state
+        self._clock = clock
+        self._closing = threading.Event()
         self._queue: queue.Queue[_Waiting | None] = queue.Queue(WAITING)
         self._held: Held | None = None
         self._learning = threading.Lock()
@@ -103,6 +105,7 @@ class RingKeeper:
 
     def close(self) -> None:
         """No more changes; those that wait are refused."""
+        self._closing.set()
         if self._thread.is_alive():
             self._queue.put(None)
             self._thread.join()
@@ -171,8 +174,8 @@ class RingKeeper:
             first = self._queue.get()
             # As long as the last one took: where many register, more of them go into each version,
             # and calls are answered meanwhile.
-            if first is not None and rested > time.monotonic():
-                time.sleep(rested - time.monotonic())
+            if first is not None:
+                self._closing.wait(max(0.0, rested - self._clock.monotonic()))
             batch = [] if first is None else [first]
             ended = first is None
             while not ended and len(batch) < BATCH:
@@ -186,9 +189,9 @@ class RingKeeper:
                     batch.append(following)
             batch = [one for one in batch if one.future.set_running_or_notify_cancel()]
             if batch:
-                begun = time.monotonic()
+                begun = self._clock.monotonic()
                 _tell(self._make(batch))
-                took = time.monotonic() - begun
+                took = self._clock.monotonic() - begun
                 rested = begun + took + min(took, LONGEST_REST)
         while not self._queue.empty():
             left = self._queue.get()
@@ -238,7 +241,7 @@ class RingKeeper:
     def _write(self, draft: Draft) -> int:
         before, builder = self._version, draft.builder
         self._draft = None  # until it is durable
-        report = builder.rebalance()
+        report = builder.rebalance(int(self._clock.wall() * 1e9))
         ring = builder.ring()
         snapshot = Snapshot(builder.version, files.encode(builder), files.encode(ring))
         self._state.write(before, snapshot)

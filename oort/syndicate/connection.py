@@ -7,7 +7,6 @@ fingerprint, and the caller shows its certificate.
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from typing import Any
 import grpc
 from google.protobuf.message import Message
 
+from oort.clock import SYSTEM, utc
 from oort.errors import CallError, ConfigError, TLSError
 from oort.tls import certificates, channels, tokens
 from oort.tls.files import is_there, load_identity
@@ -182,7 +182,7 @@ def join(
     `trust_token`: the syndicate is verified by the fingerprint in the token, whatever the settings
     say.
     """
-    if token.expires <= datetime.datetime.now(datetime.UTC):
+    if token.expires <= utc(SYSTEM.wall()):
         raise TLSError(f"the join token expired at {token.expires:%Y-%m-%d %H:%M} UTC: get another")
     if trust_token:
         settings = dataclasses.replace(settings, fingerprint=token.authority)

@@ -31,6 +31,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from oort.clock import SYSTEM, utc
 from oort.errors import TLSError
 
 NODE = "node"
@@ -290,7 +291,7 @@ def _certificate(
     serves: bool = True,
     authority: bool = False,
 ) -> x509.Certificate:
-    now = datetime.datetime.now(datetime.UTC).replace(microsecond=0)
+    now = utc(SYSTEM.wall()).replace(microsecond=0)
     try:
         end = now + datetime.timedelta(seconds=round(days * 86400))
     except OverflowError:

@@ -11,7 +11,6 @@ import ipaddress
 import logging
 import select
 import socket
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ import grpc.aio
 from cryptography.hazmat.primitives import serialization
 from OpenSSL import SSL, crypto
 
+from oort.clock import SYSTEM
 from oort.errors import TLSError
 
 from . import certificates
@@ -213,7 +213,7 @@ def _fetch(host: str, port: int, timeout: float) -> bytes:
     TLS 1.3 only: there the server has proved to have the key before it asks for a certificate of
     ours, which we do not show.
     """
-    deadline = time.monotonic() + timeout
+    deadline = SYSTEM.monotonic() + timeout
     context = SSL.Context(SSL.TLS_METHOD)
     context.set_min_proto_version(SSL.TLS1_3_VERSION)
     context.set_verify(SSL.VERIFY_NONE)
@@ -254,5 +254,5 @@ def _handshake(connection: SSL.Connection, plain: socket.socket, deadline: float
             return
         poll = select.poll()
         poll.register(plain, events)
-        if not poll.poll(max(0, deadline - time.monotonic()) * 1000):
+        if not poll.poll(max(0, deadline - SYSTEM.monotonic()) * 1000):
             raise TimeoutError

@@ -485,7 +485,7 @@ def test_ctl_says_what_is_wrong(
     path = tmp_path / "a.ring"
     builder = Builder(replicas=1)
     builder.add(capacity=1, addresses=["127.0.0.1:8001"])
-    builder.rebalance()
+    builder.rebalance(time.time_ns())
     files.write(path, builder.ring())
     assert ctl("ring", str(path)) == 1
     assert "FAILED_PRECONDITION" in capsys.readouterr().err

@@ -24,8 +24,9 @@ import pytest
 import oort.journal
 from oort.daemon.held_directory import NAME as DATA_DIRECTORY
 from oort.daemon.patience import Patience, describe
+from oort.daemon.store_events import log_store_event
 from oort.daemon.watchdog import Workers
-from oort.journal import DAMAGED, JournalHandler, log_store_event
+from oort.journal import DAMAGED, JournalHandler
 from oort.metrics import STORE
 from oort.notify import Notifier
 from oort.store import Event, Opening, Progress, StoreConfig, open_store

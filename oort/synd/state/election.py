@@ -11,9 +11,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-import time
 from collections.abc import Callable
 
+from oort.clock import SYSTEM, Clock
 from oort.errors import StateError, StateNotLeaderError, StateUnavailableError
 
 from . import etcd_pb2 as messages
@@ -40,8 +40,10 @@ class Election:
         seconds: int,
         changed: Callable[[bool], None],
         look: Callable[[], object],
+        clock: Clock = SYSTEM,
     ) -> None:
         self._client = client
+        self._clock = clock
         self._key = key
         self._value = value
         self._seconds = seconds
@@ -52,7 +54,7 @@ class Election:
         self._revision = 0  # as of which _holder is known
         self._holder: messages.KeyValue | None = None
         self._lease = 0  # ours
-        self._valid_until = 0.0  # of time.monotonic()
+        self._valid_until = 0.0  # monotonic
         self._trouble: StateError | None = None
         self._thread = threading.Thread(target=self._run, name="etcd-election", daemon=True)
 
@@ -62,7 +64,7 @@ class Election:
     @property
     def leading(self) -> bool:
         with self._condition:
-            return self._is_ours() and time.monotonic() < self._valid_until
+            return self._is_ours() and self._clock.monotonic() < self._valid_until
 
     @property
     def leader(self) -> str | None:
@@ -135,7 +137,7 @@ class Election:
 
     def _campaign(self) -> None:
         """Try once to get the key; then hold it for as long as it goes."""
-        begun = time.monotonic()
+        begun = self._clock.monotonic()
         lease = self._client.grant(self._seconds)
         try:
             self._take(lease.ID)
@@ -193,10 +195,10 @@ class Election:
                 self._condition.wait_for(lambda: self._closed or not self._is_ours(), pause)
                 if self._closed or not self._is_ours():
                     return
-                left = self._valid_until - time.monotonic()
+                left = self._valid_until - self._clock.monotonic()
             if left <= 0:
                 return
-            begun = time.monotonic()
+            begun = self._clock.monotonic()
             try:
                 seconds = self._client.keep_alive(lease, min(left, self._seconds / 3))
             except StateUnavailableError as error:

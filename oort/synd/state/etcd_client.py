@@ -12,12 +12,12 @@ import contextlib
 import ipaddress
 import re
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar, cast
 
 import grpc
 
+from oort.clock import SYSTEM, Clock
 from oort.errors import StateError, StateUnavailableError
 
 from . import etcd_pb2 as messages
@@ -87,7 +87,9 @@ class EtcdClient:
         endpoints: Sequence[str],
         credentials: grpc.ChannelCredentials | None = None,
         timeout: float = 5.0,
+        clock: Clock = SYSTEM,
     ) -> None:
+        self._clock = clock
         self.endpoints = [check_endpoint(endpoint) for endpoint in endpoints]
         if not self.endpoints:
             raise StateError("no etcd endpoint is configured: name at least one host:port")
@@ -216,14 +218,14 @@ class EtcdClient:
         self, once: Callable[[_Member, dict[str, Any]], _Answer], timeout: float | None
     ) -> tuple[_Answer, bool]:
         timeout = self._timeout if timeout is None else timeout
-        deadline = time.monotonic() + timeout
+        deadline = self._clock.monotonic() + timeout
         # Time for another member, should one keep silent.
         share = timeout / min(len(self._members), 3)
         tries = 0
         why: StateError | None = None
         while True:
             at, member = self._current()
-            left = max(deadline - time.monotonic(), 0.001)
+            left = max(deadline - self._clock.monotonic(), 0.001)
             how = {
                 "timeout": min(left, share),
                 "metadata": _METADATA,
@@ -246,9 +248,9 @@ class EtcdClient:
                 tries += 1
                 self._next(at)
                 if tries % len(self._members) == 0:
-                    left = deadline - time.monotonic()
+                    left = deadline - self._clock.monotonic()
                     self._closed.wait(min(max(left, 0), _PAUSE_SECONDS))
-                if self._closed.is_set() or time.monotonic() >= deadline:
+                if self._closed.is_set() or self._clock.monotonic() >= deadline:
                     raise why from error
 
     def _current(self) -> tuple[int, _Member]:

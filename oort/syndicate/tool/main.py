@@ -7,7 +7,6 @@ or a node, could not be reached.
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 import os
 import re
@@ -17,6 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from oort.clock import SYSTEM, utc
 from oort.errors import CallError, OortError, SyndicateToolError, TLSError
 from oort.flags import FlagParser
 from oort.ring import files
@@ -232,7 +232,7 @@ def watch(syndicate: Syndicate, options: argparse.Namespace) -> None:
     for reply in syndicate.stream(syndicate.rings.GetRingStream, subscriber):
         what = files.decode_ring(reply.ring)
         active = sum(node.active for node in what.nodes)
-        now = datetime.datetime.now().astimezone()
+        now = utc(SYSTEM.wall()).astimezone()
         data = {
             "time": now.isoformat(timespec="seconds"),
             "version": str(reply.version),

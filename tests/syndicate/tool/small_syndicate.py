@@ -12,6 +12,7 @@ import functools
 import itertools
 import json
 import threading
+import time
 from concurrent import futures
 
 import grpc
@@ -34,7 +35,7 @@ def change(method):
         with self.changed:
             try:
                 method(self, request)
-                self.builder.rebalance()
+                self.builder.rebalance(time.time_ns())
             except RingError as error:
                 context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
             self.changed.notify_all()
@@ -48,7 +49,7 @@ class SmallSyndicate(syndicate_pb2_grpc.SyndicateServicer, authority_pb2_grpc.Au
         self.authority = authority
         self.builder = Builder(replicas=2)
         self.builder.change_settings(move_wait=0)
-        self.builder.rebalance()
+        self.builder.rebalance(time.time_ns())
         self.changed = threading.Condition()
         self.closed = False
         self.restart_required = False

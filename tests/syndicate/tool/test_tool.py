@@ -7,6 +7,7 @@ import os
 import re
 import stat
 import threading
+import time
 
 import pytest
 
@@ -42,7 +43,7 @@ def service(running):
         service.builder.set_replicas(2)
         service.builder.conf = b""
         service.restart_required = False
-        service.builder.rebalance()
+        service.builder.rebalance(time.time_ns())
     return service
 
 
@@ -153,7 +154,7 @@ def test_the_ring_is_fetched_and_watched(run, service, tmp_path):
     assert out == f"version {ring.version} is in {tmp_path}/oort.ring\n"
     assert [node.meta for node in ring.nodes] == ["node1"]
     watched = [json.loads(run("watch", "--count", "1", "--json"))]
-    changer = threading.Timer(0.2, service.builder.rebalance)
+    changer = threading.Timer(0.2, service.builder.rebalance, [time.time_ns()])
     changer.start()
     watched += [json.loads(line) for line in run("watch", "--count", "2", "--json").splitlines()]
     changer.join()

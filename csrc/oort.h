@@ -96,9 +96,9 @@ typedef struct oort_metric {
     uint32_t place;              /* of a histogram: its number among the owner's histograms */
     uint32_t values;             /* how many places; of a histogram: 0 */
 } oort_metric;
-/* NULL: there are no more, or no such owner. */
+/* NULL: the owner has no such metric. */
 const oort_metric *oort_metric_at(int32_t owner, uint32_t number);
-/* The size of the owner's array; 0: it is not in C. */
+/* The size of the array of an owner; 0: C does not hold it. */
 uint32_t oort_metric_places(int32_t owner);
 
 #define OORT_HISTOGRAM_BUCKETS 122
@@ -189,12 +189,12 @@ oort_store *oort_mapstore_open(const oort_store_config *config, oort_error *erro
  * gone whatever the result; an error means that the last sync failed. */
 int32_t oort_store_close(oort_store *store, oort_error *error);
 
-/* Reads the store's counters and gauges: out has oort_metric_places(OORT_METRICS_STORE) places.
- * Thread safe, as are the next two. */
+/* Reads the store's counters and gauges: out has oort_metric_places(OORT_METRICS_STORE) places.  This
+ * call and the following two are thread safe. */
 void oort_store_get_metrics(oort_store *store, uint64_t *out);
-/* place: of an OORT_HISTOGRAM of OORT_METRICS_STORE. */
+/* place: that of a histogram of OORT_METRICS_STORE. */
 int32_t oort_store_get_histogram(oort_store *store, uint32_t place, oort_histogram *out);
-/* Restarts the metrics that CONFIG RESETSTAT restarts. */
+/* CONFIG RESETSTAT: counters that reset start again at 0, and histograms are emptied. */
 void oort_store_reset_metrics(oort_store *store);
 /* Changes the policy while the store is in use (CONFIG SET).  Thread safe. */
 int32_t oort_store_set_fsync(oort_store *store, int32_t fsync);
@@ -458,21 +458,21 @@ void oort_dataplane_close(oort_dataplane *plane);
 /* Thread safe.  A worker follows at the beginning of its next round.  OORT_OK, or OORT_ERR_NOMEM:
  * nothing has changed. */
 int32_t oort_dataplane_configure(oort_dataplane *plane, const oort_plane_settings *settings);
-/* Read the counters and gauges: out has oort_metric_places(OORT_METRICS_PLANE) places.  Thread safe, as
- * the following six are. */
+/* Reads the counters and gauges: out has oort_metric_places(OORT_METRICS_PLANE) places.  This call and
+ * the following five are thread safe. */
 void oort_dataplane_get_metrics(oort_dataplane *plane, uint64_t *out);
 /* Per command, out has oort_command_count() places. */
 void oort_dataplane_get_command_stats(oort_dataplane *plane, oort_command_stats *out);
-/* place: of an OORT_HISTOGRAM of OORT_METRICS_PLANE. */
+/* place: that of a histogram of OORT_METRICS_PLANE. */
 int32_t oort_dataplane_get_histogram(oort_dataplane *plane, uint32_t place, oort_histogram *out);
-/* place: of an OORT_HISTOGRAM of OORT_METRICS_COMMAND; command: position in the table. */
+/* place: that of a histogram of OORT_METRICS_COMMAND; command: position in the table. */
 int32_t oort_dataplane_get_command_histogram(oort_dataplane *plane, uint32_t place,
                                              uint32_t command, oort_histogram *out);
-/* A command that Python executes took so long.  command: position in the table. */
+/* Records how long Python took to execute a command.  command: position in the table. */
 int32_t oort_dataplane_add_time(oort_dataplane *plane, uint32_t command, uint64_t nanoseconds);
-/* Start again what CONFIG RESETSTAT starts again. */
+/* CONFIG RESETSTAT: counters that reset start again at 0, and histograms are emptied. */
 void oort_dataplane_reset_metrics(oort_dataplane *plane);
-/* The code at a position of a metric with the label "code"; NULL: there is none. */
+/* The code at a position of the values of a metric with the label "code"; NULL: there is none. */
 const char *oort_error_code(uint32_t position);
 
 /* Run a worker until oort_workers_stop.  Stays in C, where the GIL is released. */

@@ -21,8 +21,8 @@ struct histogram {
     _Atomic uint64_t sum_ns, max_ns;
 };
 
-/* Count `calls` calls of which one was measured: it took took_ns.  sum_ns is what all of them add to
- * the sum. */
+/* Counts `calls` calls.  One of them was measured and took took_ns; together they add sum_ns to the
+ * sum. */
 void histogram_add(struct histogram *histogram, uint64_t took_ns, uint64_t calls, uint64_t sum_ns);
 void histogram_read(struct histogram *histogram, oort_histogram *out);
 void histogram_reset(struct histogram *histogram);

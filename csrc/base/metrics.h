@@ -164,7 +164,7 @@ struct command_histograms {
 
 /* ---- counting ---------------------------------------------------------------------------------- */
 
-/* Add to a counter that any thread may write. */
+/* Adds to a counter that any thread may write. */
 static inline void metric_add(_Atomic uint64_t *counter, uint64_t more)
 {
     (void)atomic_fetch_add_explicit(counter, more, memory_order_relaxed);

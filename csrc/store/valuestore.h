@@ -12,7 +12,7 @@
  *   commit.c      group commit: sync rounds, tickets, watchers
  *   expiry.c      the sweep of expired keys
  *   background.c  threads: maintenance, compaction; the disk watermark
- *   stats.c       figures for the operator
+ *   stats.c       sizes and states for the operator
  *   compaction.c  gives back the space of dead records
  *
  * Order of a change: log first, index second, always.  The index's mark moves on (vlog_applied)

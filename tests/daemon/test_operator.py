@@ -97,7 +97,7 @@ def test_syncs_are_timed(start_oortd: StartOortd) -> None:
         client.incr("a")
     info = client.info("persistence")
     times = info["oort_fsync_usec"]
-    assert times["count"] == info["oort_syncs"] >= 50
+    assert times["count"] >= info["oort_syncs"] >= 50
     assert 0 < times["p50"] <= times["p99"] <= times["p99.9"] <= times["max"] <= times["sum"]
     assert info["oort_compaction_usec"]["count"] == 0
     client.config_resetstat()

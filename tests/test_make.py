@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tarfile
 import time
 import tomllib
 from pathlib import Path
@@ -125,8 +124,7 @@ def test_the_source_distribution_has_all_that_a_build_needs(tmp_path: Path) -> N
 
     run(tree, "setup.py", "-q", "sdist", "--dist-dir", str(tmp_path))
     (archive,) = tmp_path.glob("oort-*.tar.gz")
-    with tarfile.open(archive) as files:
-        files.extractall(tmp_path, filter="data")
+    subprocess.run(["tar", "xzf", archive], cwd=tmp_path, check=True)
     unpacked = tmp_path / archive.name.removesuffix(".tar.gz")
     assert not list(unpacked.rglob("build"))
     run(unpacked, "setup.py", "-q", "build_ext", "--inplace")

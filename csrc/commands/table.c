@@ -1,8 +1,8 @@
 /*
- * table.c: the rows of the command table, and the hash that finds one.  Contract in table.h.
+ * table.c: the rows of the command table, and a hash of their names.  Contract in table.h.
  *
  * The hash is perfect: no two names have the same value, so a lookup reads one place of the table
- * and compares one name.  generate.py has the same arithmetic, and has chosen the multiplier.
+ * and compares one name.  generate.py uses the same arithmetic and has chosen the multiplier.
  */
 #include "commands/table.h"
 
@@ -25,8 +25,8 @@ struct name_words {
 
 #define LOWER_CASE UINT64_C(0x2020202020202020)
 
-/* The first eight bytes of a name, and the last eight of one that is longer, letters in lower case.
- * No byte that is not a letter becomes one. */
+/* The first eight bytes of a name, and the last eight of a longer name, with letters in lower case.
+ * A byte that is not a letter never becomes a letter. */
 static inline struct name_words name_words(const uint8_t *name, size_t size)
 {
     struct name_words words = {0, 0};
@@ -75,7 +75,7 @@ static bool same_name(const uint8_t *name, const char *lower, size_t size)
     return true;
 }
 
-/* container: -1 for a command, else the position of the one whose subcommand this is. */
+/* container: -1 for a command; for a subcommand, the position of its command. */
 static inline int32_t find(const uint8_t *name, size_t size, int32_t container)
 {
     if (size == 0 || size > UINT8_MAX) {

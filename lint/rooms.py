@@ -19,6 +19,7 @@ import ast
 import re
 import sys
 import tomllib
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,7 +47,7 @@ class Use:
     part: str
 
 
-class Section:
+class Section(ABC):
     """The sources of one language: their rooms, and the parts that they use."""
 
     name: str
@@ -57,14 +58,14 @@ class Section:
         self.root = root
         self.sources = root / self.folder
 
-    def rooms(self) -> set[str]:
-        raise NotImplementedError
+    @abstractmethod
+    def rooms(self) -> set[str]: ...
 
-    def uses(self) -> Iterator[Use]:
-        raise NotImplementedError
+    @abstractmethod
+    def uses(self) -> Iterator[Use]: ...
 
-    def exists(self, part: str) -> bool:
-        raise NotImplementedError
+    @abstractmethod
+    def exists(self, part: str) -> bool: ...
 
     def room_of(self, part: str) -> str:
         return part.split(self.separator)[0]

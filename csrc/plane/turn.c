@@ -235,8 +235,8 @@ static uint32_t parse_batch(struct turn *turn, int *result)
         worker->first_key[i] = NULL;
         if (parser->argc == 0)
             continue;
-        worker->command[i] = command_resolve(parser->argv, parser->argc);
-        uint32_t first = command_native_key(worker->command[i]);
+        uint32_t first;
+        worker->command[i] = command_resolve(parser->argv, parser->argc, &first);
         if (first == 0 || first >= parser->argc || parser->argv[first].size > PREFETCH_KEY_BYTES)
             continue;
         oort_key *key = &worker->keys[keys++];
@@ -289,8 +289,9 @@ static enum turn_end execute_window(struct turn *turn)
     enum turn_end end = TURN_STARVED;
 
     if (conn->has_request) {
-        const struct resp_parser *parser = &conn->parser;
-        end = execute(turn, &conn->parser, command_resolve(parser->argv, parser->argc));
+        uint32_t first_key;
+        int32_t command = command_resolve(conn->parser.argv, conn->parser.argc, &first_key);
+        end = execute(turn, &conn->parser, command);
         if (end == TURN_STARVED && conn->parser.argv_capacity > 0)
             reset_parser(&conn->parser);
     }

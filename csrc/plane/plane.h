@@ -161,7 +161,7 @@ struct client {
     uint64_t id;
     struct conn *conn;       /* NULL: closed */
     struct request *request; /* not answered yet */
-    _Atomic uint64_t wait;   /* number of the wait that nobody has ended yet; 0: none */
+    _Atomic uint64_t wait;   /* number of the wait that has not ended yet; 0: none */
     bool taken;              /* the main loop has the request */
     bool reported;           /* in the list of closed ids, or past it */
     struct client *bucket_next;

@@ -1,9 +1,9 @@
 /*
  * assert.h: invariants that are checked in production too.
  *
- * A broken invariant means that the program's state is no longer what its author relied on.  Going on
- * could acknowledge or return wrong data, so the process prints one line and aborts.  Conditions that
- * input, the disk or the operator can cause are errors and not invariants.
+ * A broken invariant means that the program's state is no longer what its author relied on.  Going
+ * on could acknowledge or return wrong data, so the process prints one line and aborts.
+ * Conditions that input, the disk or the operator can cause are errors and not invariants.
  *
  * Limit: assert only what is cheap enough for the path that it stands on.
  */

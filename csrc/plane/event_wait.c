@@ -4,11 +4,11 @@
  *
  * Exactly one side ends a wait, because it must claim the wait's number first: the caller of
  * oort_connection_wake on any thread, or the worker when the time passes or the client closes its
- * sending side.  The number stands in the registry's entry, which both sides reach.  After a waker's
- * claim the worker leaves the wait alone until the waker's mail arrives.
+ * sending side.  The number stands in the registry's entry, which both sides reach.  After a
+ * waker's claim the worker leaves the wait alone until the waker's mail arrives.
  *
- * A wait does not depend on Python.  A command that blocks in C announces its wait and begins it with
- * an `end` function of its own.  A reply from Python that waits ends in end_reply.
+ * A wait does not depend on Python.  A command that blocks in C announces its wait and begins it
+ * with an `end` function of its own.  A reply from Python that waits ends in end_reply.
  */
 #include <stdlib.h>
 

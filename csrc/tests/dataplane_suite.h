@@ -1,9 +1,11 @@
 /*
- * dataplane_suite.h: what a test of the data plane needs: a running worker over a store that can be made
- * to wait, a clock that can be moved, clients on socket pairs, and what they say and expect.
+ * dataplane_suite.h: what a test of the data plane needs: a running worker over a store that can
+ * be made to wait, a clock that can be moved, clients on socket pairs, and what they say and
+ * expect.
  *
  * The store is the map store behind a thin shell that can be told to answer OORT_COLD, to hand out
- * sync tickets, to be behind, or to fail.  So a test meets every wait of a connection without a disk.
+ * sync tickets, to be behind, or to fail.  So a test meets every wait of a connection without a
+ * disk.
  * The clock is the system's plus what the test adds.
  */
 #ifndef OORT_TESTS_DATAPLANE_SUITE_H

@@ -248,7 +248,8 @@ static void await_ask(struct rig *rig, uint64_t ticket)
         (void)usleep(1000);
 }
 
-/* On a slow device clients that come back share one sync; a client that stays away delays the others for a short time only. */
+/* On a slow device clients that come back share one sync; a client that stays away delays the
+ * others for a short time only. */
 static void test_gathering(void)
 {
     struct rig rig;

@@ -1,6 +1,6 @@
 /*
- * test_messages.c: messages that answer no request: their order with replies, slow readers, and that
- * every message is counted once and freed.  Closing a plane asserts that no message is left.
+ * test_messages.c: messages that answer no request: their order with replies, slow readers, and
+ * that every message is counted once and freed.  Closing a plane asserts that no message is left.
  */
 #include "tests/dataplane_suite.h"
 

@@ -145,6 +145,7 @@ static void step(struct schedule *s)
                 model[i / MODEL_KEYS][i % MODEL_KEYS].present = false;
     } else if (choice < 870) {
         CHECK(oort_store_compact(s->f.store, 1 + below(s, 90), &error) >= 0);
+        CHECK(!said(&s->f, "the index knows neither"));
     } else if (choice < 890) {
         /* Reads all keys, so that expired ones become dead in the index without a record in the
          * log. */
@@ -175,6 +176,7 @@ static void run_schedule(uint64_t seed)
     check_copy(&s);
     CHECK(oort_store_compact(s.f.store, 1, &error) >= 0);
     CHECK(stats_of(&s.f).damaged_records == 0);
+    CHECK(!said(&s.f, "the index knows neither"));
     check_copy(&s);
     restart(&s, true);
     oort_session_set_clock(s.f.session, s.now_us);
@@ -365,6 +367,36 @@ static void test_silent_index(void)
     directories_remove(&p);
 }
 
+/* ---- what explains that a value is dead ---------------------------------------------- */
+
+/* A flush of one database must not make the index forget the deleted keys of another database. */
+static void test_flush_beside_dead_keys(void)
+{
+    directories p;
+    char name[32], path[192];
+    oort_error error;
+    directories_make(&p);
+    fixture f = in_directories(&p);
+    memset(model, 0, sizeof model);
+    open_store(&f);
+    for (uint32_t i = 0; i < 40; i++)
+        CHECK(put_state(&f, 1, i, &(struct state){true, 1, 1000, 0}) == OORT_OK);
+    close_store(&f); /* seals the segment */
+    open_store(&f);
+    for (uint32_t i = 0; i < 40; i++)
+        CHECK(drop(&f, model_key(name, 1, i)) == OORT_OK);
+    CHECK(oort_store_flush(f.session, 0) == OORT_OK);
+    CHECK(oort_store_compact(f.store, 1, &error) >= 0);
+    CHECK(!said(&f, "the index knows neither"));
+    close_store(&f);
+    (void)snprintf(path, sizeof path, "%s/index", p.data);
+    CHECK(unlink(path) == 0);
+    open_store(&f);
+    check_model(&f, model);
+    close_store(&f);
+    directories_remove(&p);
+}
+
 int main(void)
 {
     /* kind, key size, key, value */
@@ -374,6 +406,7 @@ int main(void)
     test_dead_segments_are_not_read();
     test_expiry_meanwhile();
     test_silent_index();
+    test_flush_beside_dead_keys();
     test_schedules();
     return 0;
 }

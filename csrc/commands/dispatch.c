@@ -18,6 +18,7 @@
 #define UNKNOWN_SHOWN 128
 #define STACK_KEYS 64u
 #define ERROR_BYTES 640
+#define KEY_TOO_LONG "ERR key is longer than 65536 bytes"
 
 /* ---- refusing ----------------------------------------------------------- */
 
@@ -94,27 +95,15 @@ static int32_t answer_status(struct oort_call *call, int32_t status)
 
 /* ---- keys --------------------------------------------------------------- */
 
-/* The keys of the request, initialised, in stack if it is large enough.  NULL: the error is in the
- * output. */
-static oort_key *find_keys(struct oort_call *call, const struct command_row *row, oort_key *stack)
+/* Initialise the keys of the request.  false: the error is in the output. */
+static bool find_keys(struct oort_call *call, const struct command_row *row, oort_key *keys)
 {
-    oort_key *keys = stack;
-    if (call->key_count > STACK_KEYS) {
-        keys = malloc((size_t)call->key_count * sizeof(*keys));
-        if (keys == NULL) {
-            answer_status(call, OORT_ERR_NOMEM);
-            return NULL;
-        }
-    }
     uint32_t argument = (uint32_t)row->info.first_key;
     for (uint32_t i = 0; i < call->key_count; i++, argument += (uint32_t)row->info.key_step) {
         const oort_bytes *name = &call->argv[argument];
         if (name->size > OORT_KEY_CAP) {
-            call_error(call, "ERR key is longer than 65536 bytes");
-            if (keys != stack) {
-                free(keys);
-            }
-            return NULL;
+            call_error(call, KEY_TOO_LONG);
+            return false;
         }
         if (i == 0 && call->first_key != NULL) {
             keys[i] = *call->first_key;
@@ -122,38 +111,67 @@ static oort_key *find_keys(struct oort_call *call, const struct command_row *row
             oort_key_init(&keys[i], name->data, name->size, call->database);
         }
     }
-    return keys;
+    return true;
 }
 
 /* ---- executing ---------------------------------------------------------- */
 
-static int32_t run(struct oort_call *call, const struct command_row *row)
+/* Call the handler with its only key locked.  Most commands have one key. */
+static int32_t run_with_key(struct oort_call *call, const struct command_row *row)
 {
-    struct output_mark mark = output_mark(call->output);
-    uint64_t hits = call->hits;
-    uint64_t misses = call->misses;
+    oort_key own;
+    call->keys = call->first_key;
+    if (call->keys == NULL) {
+        const oort_bytes *name = &call->argv[row->info.first_key];
+        if (name->size > OORT_KEY_CAP) {
+            return call_error(call, KEY_TOO_LONG);
+        }
+        oort_key_init(&own, name->data, name->size, call->database);
+        call->keys = &own;
+    }
+    int32_t status = oort_lock(call->session, call->keys, 1);
+    if (status == OORT_OK) {
+        status = row->handler(call);
+        oort_unlock(call->session);
+    }
+    return status;
+}
+
+static int32_t run_with_keys(struct oort_call *call, const struct command_row *row)
+{
     oort_key stack[STACK_KEYS];
     oort_key *keys = stack;
-    int32_t status = OORT_OK;
-
-    call->key_count = command_key_count(row, call->argc);
-    if (call->key_count > 0) {
-        keys = find_keys(call, row, stack);
+    if (call->key_count > STACK_KEYS) {
+        keys = malloc((size_t)call->key_count * sizeof(*keys));
         if (keys == NULL) {
-            return OORT_CALL_DONE;
+            return OORT_ERR_NOMEM;
         }
-        status = oort_lock(call->session, keys, call->key_count);
     }
-    if (status == OORT_OK) {
+    int32_t status = OORT_OK;
+    if (find_keys(call, row, keys)) {
         call->keys = keys;
-        status = row->handler(call);
-        if (call->key_count > 0) {
+        status = oort_lock(call->session, keys, call->key_count);
+        if (status == OORT_OK) {
+            status = row->handler(call);
             oort_unlock(call->session);
         }
     }
     if (keys != stack) {
         free(keys);
     }
+    return status;
+}
+
+static int32_t run(struct oort_call *call, const struct command_row *row)
+{
+    struct output_mark mark = output_mark(call->output);
+    uint64_t hits = call->hits;
+    uint64_t misses = call->misses;
+
+    call->key_count = command_key_count(row, call->argc);
+    int32_t status = call->key_count == 1   ? run_with_key(call, row)
+                     : call->key_count == 0 ? row->handler(call)
+                                            : run_with_keys(call, row);
     if (status == OORT_OK || status == OORT_MISSING) {
         return OORT_CALL_DONE;
     }

@@ -125,7 +125,7 @@ def _check(name: str, row: Row) -> None:
     if keys is not None:
         _check_fields(f"{name}: keys", keys, KEY_FIELDS, ("first", "access"))
         _check_words(f"{name}: keys: access", keys["access"], ACCESS)
-        if keys["first"] < 1 or keys.get("step", 1) < 1 or keys.get("last", 1) == 0:
+        if not 0 < keys["first"] < 256 or keys.get("step", 1) < 1 or keys.get("last", 1) == 0:
             raise TableError(f"{name}: keys: first and step are positive, last is not 0")
         if keys["first"] >= abs(row["arity"]):
             raise TableError(f"{name}: keys: the first key is beyond the smallest arity")
@@ -311,6 +311,7 @@ def handlers_header(rows: dict[str, Row]) -> str:
 def table_source(rows: dict[str, Row]) -> str:
     positions = {name: position for position, name in enumerate(rows)}
     entries = []
+    names = []
     lines = [
         "/* Made by commands/generate.py from commands/table/: part of table.c. */",
         f"#define COMMAND_COUNT {len(rows)}u",
@@ -327,6 +328,7 @@ def table_source(rows: dict[str, Row]) -> str:
         keys = row.get("keys", {})
         first = keys.get("first", 0)
         handler = f"command_{identifier(name)}" if row["runs_in"] == "c" else "NULL"
+        container_word = "true" if is_container(name, rows) else "false"
         # The two words and the size identify a name of up to 16 letters.
         exact = "true" if short.isalpha() and len(short) <= 16 else "false"
         lines += [
@@ -338,24 +340,24 @@ def table_source(rows: dict[str, Row]) -> str:
             f"              .first_key = {first},",
             f"              .last_key = {keys.get('last', first)},",
             f"              .key_step = {keys.get('step', 1) if first else 0}}},",
-            f"     .handler = {handler},",
-            f"     .name_head = UINT64_C(0x{head:016x}),",
-            f"     .name_tail = UINT64_C(0x{tail:016x}),",
-            f"     .short_name = {len(name) - len(short)},",
-            f"     .name_size = {len(short)},",
-            f"     .name_is_exact = {exact}}},",
+            f"     .handler = {handler}}},",
         ]
+        names.append(
+            f"{{.head = UINT64_C(0x{head:016x}), .tail = UINT64_C(0x{tail:016x}),"
+            f" .position = {positions[name]}, .container = {above}, .size = {len(short)},"
+            f" .is_exact = {exact}, .is_container = {container_word},"
+            f" .first_key = {first if row['runs_in'] == 'c' else 0}}}"
+        )
     multiplier, bits, places = perfect_hash(entries)
     lines += [
         "};",
         f"#define COMMAND_HASH_MULTIPLIER UINT64_C(0x{multiplier:016x})",
         f"#define COMMAND_HASH_BITS {bits}",
-        "/* Positions by hash, -1: no command has this hash. */",
-        f"static const int16_t positions[{1 << bits}] = {{",
+        "/* By hash; size 0: no command has this hash. */",
+        f"static const struct command_name names[{1 << bits}] = {{",
     ]
     lines += [
-        "    " + " ".join(f"{place}," for place in places[at : at + 16])
-        for at in range(0, len(places), 16)
+        f"    [{at}] = {names[position]}," for at, position in enumerate(places) if position >= 0
     ]
     return "\n".join([*lines, "};", ""])
 

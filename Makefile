@@ -22,7 +22,8 @@ OORT_CFLAGS ?= -Werror
 unexport OORT_CFLAGS OORT_LDFLAGS
 COMPILE := OORT_CFLAGS='$(OORT_CFLAGS)' OORT_LDFLAGS='$(OORT_LDFLAGS)'
 
-NATIVE_SOURCES := $(wildcard csrc/*.h csrc/*/*.c csrc/*/*.h csrc/*/*.def) \
+NATIVE_SOURCES := $(wildcard csrc/*.h csrc/*/*.c csrc/*/*.h csrc/*/*.def csrc/commands/table/*.toml \
+    csrc/commands/*.py) \
     oort/native_build.py setup.py
 C_SOURCES := $(wildcard csrc/*.h csrc/*/*.c csrc/*/*.h)
 
@@ -131,7 +132,7 @@ lint: build
 	$(BIN)/ruff format --check .
 	$(BIN)/clang-format --dry-run --Werror $(C_SOURCES)
 	$(BIN)/mypy oort
-	$(BIN)/mypy lint
+	$(BIN)/mypy lint csrc/commands/generate.py
 	$(BIN)/python lint/rooms.py
 	MYPYPATH=packaging:fpm $(BIN)/mypy packaging/*.py fpm/*.py
 	$(MAKE) -C csrc warnings

@@ -1,23 +1,25 @@
 /*
- * oort.h: the public face of the oort data path.
+ * oort.h: the public interface of the oort data path.
  *
- * A plain C library: it parses RESP, executes the hot commands, keeps values in
- * a persistent store, and moves bytes through epoll.  It contains no Python.h
- * and can be built, fuzzed and sanitised alone (make -C csrc test).
+ * The data path is a plain C library.  It parses RESP, executes the native commands, keeps values in a
+ * persistent store, and moves bytes through epoll.  It does not use Python.h and can be built,
+ * fuzzed and sanitised alone (make -C csrc test).
  *
- * The part between the two "cffi" marks is what Python sees: setup.py hands it
- * to cffi as it stands, so it holds plain declarations only (no macros but
- * integer constants, no inline functions).
+ * Python sees the part between the two "cffi" marks.  oort/native_build.py hands that part to cffi
+ * unchanged, so it holds only plain declarations: no macros except integer constants, no inline
+ * functions.
  *
  * Contract
- *  - Sizes are bytes, times are stated in each name (_us, _ms, _seconds) and
- *    count from the Unix epoch unless they are durations.
- *  - A function that can fail returns an oort_status; negative is an error.
- *    Where an oort_error pointer is taken, it is filled on failure with the
- *    place, the cause and the cure, in one line.
- *  - Nothing is thread safe unless its comment says so.  An oort_store may be
- *    used by any number of threads, each with an oort_session of its own.
- *  - No global state: two stores in one process do not know of each other.
+ *
+ *  - Sizes are bytes.  Names state the unit of times (_us, _ms, _seconds).  Times count from the
+ *    Unix epoch unless they are durations.
+ *  - A function that can fail returns an oort_status; negative values are errors.  A function that
+ *    takes an oort_error pointer fills it on failure with one line: the place, the cause and the
+ *    cure.
+ *  - A function is thread safe only if its comment says so.  Any number of threads may use an
+ *    oort_store, each with its own oort_session.
+ *  - There is no global state.  Two stores in one process are independent.
+ *  - A caller that breaks the contract may end the process (base/assert.h).
  */
 #ifndef OORT_H
 #define OORT_H
@@ -31,19 +33,20 @@
 #define OORT_DATABASES 16
 #define OORT_KEY_CAP 65536       /* longest key, bytes */
 #define OORT_VALUE_CAP 536870912 /* longest value, bytes (512 MiB) */
+#define OORT_ERROR_CODES 7       /* first words of error replies that are counted apart: ERR, ... */
 
 enum oort_status {
     OORT_OK = 0,
-    OORT_MISSING = 1,      /* no such key (or it has expired) */
-    OORT_COLD = 2,         /* the record is not in memory: oort_fetch, then again */
+    OORT_MISSING = 1,      /* no such key, or the key has expired */
+    OORT_COLD = 2,         /* the record is not in memory: call oort_fetch, then try again */
     OORT_ERR_NOMEM = -1,   /* an allocation failed */
     OORT_ERR_IO = -2,      /* the kernel reported an I/O error */
-    OORT_ERR_FULL = -3,    /* below the free-disk watermark, or out of addresses */
-    OORT_ERR_TOO_BIG = -4, /* key, value or batch over its cap */
+    OORT_ERR_FULL = -3,    /* below the watermark of free disk space, or no addresses left */
+    OORT_ERR_TOO_BIG = -4, /* a key, value or batch is over its limit */
     OORT_ERR_LOCKED = -5,  /* another process has the data directory open */
-    OORT_ERR_FORMAT = -6,  /* written by a newer version, or not ours */
+    OORT_ERR_FORMAT = -6,  /* written by a newer version, or not a file of oort */
     OORT_ERR_DAMAGED = -7, /* a checksum does not match */
-    OORT_ERR_FAILED = -8,  /* an earlier I/O error was final: no more writes */
+    OORT_ERR_FAILED = -8,  /* an earlier I/O error was final: no more writes are accepted */
     OORT_ERR_ARGUMENT = -9 /* the caller broke the contract */
 };
 
@@ -60,18 +63,63 @@ typedef struct oort_bytes {
 
 /* ---- hashing ------------------------------------------------------------ */
 
-/* Redis Cluster slot of a key: CRC16/XMODEM of the key or its {hash tag}, mod 16384. */
+/* The Redis Cluster slot of a key: CRC16/XMODEM of the key or its {hash tag}, mod 16384. */
 uint32_t oort_key_slot(const uint8_t *key, size_t size);
-/* The ring hash: slot in the top 14 bits, low 50 bits of XXH3 (seed = database). */
+/* The ring hash: the slot in the top 14 bits, then the low 50 bits of XXH3 (the seed is the
+ * database). */
 uint64_t oort_ring_hash(const uint8_t *key, size_t size, uint8_t database);
-/* CRC32C (Castagnoli), hardware where there is some; seed 0 starts a sum. */
+/* CRC32C (Castagnoli), computed by hardware where possible.  Seed 0 starts a checksum. */
 uint32_t oort_crc32c(uint32_t seed, const void *data, size_t size);
+
+/* ---- metrics ------------------------------------------------------------- */
+
+/* Counters, gauges and histograms, described from base/metrics.def.  The values of an owner's counters
+ * and gauges are one array of 64-bit numbers.  A description says where in it (place) and how many
+ * (values). */
+enum oort_metric_owner {
+    OORT_METRICS_STORE = 0,
+    OORT_METRICS_PLANE = 1,
+    OORT_METRICS_COMMAND = 2, /* of the data plane, for each command: see oort_command_stats */
+    OORT_METRICS_PROCESS = 3  /* held by Python */
+};
+enum oort_metric_kind { OORT_COUNTER = 0, OORT_GAUGE = 1, OORT_HISTOGRAM = 2 };
+/* A unit a|b|c names the states 0, 1 and 2.  The label says what tells the values apart: "database",
+ * "code", "command", or "" for a single value.  A field of INFO is "" when the metric is not a field by
+ * itself; <label> in a field stands for a value of the label. */
+typedef struct oort_metric {
+    const char *name; /* without the "oort_" in front */
+    const char *unit, *label;
+    const char *section, *field; /* of INFO */
+    const char *help;            /* one sentence */
+    int32_t kind;                /* an oort_metric_kind */
+    int32_t resets;              /* 1: CONFIG RESETSTAT starts it again */
+    uint32_t place;              /* of a histogram: its number among the owner's histograms */
+    uint32_t values;             /* how many places; of a histogram: 0 */
+} oort_metric;
+/* NULL: the owner has no such metric. */
+const oort_metric *oort_metric_at(int32_t owner, uint32_t number);
+/* The size of the array of an owner; 0: C does not hold it. */
+uint32_t oort_metric_places(int32_t owner);
+
+#define OORT_HISTOGRAM_BUCKETS 122
+
+typedef struct oort_histogram {
+    uint64_t count;
+    uint64_t sum_ns;
+    uint64_t max_ns;
+    uint64_t buckets[OORT_HISTOGRAM_BUCKETS]; /* bounds rise; see oort_histogram_bound */
+} oort_histogram;
+/* The lowest duration, in ns, that is too long for a bucket; UINT64_MAX for the last. */
+uint64_t oort_histogram_bound(uint32_t bucket);
+/* The duration in ns that so many percent do not exceed, at most a quarter too high; 0 when the
+ * histogram is empty. */
+uint64_t oort_histogram_percentile(const oort_histogram *histogram, double percent);
 
 /* ---- the store ---------------------------------------------------------- */
 
 enum oort_fsync { OORT_FSYNC_NO = 0, OORT_FSYNC_EVERYSEC = 1, OORT_FSYNC_ALWAYS = 2 };
 
-/* How far an open has come.  Written by the thread that opens; any other may look meanwhile. */
+/* The progress of an open.  The opening thread writes it; other threads may read it meanwhile. */
 enum oort_open_stage {
     OORT_OPEN_FILES = 0,
     OORT_OPEN_REPLAY = 1,
@@ -80,32 +128,32 @@ enum oort_open_stage {
 };
 typedef struct oort_open_progress {
     uint64_t stage;    /* an oort_open_stage */
-    uint64_t segments; /* to be looked through in all; while counting: parts of the index */
-    uint64_t done;     /* of those */
-    uint64_t records;  /* seen so far */
+    uint64_t segments; /* to read in all; OORT_OPEN_COUNT: parts of the index */
+    uint64_t done;     /* of these segments */
+    uint64_t records;  /* read so far */
 } oort_open_progress;
 
 typedef struct oort_store_config {
     const char *directory;         /* must exist; locked while open */
     const char *runtime_directory; /* on tmpfs, for the fast restart; NULL: none */
-    uint64_t segment_bytes;  /* 0: default (64 MiB, less on a small disk); 64 KiB .. 128 MiB */
+    uint64_t segment_bytes;  /* 64 KiB to 128 MiB; 0: default (64 MiB, less on a small disk) */
     uint64_t value_cap;      /* 0: OORT_VALUE_CAP */
-    uint64_t free_bytes_low; /* read-only below this much free disk; 0: default */
+    uint64_t free_bytes_low; /* below it the store is read-only; 0: default */
     uint64_t compaction_bytes_per_second; /* 0: default */
-    uint32_t compaction_dead_percent;     /* compact a segment above it; 0: default (50) */
-    uint32_t tombstone_age_seconds;       /* no tombstone is dropped before it */
+    uint32_t compaction_dead_percent;     /* compact segments above it; 0: default (50) */
+    uint32_t tombstone_age_seconds;       /* tombstones are kept at least so long */
     int32_t fsync;                        /* an oort_fsync */
-    int32_t background;           /* 0: no threads at all (tests); 1: sync, compaction, expiry */
-    oort_open_progress *progress; /* NULL: nobody looks; else used until the open returns */
-    int32_t held_directory;       /* 0: none; a descriptor of the directory that somebody has held
-                                      open since the store was last opened: its file system has
-                                      not been away */
+    int32_t background;                   /* 0: no threads (tests); 1: sync, compaction, expiry */
+    oort_open_progress *progress;         /* NULL: not wanted; else in use until the open returns */
+    /* 0: none.  Otherwise a descriptor of the directory that was held open since the store was last
+     * open, as evidence that the file system stayed mounted. */
+    int32_t held_directory;
 } oort_store_config;
 
 typedef struct oort_store oort_store;
 typedef struct oort_session oort_session;
 
-/* A key with its identity worked out once: fill it with oort_key_init. */
+/* A key with its hash, which is computed once.  Filled by oort_key_init. */
 typedef struct oort_key {
     const uint8_t *data;
     uint64_t hash;
@@ -113,178 +161,167 @@ typedef struct oort_key {
     uint8_t database;
 } oort_key;
 
-/* What oort_read found.  data stays valid until oort_unlock, or, once pinned,
- * until oort_unpin. */
+/* The result of oort_read.  data is valid until oort_unlock or, if the value is pinned, until
+ * oort_unpin. */
 typedef struct oort_value {
     const uint8_t *data;
     uint64_t size;
     int64_t expiry_ms; /* 0: never */
     uint64_t stamp;
-    uint64_t stored_bytes; /* what the record takes in the store, index included */
-    void *origin;          /* the store's own: what a pin would keep */
-    void *pin;             /* what it keeps, NULL while unpinned */
+    uint64_t stored_bytes; /* bytes of the record in the store, index included */
+    void *origin;          /* the store's own: the memory that a pin would keep */
+    void *pin;             /* the memory that the pin keeps; NULL: not pinned */
 } oort_value;
 
-/* Where the bytes are that made a call answer OORT_COLD. */
+/* The bytes that a call needed when it returned OORT_COLD. */
 typedef struct oort_cold {
     uint64_t location;
     uint64_t size;
 } oort_cold;
 
-typedef struct oort_store_stats {
-    uint64_t keys[OORT_DATABASES];
-    uint64_t expired_keys; /* removed because their time had come */
-    uint64_t segments;
-    uint64_t log_bytes;       /* in all segments */
-    uint64_t live_bytes;      /* of those, reachable from the index */
-    uint64_t index_bytes;     /* file size */
-    uint64_t compactions;     /* segments compacted */
-    uint64_t compacted_bytes; /* bytes those gave back */
-    uint64_t syncs;           /* fdatasync rounds */
-    uint64_t unsynced_bytes;  /* acknowledged, not yet on the device */
-    uint64_t damaged_records; /* found since open; never silently skipped */
-    uint64_t damaged_bytes;
-    uint64_t cut_bytes;         /* unsynced tail dropped by the last recovery */
-    uint64_t recovered_records; /* replayed or rebuilt by the last open */
-    uint64_t free_bytes;        /* of the file system */
-    uint64_t last_sync_ms;      /* when the last successful sync ended */
-    int32_t recovery;           /* 0 new or clean, 1 replayed, 2 rebuilt */
-    int32_t read_only;          /* 1: below the free-disk watermark */
-    int32_t failed;             /* an oort_status: the sticky error, or 0 */
-    int32_t compacting;         /* 1: a compaction is running */
-} oort_store_stats;
-
-/* May a runtime directory be here?  1: it is on tmpfs, so that what it holds dies with the machine. */
+/* Whether the directory can be a runtime directory.  1: it is on a tmpfs, so its content does not
+ * survive the machine's boot. */
 int32_t oort_is_tmpfs(const char *directory);
-/* Open the persistent store (append-only log + mmap index), or the in-memory one. */
+/* Open the persistent store (append-only log and mapped index), or the in-memory store. */
 oort_store *oort_valuestore_open(const oort_store_config *config, oort_error *error);
 oort_store *oort_mapstore_open(const oort_store_config *config, oort_error *error);
-/* Close: every session must be closed first.  The store is gone whatever is
- * returned; an error means that the last sync failed. */
+/* Closes the store.  Every session must be closed and every value unpinned first.  The store is
+ * gone whatever the result; an error means that the last sync failed. */
 int32_t oort_store_close(oort_store *store, oort_error *error);
 
-void oort_store_get_stats(oort_store *store, oort_store_stats *out);
-/* Change the policy while running (CONFIG SET).  Thread safe. */
+/* Reads the store's counters and gauges: out has oort_metric_places(OORT_METRICS_STORE) places.  This
+ * call and the following two are thread safe. */
+void oort_store_get_metrics(oort_store *store, uint64_t *out);
+/* place: that of a histogram of OORT_METRICS_STORE. */
+int32_t oort_store_get_histogram(oort_store *store, uint32_t place, oort_histogram *out);
+/* CONFIG RESETSTAT: counters that reset start again at 0, and histograms are emptied. */
+void oort_store_reset_metrics(oort_store *store);
+/* Changes the policy while the store is in use (CONFIG SET).  Thread safe. */
 int32_t oort_store_set_fsync(oort_store *store, int32_t fsync);
-/* Make everything acknowledged durable now (SAVE).  Thread safe; blocks. */
+/* Makes everything acknowledged durable (SAVE).  Thread safe; blocks. */
 int32_t oort_store_sync(oort_store *store, oort_error *error);
-/* Delete every key of a database, or of all of them (database = -1). */
+/* Deletes every key of a database, or of all databases (database = -1). */
 int32_t oort_store_flush(oort_session *session, int32_t database);
-/* Compact now whatever is above dead_percent; blocks (tests, operators). */
+/* Compacts all segments above dead_percent; blocks.  For tests and operators. */
 int32_t oort_store_compact(oort_store *store, uint32_t dead_percent, oort_error *error);
 
-/* Messages for the operator: 1 and the message, or 0 when there is none.
- * level is a syslog priority.  The descriptor is readable while one waits. */
+/* Messages for the operator.  oort_store_next_event: 1: out is filled, 0: there is no message.
+ * level is a syslog priority.  The descriptor is readable while there are messages. */
 enum oort_event_kind {
     OORT_EVENT_OTHER = 0,
-    OORT_EVENT_DAMAGE = 1,  /* bytes that are not what was written */
-    OORT_EVENT_FULL = 2,    /* writes are refused for want of disk space */
-    OORT_EVENT_ROOM = 3,    /* and accepted again */
+    OORT_EVENT_DAMAGE = 1,  /* bytes differ from the bytes that were written */
+    OORT_EVENT_FULL = 2,    /* writes are refused for lack of disk space */
+    OORT_EVENT_ROOM = 3,    /* writes are accepted again */
     OORT_EVENT_FAILED = 4,  /* an I/O error was final: nothing more is acknowledged */
-    OORT_EVENT_RECOVERY = 5 /* what the last open had to make good */
+    OORT_EVENT_RECOVERY = 5 /* the last open repaired something */
 };
 typedef struct oort_event {
     int32_t level;
     int32_t kind;     /* an oort_event_kind */
-    uint64_t segment; /* sequence number of the segment it is about, 0: of none */
+    uint64_t segment; /* sequence number of the message's segment, or 0 */
     char text[500];
 } oort_event;
 int32_t oort_store_next_event(oort_store *store, oort_event *out);
 int oort_store_event_fd(oort_store *store);
 
-/* A session is one thread's handle on a store: its clock, the locks it holds,
- * the segment it appends to. */
+/* A session is one thread's handle on a store: its clock, its locks, and the segment that it
+ * appends to. */
 oort_session *oort_session_open(oort_store *store, oort_error *error);
 void oort_session_close(oort_session *session);
-/* Set the clock that stamps and expiry use, once a batch; 0: read it now. */
+/* Sets the clock of stamps and expiry, once a batch of commands.  0: reads the current time. */
 void oort_session_set_clock(oort_session *session, int64_t now_us);
 int64_t oort_session_now_ms(const oort_session *session);
-/* The last error of this session, in words. */
+/* The text of the session's last error. */
 const char *oort_session_error(const oort_session *session);
 
 void oort_key_init(oort_key *key, const uint8_t *data, size_t size, uint8_t database);
-/* Ask the processor for the memory that reading or writing these keys will touch: worth it
- * from two keys on, since their cache misses then overlap. */
+/* Prefetches the memory that reading or writing these keys will touch.  Useful from two keys on,
+ * because their cache misses then overlap. */
 void oort_prefetch(oort_session *session, const oort_key *keys, uint32_t count);
 
-/* Lock the keys' stripes (in one order: no deadlock).  Every call below up to
- * oort_unlock must be for keys that are locked.  One lock at a time a session. */
+/* Locks the stripes of the keys, always in the same order, so there is no deadlock.  All calls
+ * below, up to oort_unlock, must be for locked keys.  A session can hold only one lock at a
+ * time. */
 int32_t oort_lock(oort_session *session, const oort_key *keys, uint32_t count);
 void oort_unlock(oort_session *session);
 
-/* OORT_OK, OORT_MISSING, OORT_COLD (then oort_session_cold says where), or an error.
- * An expired key is missing. */
+/* OORT_OK, OORT_MISSING, OORT_COLD (see oort_session_cold), or an error.  An expired key is
+ * missing. */
 int32_t oort_read(oort_session *session, const oort_key *key, oort_value *out);
-/* The same but for the value's bytes: data may not be touched, and a large value stays on disk and
- * unchecked. For all that a command can answer from the rest. */
+/* As oort_read, but without the value's bytes: data must not be read, and a large value stays on
+ * disk and is not checked.  For commands that need only the other fields. */
 int32_t oort_look(oort_session *session, const oort_key *key, oort_value *out);
-/* Store the concatenation of parts (they may lie inside a value just read). expiry_ms 0: never;
- * in the past: the key is removed instead.  OORT_OK, OORT_COLD or an error. */
+/* Stores the concatenation of the parts, which may lie inside a value that was just read.
+ * expiry_ms 0: never expires; in the past: the key is removed.  OORT_OK, OORT_COLD or an error. */
 int32_t oort_write(oort_session *session, const oort_key *key, const oort_bytes *parts,
                    uint32_t part_count, int64_t expiry_ms);
-/* OORT_OK: it was there and is gone; OORT_MISSING; OORT_COLD; or an error. */
+/* OORT_OK: the key was removed; OORT_MISSING, OORT_COLD, or an error. */
 int32_t oort_remove(oort_session *session, const oort_key *key);
-/* 0: never expires.  OORT_OK, OORT_MISSING, OORT_COLD or an error. */
+/* expiry_ms 0: never expires.  OORT_OK, OORT_MISSING, OORT_COLD or an error. */
 int32_t oort_set_expiry(oort_session *session, const oort_key *key, int64_t expiry_ms);
 
-/* All or nothing: writes between begin and commit become visible, and survive a
- * crash, together.  bytes is the sum of key and value sizes.  Any error before commit
- * (OORT_COLD too) must be answered by oort_batch_abort. A key may come twice; the last wins.
- * Keys and parts must stay where they are until commit. */
+/* A batch: the writes between begin and commit become visible, and survive a crash, together or not
+ * at all. count: number of writes; bytes: the sum of all key and value sizes.  After an error
+ * before the commit (OORT_COLD too) the caller must call oort_batch_abort.  If a key comes twice,
+ * the last write counts. Keys and parts must not move until the commit. */
 int32_t oort_batch_begin(oort_session *session, uint32_t count, uint64_t bytes);
 int32_t oort_batch_commit(oort_session *session);
 void oort_batch_abort(oort_session *session);
 
-/* Keep a value's bytes in place beyond oort_unlock, e.g. to write them to a socket. */
+/* Keeps the bytes of a value in place after oort_unlock, for instance until they are sent. */
 void oort_pin(oort_session *session, oort_value *value);
 void oort_unpin(oort_store *store, oort_value *value);
 
-/* After OORT_COLD: what to bring in; then, on a thread that may block, bring it in. */
+/* After OORT_COLD: oort_session_cold names the missing bytes.  oort_fetch reads them into memory;
+ * call it on a thread that may block. */
 oort_cold oort_session_cold(const oort_session *session);
 int32_t oort_fetch(oort_store *store, oort_cold cold);
 
-/* Group commit.  After a run of commands: 0 when their replies may be sent at once,
- * else the ticket that oort_store_synced must reach first (what they wrote or read is
- * not yet durable and the policy is "always"). Asking resets the run.  Nothing is synced for it until
- * oort_store_request_sync: once for all tickets of a round, so that one sync covers them. */
+/* Group commit.  Call oort_session_ticket after a run of commands.  0: the replies may be sent at
+ * once. Otherwise they must wait until oort_store_synced reaches the ticket, because the policy is
+ * "always" and something that the run wrote or read is not durable yet.  The call also starts a new
+ * run.  A ticket triggers no sync by itself: call oort_store_request_sync once for all tickets of a
+ * round, so that one sync covers them. */
 uint64_t oort_session_ticket(oort_session *session);
 void oort_store_request_sync(oort_store *store, uint64_t ticket); /* thread safe */
-/* Sync in the calling thread instead, where that is sooner than waking another: when the device has been
- * quick of late (under a millisecond a round) and nobody else is at it.  1: done, every ticket given
- * before has been reached (or the store failed), and all watchers but eventfd are told; 0: ask for it. */
+/* Syncs in the calling thread if that is faster than waking another thread: the last rounds took
+ * less than a millisecond and no other thread is syncing.  1: done; every ticket given out before
+ * has been reached (or the store failed), and all watchers except eventfd were told.  0: call
+ * oort_store_request_sync. */
 int32_t oort_store_sync_here(oort_store *store, int eventfd);
-/* How long waiting for others to share the next sync is worth it, milliseconds; 0: not at all. */
+/* How long it pays to wait for others that can share the next sync, in milliseconds; 0: not at
+ * all. */
 uint32_t oort_store_gather_ms(oort_store *store);
-uint64_t
-oort_store_synced(oort_store *store); /* thread safe; UINT64_MAX: never again, the store failed */
-/* An eventfd that the sync thread signals after every round (at most 64 watchers). */
+uint64_t oort_store_synced(oort_store *store); /* thread safe; UINT64_MAX: the store failed */
+/* Adds an eventfd, which is signalled after every sync round.  At most 64 watchers. */
 int32_t oort_store_watch_sync(oort_store *store, int eventfd);
-void oort_store_unwatch_sync(oort_store *store, int eventfd); /* before it is closed */
-/* 1: the device cannot keep up, stop reading requests that write until it is 0 again. Thread safe. */
+void oort_store_unwatch_sync(oort_store *store, int eventfd); /* before the eventfd is closed */
+/* 1: the device cannot keep up, so stop reading requests that write until the result is 0.  Thread
+ * safe. */
 int32_t oort_store_behind(oort_store *store);
 
-/* SCAN: append keys of a database to buffer, each as a uint32_t size and that many bytes,
- * from a position in ring order.  All keys of one position come together: at least
- * one position is delivered; *capacity_needed says how large a buffer must be when it is
- * too small (OORT_ERR_TOO_BIG).  Returns OORT_OK; *next is 0 at the end.  May block on disk. */
+/* SCAN: appends keys of a database to buffer, each as a uint32_t size and that many bytes, from a
+ * position in ring order on.  All keys of a position are delivered together, and at least one
+ * position is delivered.  OORT_ERR_TOO_BIG: the buffer must have at least capacity_needed bytes.
+ * May block on disk. */
 typedef struct oort_scan {
-    uint64_t position; /* in: 0 starts; out: next position, 0: finished (< 2^48) */
-    uint64_t want;     /* in: how many entries to visit at least */
+    uint64_t position; /* in: 0 starts; out: the next position (< 2^48), 0: finished */
+    uint64_t want;     /* in: visit at least so many entries */
     uint8_t *buffer;
     uint64_t capacity;
     uint64_t used;            /* out */
-    uint64_t count;           /* out: keys in buffer */
+    uint64_t count;           /* out: number of keys in buffer */
     uint64_t capacity_needed; /* out, with OORT_ERR_TOO_BIG */
 } oort_scan;
 int32_t oort_store_scan(oort_session *session, uint8_t database, oort_scan *scan);
-/* A random key, copied into buffer (OORT_KEY_CAP bytes): its size in *size. */
+/* Copies a random key into buffer (OORT_KEY_CAP bytes), and its size into *size. */
 int32_t oort_store_random_key(oort_session *session, uint8_t database, uint8_t *buffer,
                               uint32_t *size);
 
 /* ---- commands ----------------------------------------------------------- */
 
-/* The command table, compiled from commands.def: the one source for dispatch,
- * COMMAND, COMMAND DOCS, ACL categories and docs/commands.md. */
+/* The command table, made from commands/table/: the one source for dispatch, COMMAND, COMMAND DOCS,
+ * HELP, ACL categories and docs/commands.md. */
 enum oort_command_flag {
     OORT_CMD_WRITE = 1,
     OORT_CMD_READONLY = 2,
@@ -299,23 +336,24 @@ enum oort_command_flag {
     OORT_CMD_BLOCKING = 1024,
     OORT_CMD_NO_MULTI = 2048,
     OORT_CMD_NO_ASYNC_LOADING = 4096,
-    OORT_CMD_HOT = 65536 /* executed in C */
+    OORT_CMD_NATIVE = 65536,    /* executed in C; all others in Python */
+    OORT_CMD_CONTAINER = 131072 /* has subcommands */
 };
 typedef struct oort_command_info {
-    const char *name; /* lower case; a subcommand as "client|id" */
-    const char *summary;
-    const char *since; /* the Redis version it appeared in */
-    const char *group; /* "string", "generic", "connection", "server" */
-    const char *complexity;
-    const char *categories; /* ACL categories, space separated, each with its @ */
-    const char *arguments;  /* the syntax, as redis.io writes it */
-    int32_t arity;          /* as in COMMAND: negative means at least */
+    const char *name;    /* lower case; a subcommand as "client|id" */
+    const char *details; /* JSON: the facts that documentation, COMMAND and HELP show */
+    int32_t arity;       /* as in COMMAND: the name counts, negative means at least */
     uint32_t flags;
-    int32_t first_key, last_key, key_step;
+    int32_t container; /* position of the command that this is a subcommand of, -1: of none */
+    int32_t first_key, last_key, key_step; /* in argv; first 0: no keys; last < 0: from the end */
 } oort_command_info;
 uint32_t oort_command_count(void);
 const oort_command_info *oort_command_at(uint32_t position);
-int32_t oort_command_find(const uint8_t *name, size_t size); /* any case; -1: unknown */
+/* By full name, in any case; -1: unknown. */
+int32_t oort_command_find(const uint8_t *name, size_t size);
+/* The error that a client is told for a status below 0: code and text, as RESP has them, in out.
+ * detail: the session's words for it (oort_session_error). */
+void oort_status_error(int32_t status, const char *detail, char *out, uint64_t size);
 
 /* ---- the request parser alone ------------------------------------------- */
 
@@ -407,25 +445,10 @@ typedef struct oort_connection_info {
     int32_t last_command; /* position in the table, -1: none */
 } oort_connection_info;
 
+/* The counters of OORT_METRICS_COMMAND.  A command's time is the sum of its histogram. */
 typedef struct oort_command_stats {
     uint64_t calls, failed, rejected;
-    uint64_t nanoseconds; /* of hot ones, from one call in 256 */
 } oort_command_stats;
-
-#define OORT_ERROR_CODES 7 /* of error replies: ERR, NOAUTH, ... */
-
-typedef struct oort_dataplane_stats {
-    uint64_t connections; /* now */
-    uint64_t commands;    /* executed, hot and cold */
-    uint64_t bytes_in, bytes_out;
-    uint64_t hits, misses; /* of key lookups by read commands */
-    uint64_t protocol_errors;
-    uint64_t dropped_slow; /* closed for unsent output */
-    uint64_t dropped_idle;
-    uint64_t dropped_query; /* closed for too large a query buffer */
-    uint64_t cold_reads;    /* commands that waited for the disk */
-    uint64_t waiting_sync;  /* connections whose replies wait for a sync, now */
-} oort_dataplane_stats;
 
 /* The clock and the transport must outlive the plane. */
 oort_dataplane *oort_dataplane_open(oort_store *store, const oort_plane_config *config,
@@ -435,13 +458,22 @@ void oort_dataplane_close(oort_dataplane *plane);
 /* Thread safe.  A worker follows at the beginning of its next round.  OORT_OK, or OORT_ERR_NOMEM:
  * nothing has changed. */
 int32_t oort_dataplane_configure(oort_dataplane *plane, const oort_plane_settings *settings);
-void oort_dataplane_get_stats(oort_dataplane *plane, oort_dataplane_stats *out);
+/* Reads the counters and gauges: out has oort_metric_places(OORT_METRICS_PLANE) places.  This call and
+ * the following five are thread safe. */
+void oort_dataplane_get_metrics(oort_dataplane *plane, uint64_t *out);
 /* Per command, out has oort_command_count() places. */
 void oort_dataplane_get_command_stats(oort_dataplane *plane, oort_command_stats *out);
-/* How often an error reply began with a code, out has OORT_ERROR_CODES places. */
-void oort_dataplane_get_error_stats(oort_dataplane *plane, uint64_t *out);
+/* place: that of a histogram of OORT_METRICS_PLANE. */
+int32_t oort_dataplane_get_histogram(oort_dataplane *plane, uint32_t place, oort_histogram *out);
+/* place: that of a histogram of OORT_METRICS_COMMAND; command: position in the table. */
+int32_t oort_dataplane_get_command_histogram(oort_dataplane *plane, uint32_t place,
+                                             uint32_t command, oort_histogram *out);
+/* Records how long Python took to execute a command.  command: position in the table. */
+int32_t oort_dataplane_add_time(oort_dataplane *plane, uint32_t command, uint64_t nanoseconds);
+/* CONFIG RESETSTAT: counters that reset start again at 0, and histograms are emptied. */
+void oort_dataplane_reset_metrics(oort_dataplane *plane);
+/* The code at a position of the values of a metric with the label "code"; NULL: there is none. */
 const char *oort_error_code(uint32_t position);
-void oort_dataplane_reset_stats(oort_dataplane *plane);
 
 /* Run a worker until oort_workers_stop.  Stays in C, where the GIL is released. */
 int32_t oort_worker_run(oort_dataplane *plane, uint32_t worker, oort_error *error);

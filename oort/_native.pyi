@@ -1,8 +1,8 @@
-"""The C library of csrc/, as cffi compiles it.
+"""The C library of csrc/, compiled by cffi.
 
-What is in it is declared once, in csrc/oort.h and csrc/load.h between their cffi marks, and known
-to cffi at run time only: here it is Any.  Code that calls it directly stays inside the thin
-wrappers (oort.store, oort.dataplane and the like), whose own faces are typed.
+Its declarations are in csrc/oort.h and csrc/load.h, between their cffi marks.  cffi reads them only
+at run time, so the types here are Any.  Only the wrappers (such as oort.store and oort.dataplane)
+call the library directly; their own interfaces are typed.
 """
 
 from typing import Any

@@ -1,22 +1,24 @@
-"""The one clock: the time of day, and a time that never steps.
+"""The clock: the time of day, and a monotonic time.
 
-Code that decides takes the time as an argument; code that waits or measures is given a Clock.
+Code that decides takes the time as an argument.  Code that waits or measures is given a Clock.  No
+other file of oort/ asks the system for the time (tests/lint/test_time.py).
 """
 
 from __future__ import annotations
 
+import datetime
 import time
 from typing import Protocol
 
 
 class Clock(Protocol):
-    """Both are in seconds, and precise to a microsecond."""
+    """Both times are in seconds, with a precision of a microsecond."""
 
     def monotonic(self) -> float:
-        """Since some moment in the past.  It never goes back."""
+        """The time since an unspecified moment; it never goes back."""
 
     def wall(self) -> float:
-        """Since 1970.  An operator or NTP may set it at any moment, forward or back."""
+        """The time since the Unix epoch; an operator or NTP may set it forward or back."""
 
 
 class SystemClock:
@@ -28,3 +30,8 @@ class SystemClock:
 
 
 SYSTEM: Clock = SystemClock()
+
+
+def utc(wall: float) -> datetime.datetime:
+    """The time of day as certificates have it."""
+    return datetime.datetime.fromtimestamp(wall, datetime.UTC)

@@ -15,6 +15,8 @@ from typing import Any
 
 from oort._native import ffi, lib
 from oort.errors import BootError
+from oort.metrics import Histogram, Metric, Reading
+from oort.metrics.reading import read
 
 AUTHENTICATED: int = lib.OORT_CONN_AUTHENTICATED
 NO_EVICT: int = lib.OORT_CONN_NO_EVICT
@@ -77,24 +79,7 @@ class Connection:
     last_command: int
 
 
-@dataclass(frozen=True, slots=True)
-class Stats:
-    connections: int
-    commands: int
-    bytes_in: int
-    bytes_out: int
-    hits: int
-    misses: int
-    protocol_errors: int
-    dropped_slow: int
-    dropped_idle: int
-    dropped_query: int
-    cold_reads: int
-    waiting_sync: int
-
-
 _CONNECTION_FIELDS = tuple(Connection.__dataclass_fields__)
-_STATS_FIELDS = tuple(Stats.__dataclass_fields__)
 
 
 def _reply(connection: int, reply: Reply, *, wait: int = 0) -> tuple[Any, Any]:
@@ -296,29 +281,33 @@ class DataPlane:
         """Bytes of the messages that some connection has not been sent yet.  Thread safe."""
         return int(lib.oort_dataplane_message_bytes(self._plane))
 
-    def stats(self) -> Stats:
-        out = ffi.new("oort_dataplane_stats *")
-        lib.oort_dataplane_get_stats(self._plane, out)
-        return Stats(*(int(getattr(out, name)) for name in _STATS_FIELDS))
+    def stats(self) -> Reading:
+        return read("plane", lib.oort_dataplane_get_metrics, self._plane)
 
-    def command_stats(self) -> list[tuple[int, int, int, int]]:
-        """Calls, failed, rejected, nanoseconds (hot commands); by position in the table."""
+    def command_stats(self) -> list[Reading]:
+        """By position in the command table."""
         count = lib.oort_command_count()
         out = ffi.new("oort_command_stats[]", count)
         lib.oort_dataplane_get_command_stats(self._plane, out)
-        return [
-            (int(row.calls), int(row.failed), int(row.rejected), int(row.nanoseconds))
-            for row in (out[i] for i in range(count))
-        ]
+        size = ffi.sizeof("oort_command_stats") // ffi.sizeof("uint64_t")
+        values = ffi.unpack(ffi.cast("uint64_t *", out), count * size)
+        return [Reading("command", values[at : at + size]) for at in range(0, len(values), size)]
 
-    def error_stats(self) -> dict[str, int]:
-        """How often an error reply began with each code."""
-        out = ffi.new("uint64_t[]", lib.OORT_ERROR_CODES)
-        lib.oort_dataplane_get_error_stats(self._plane, out)
-        return {
-            ffi.string(lib.oort_error_code(i)).decode(): int(out[i])
-            for i in range(lib.OORT_ERROR_CODES)
-        }
+    def histogram(self, metric: Metric) -> Histogram:
+        out = ffi.new("oort_histogram *")
+        lib.oort_dataplane_get_histogram(self._plane, metric.place, out)
+        return Histogram(out)
+
+    def command_histogram(self, metric: Metric, command: int) -> Histogram:
+        """command: position in the command table."""
+        out = ffi.new("oort_histogram *")
+        lib.oort_dataplane_get_command_histogram(self._plane, metric.place, command, out)
+        return Histogram(out)
+
+    def add_time(self, command: int, seconds: float) -> None:
+        """Python has executed a command, by its position in the table, in so long."""
+        lib.oort_dataplane_add_time(self._plane, command, max(0, round(seconds * 1e9)))
 
     def reset_stats(self) -> None:
-        lib.oort_dataplane_reset_stats(self._plane)
+        """CONFIG RESETSTAT."""
+        lib.oort_dataplane_reset_metrics(self._plane)

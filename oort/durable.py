@@ -1,16 +1,16 @@
 """Files that survive a power failure.
 
-    replace(path, data)       the file is the old one or the new one at any instant
-    create(path, data)        a new file, never over another
-    rename(source, path)      a durable file takes the place of another in its directory
-    put(path, data)           replace without its last step: sync_directory() makes it durable
+    replace(path, data)       replace a file atomically
+    create(path, data)        create a file, but never replace one
+    rename(source, path)      rename a durable file within its directory, replacing another file
+    put(path, data)           like replace, but durable only after sync_directory()
 
-The data is written to a file beside the place and synced; then the file is renamed and the
-directory is synced.  replace, create and rename are durable when they return.  Every function
-raises OSError.
+The data is written to a temporary file in the same directory and synced.  Then the file is renamed,
+and the directory is synced.  replace, create and rename are durable when they return.  Every
+function raises OSError.
 
-A kill may leave an unfinished file beside the place: its name ends with UNFINISHED, and nothing
-reads it.  Two writers of one path do not disturb each other: the last one counts.
+A kill may leave a temporary file, whose name ends with UNFINISHED.  Nothing reads such files.  If
+two processes write one path, each write is complete, and the last rename wins.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pathlib import Path
 
 PRIVATE = 0o600
 UNFINISHED = ".unfinished"
-AS_IT_IS = -1  # for an owner or a group
+AS_IT_IS = -1  # an owner or a group that is not changed
 
 
 def replace(
@@ -58,7 +58,7 @@ def create(
     owner: int = AS_IT_IS,
     group: int = AS_IT_IS,
 ) -> None:
-    """Raises FileExistsError if there is a file already."""
+    """Raises FileExistsError if the file already exists."""
     with _beside(path, data, mode, owner, group) as unfinished:
         os.link(unfinished, path)  # unlike a rename, this never replaces a file
         unfinished.unlink()
@@ -80,11 +80,11 @@ def sync_directory(directory: Path) -> None:
 
 @contextlib.contextmanager
 def _beside(path: Path, data: bytes, mode: int, owner: int, group: int) -> Iterator[Path]:
-    """A synced file beside `path`; if the body fails, the file is removed.
+    """A synced temporary file beside `path`; it is removed if the body fails.
 
-    The file has its owner and its mode before it has data.
+    Owner and mode are set before the data is written.
     """
-    # Without the name of the file, which may be as long as a name can be.
+    # The name does not contain the name of `path`, which may have the maximum length already.
     unfinished = path.with_name(f".{secrets.token_hex(8)}{UNFINISHED}")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
     descriptor = os.open(unfinished, flags, PRIVATE)
@@ -103,7 +103,7 @@ def _beside(path: Path, data: bytes, mode: int, owner: int, group: int) -> Itera
 
 
 def _give(descriptor: int, owner: int, group: int) -> None:
-    """A chown that would change nothing is not made: a confined service may not call it."""
+    """Set owner and group, but only if they differ: a confined service may not call chown."""
     status = os.fstat(descriptor)
     if (owner, group) not in (
         (AS_IT_IS, AS_IT_IS),

@@ -1,17 +1,17 @@
-"""The one error tree of oort: every error a caller may want to tell apart has a class here.
+"""The error classes of oort: a class for every error that callers handle differently.
 
-The text of an error is one line for the operator: the place, the cause, the cure.
+The text of an error is one line for the operator: the place, the cause and the cure.
 """
 
 from __future__ import annotations
 
 
 class OortError(Exception):
-    """Base of every error of this package."""
+    """The base of every error of this package."""
 
 
 class ConfigError(OortError):
-    """A setting is wrong: the text names the source, the section and the key."""
+    """A setting is invalid; the text names the source, the section and the key."""
 
 
 class BootError(OortError):
@@ -19,17 +19,17 @@ class BootError(OortError):
 
 
 class LoadError(OortError):
-    """oort-bench cannot start a load: a contradiction, or a server that cannot be reached."""
+    """oort-bench cannot start: its settings are invalid, or the server cannot be reached."""
 
 
 class StoreError(OortError):
-    """A store did not do what it was asked; `status` is the oort_status of csrc/oort.h.
+    """A store operation failed; `status` is the oort_status of csrc/oort.h.
 
-    The text is the C library's, which names place, cause and cure where it knows them; `cure` is
-    what helps against the cause in general.
+    The text comes from the C library, which names place, cause and cure where it knows them.
+    `cure` is a general cure for this class of errors.
     """
 
-    cure = "restart oort; if it comes again, it is a fault in oort"
+    cure = "restart oort; if the error comes back, report it as a bug"
 
     def __init__(self, text: str = "", *, status: int = 0, sys_errno: int = 0) -> None:
         super().__init__(text or f"{type(self).__doc__} Cure: {self.cure}")
@@ -46,19 +46,19 @@ class StoreMemoryError(StoreError):
 class StoreIOError(StoreError):
     """The kernel reported an I/O error."""
 
-    cure = "look into the kernel's log for the device, then restart"
+    cure = "look for errors of the device in the kernel's log, then restart"
 
 
 class StoreFullError(StoreError):
-    """Free disk space is below the watermark: reads go on, writes do not."""
+    """Free disk space is below the watermark: writes are refused, reads still work."""
 
-    cure = "free disk space: writes are accepted again by themselves"
+    cure = "free disk space; writes are then accepted again without a restart"
 
 
 class StoreTooBigError(StoreError):
-    """A key, a value or a batch is over its cap."""
+    """A key, a value or a batch is larger than its limit."""
 
-    cure = "split it, or raise ValueCap"
+    cure = "split the value or the batch, or raise ValueCap"
 
 
 class StoreLockedError(StoreError):
@@ -70,11 +70,11 @@ class StoreLockedError(StoreError):
 class StoreFormatError(StoreError):
     """The data directory was written by a newer version, or is not oort's."""
 
-    cure = "use the oort that wrote it, or another data directory"
+    cure = "use the version of oort that wrote the directory, or another data directory"
 
 
 class StoreDamagedError(StoreError):
-    """A checksum does not match: this record cannot be served; the others can."""
+    """A checksum does not match: this record cannot be served, other records can."""
 
     cure = "write the key again, or restore it from a replica or a backup"
 
@@ -82,29 +82,29 @@ class StoreDamagedError(StoreError):
 class StoreFailedError(StoreError):
     """An earlier I/O error was final: the store accepts no more writes."""
 
-    cure = "look into the kernel's log for the device, then restart"
+    cure = "look for errors of the device in the kernel's log, then restart"
 
 
 class StoreArgumentError(StoreError):
     """The caller broke the contract in csrc/oort.h."""
 
-    cure = "this is a fault in the calling program"
+    cure = "correct the calling program"
 
 
 class RingError(OortError):
-    """A ring or a builder cannot do what it was asked; the text says why."""
+    """An operation on a ring or a builder is not possible; the text says why."""
 
 
 class RingFormatError(RingError):
-    """Not a ring or builder file, or a damaged one."""
+    """The data is not a ring or a builder, or it is damaged."""
 
 
 class StateError(OortError):
-    """What a syndicate keeps cannot be read or written; the text says where, why and what to do."""
+    """A syndicate's state cannot be read or written; the text names place, cause and cure."""
 
 
-class StateConflict(StateError):  # noqa: N818 - it is what happened, not a fault
-    """The stored version is not the expected one: somebody else made a change first."""
+class StateConflict(StateError):  # noqa: N818 - a normal event, not a fault
+    """The stored version is not the expected version, because another synd made a change first."""
 
 
 class StateLockedError(StateError):
@@ -112,17 +112,17 @@ class StateLockedError(StateError):
 
 
 class StateNotLeaderError(StateError):
-    """Only the leader can make this change, and it is another synd, or nobody yet."""
+    """Only the leader can make this change, and this synd is not the leader."""
 
 
 class StateUnavailableError(StateError):
-    """Nothing answered in time; a change may or may not have been made."""
+    """There was no answer in time; a change may or may not have been made."""
 
 
 class RegistrationError(OortError):
     """A host cannot become a node of the ring; the text says why.
 
-    `denied`: the filters say no.
+    `denied` means that the filters refuse the host.
     """
 
     def __init__(self, text: str, *, denied: bool = False) -> None:
@@ -131,15 +131,15 @@ class RegistrationError(OortError):
 
 
 class CacheError(OortError):
-    """The cached configuration does not count, or cannot be written; the text says why."""
+    """The cached configuration cannot be used or written; the text says why."""
 
 
 class DiscoveryError(OortError):
-    """No syndicate was found, or none that answers; the text says where it was looked for."""
+    """No syndicate was found, or none answers; the text says where the node looked."""
 
 
 class RequestError(OortError):
-    """A caller may not do what it asks for, or asks for what cannot be; `code` is gRPC's name."""
+    """A request is not allowed or not valid; `code` is the name of the gRPC status."""
 
     def __init__(self, text: str, code: str) -> None:
         super().__init__(text)
@@ -151,11 +151,14 @@ class ServeError(OortError):
 
 
 class TLSError(OortError):
-    """A key, a certificate, a token or a connection's trust is not as it must be."""
+    """A key, a certificate or a token is invalid, or a peer cannot be verified."""
 
 
 class CallError(OortError):
-    """A call over gRPC failed; `code` is the name of gRPC's status."""
+    """A gRPC call failed; `code` is the name of the gRPC status.
+
+    `unreachable` means that there was no connection to the server.
+    """
 
     def __init__(self, text: str, *, code: str = "UNKNOWN", unreachable: bool = False) -> None:
         super().__init__(text)
@@ -164,7 +167,7 @@ class CallError(OortError):
 
 
 class ControlError(OortError):
-    """A node did not do what CmdCtrl asked, and not because of its state; `code` is gRPC's name."""
+    """A node cannot make a CmdCtrl call; `code` is the name of the gRPC status."""
 
     def __init__(self, text: str, *, code: str) -> None:
         super().__init__(text)
@@ -172,4 +175,4 @@ class ControlError(OortError):
 
 
 class SyndicateToolError(OortError):
-    """syndicate-client cannot do what it was asked."""
+    """A command of syndicate-client failed."""

@@ -1,6 +1,6 @@
-"""A parser of flags that says what is wrong with them in one line.
+"""A parser of flags whose errors are one line.
 
-argparse prints the whole usage before the error; that is what --help is for.
+argparse's own parser prints the whole usage before an error.
 """
 
 from __future__ import annotations
@@ -11,5 +11,5 @@ from typing import NoReturn
 
 class FlagParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        """Exit with code 2, argparse's for wrong usage."""
+        """Exit with code 2, which argparse uses for invalid usage."""
         self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")

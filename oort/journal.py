@@ -1,10 +1,10 @@
-"""Log lines for the operator: on stderr, or structured in systemd's journal.
+"""Log lines for the operator, on stderr or as structured entries of systemd's journal.
 
-Where stderr is the journal, entries go to its native socket (systemd.io/JOURNAL_NATIVE_PROTOCOL):
-the message first, its priority, and with `entry` a MESSAGE_ID, by which `journalctl -x` explains
-it (packaging/root/usr/lib/systemd/catalog), and fields whose names begin with OORT_.  Where that
-socket is not there, every line on stderr begins with its syslog priority (`<6>`).  On any other
-stderr a line has the time and the level in words.  A message is one line: line ends within it
+If stderr is the journal, entries go to its native socket (systemd.io/JOURNAL_NATIVE_PROTOCOL) with
+the message and its priority.  `entry` adds a MESSAGE_ID, by which `journalctl -x` finds an
+explanation (packaging/root/usr/lib/systemd/catalog), and fields whose names begin with OORT_.  If
+the socket does not exist, every line on stderr begins with its syslog priority (`<6>`).  On any
+other stderr a line has the time and the level in words.  A message is one line: line ends in it
 become spaces.
 """
 
@@ -17,10 +17,6 @@ import stat
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from oort.store import Event
 
 NOTICE = 25
 _PRIORITIES = {
@@ -39,7 +35,7 @@ LEVELS = {
     "error": logging.ERROR,
 }
 
-# What tells entries of one kind from all others, for good: MESSAGE_ID=.
+# The MESSAGE_ID of each kind of entry.  These are public and never change.
 STARTED = "eb7a08a7718843efae3a75d7958493f6"
 STOPPING = "71f9a8963c2d464ab1b8f6b37d9fa24a"
 STOPPED = "624515c514084bf484ba6912dd8577c1"
@@ -58,18 +54,20 @@ _loggers = [log]
 
 
 def entry(message_id: str, **fields: object) -> dict[str, object]:
-    """The `extra` of a log call: what the journal keeps besides the message.  `segment` is the
-    field OORT_SEGMENT."""
+    """The `extra` of a log call: the MESSAGE_ID and the fields of a journal entry.
+
+    `segment` becomes the field OORT_SEGMENT.
+    """
     return {"message_id": message_id, "fields": fields}
 
 
 class JournalHandler(logging.Handler):
-    """Entries for the journal's native socket; `otherwise` gets what it does not take."""
+    """Sends entries to the journal's native socket, or to `fallback` if that fails."""
 
-    def __init__(self, path: Path, otherwise: logging.Handler) -> None:
+    def __init__(self, path: Path, fallback: logging.Handler) -> None:
         super().__init__()
         self._path = str(path)
-        self._otherwise = otherwise
+        self._fallback = fallback
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
         self.setFormatter(_OneLine())
 
@@ -77,7 +75,7 @@ class JournalHandler(logging.Handler):
         fields: dict[str, object] = {
             "MESSAGE": self.format(record),
             "PRIORITY": _PRIORITIES.get(record.levelno, 6),
-            # The program: loggers below it are its parts.
+            # The program's name, without the parts of the program below it.
             "SYSLOG_IDENTIFIER": record.name.partition(".")[0],
         }
         message_id = getattr(record, "message_id", "")
@@ -85,12 +83,12 @@ class JournalHandler(logging.Handler):
             fields["MESSAGE_ID"] = message_id
         for name, value in getattr(record, "fields", {}).items():
             fields[f"OORT_{name.upper()}"] = value
-        # A message is one line, and so must every other value be in this form of the protocol.
+        # In this form of the protocol every value must be one line.
         lines = [f"{name}={_one_line(str(value))}\n" for name, value in fields.items()]
         try:
             self._socket.sendto("".join(lines).encode("utf-8", "replace"), self._path)
-        except OSError:  # the journal is being restarted, or this is too long for it
-            self._otherwise.handle(record)
+        except OSError:  # the journal is restarting, or the entry is too long for it
+            self._fallback.handle(record)
 
     def close(self) -> None:
         self._socket.close()
@@ -116,6 +114,14 @@ class _Formatter(logging.Formatter):
         return f"<{_PRIORITIES.get(record.levelno, 6)}>{text}" if self.priorities else text
 
 
+def level_of(priority: int) -> int:
+    """The level of a syslog priority."""
+    return next(
+        (level for level, value in sorted(_PRIORITIES.items()) if value <= priority),
+        logging.CRITICAL,
+    )
+
+
 def under_systemd(environment: Mapping[str, str]) -> bool:
     """Whether stderr is the journal: $JOURNAL_STREAM names its device and inode."""
     stream = environment.get("JOURNAL_STREAM")
@@ -129,41 +135,21 @@ def under_systemd(environment: Mapping[str, str]) -> bool:
 
 
 def start(environment: Mapping[str, str], *names: str) -> None:
-    """Send the log to stderr: that of the loggers `names`, oortd's by default."""
+    """Send the log of the loggers `names` (default: oortd) to stderr or to the journal."""
     logging.addLevelName(NOTICE, "NOTICE")
     journal = under_systemd(environment)
     handler: logging.Handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Formatter(journal))
-    # A stderr that is no socket is not the journal's, whatever the environment says.
+    # If stderr is not a socket, it is not the journal, whatever the environment says.
     if journal and stat.S_ISSOCK(os.fstat(sys.stderr.fileno()).st_mode) and _NATIVE_SOCKET.exists():
         handler = JournalHandler(_NATIVE_SOCKET, handler)
     _loggers[:] = [logging.getLogger(name) for name in names] or [log]
-    for one in _loggers:
-        one.handlers[:] = [handler]
-        one.propagate = False
-        one.setLevel(logging.INFO)
+    for logger in _loggers:
+        logger.handlers[:] = [handler]
+        logger.propagate = False
+        logger.setLevel(logging.INFO)
 
 
 def set_level(name: str) -> None:
-    for one in _loggers:
-        one.setLevel(LEVELS[name])
-
-
-_STORE_EVENTS = {
-    "damage": DAMAGED,
-    "full": DISK_FULL,
-    "room": DISK_ROOM,
-    "failed": STORE_FAILED,
-}
-
-
-def log_store_event(event: Event) -> None:
-    """Log what the store has to say, with the segment that it is about."""
-    fields: dict[str, object] = {"kind": event.kind}
-    if event.segment:
-        fields["segment"] = f"{event.segment:016x}"
-    level = next(
-        (level for level, value in sorted(_PRIORITIES.items()) if value <= event.level),
-        logging.CRITICAL,
-    )
-    log.log(level, "%s", event.text, extra=entry(_STORE_EVENTS.get(event.kind, ""), **fields))
+    for logger in _loggers:
+        logger.setLevel(LEVELS[name])

@@ -1,6 +1,6 @@
-"""What this machine is called, and its addresses: for registration, certificates and discovery.
+"""The names and addresses of this machine, for registration, certificates and discovery.
 
-Asked anew at every call: names and addresses change while a daemon runs.
+Nothing is cached, because names and addresses change while a daemon runs.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ Interface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
 
 
 def interfaces() -> list[Interface]:
-    """Addresses with their networks, such as 10.1.2.3/16, of the interfaces that are up.
+    """The addresses of the interfaces that are up, with their networks, such as 10.1.2.3/16.
 
-    Link-local addresses are left out: nobody on another link can use them.
+    Link-local addresses are left out, because other links cannot use them.
     """
     found: dict[Interface, None] = {}
     up = psutil.net_if_stats()
@@ -30,7 +30,7 @@ def interfaces() -> list[Interface]:
                 address = ipaddress.ip_address(entry.address.partition("%")[0])
                 prefix = _prefix(entry.netmask, address.max_prefixlen)
             except ValueError:
-                continue  # nothing that an address is
+                continue  # the entry is not an address
             if not address.is_link_local:
                 found[ipaddress.ip_interface(f"{address}/{prefix}")] = None
     return list(found)
@@ -41,12 +41,12 @@ def _prefix(netmask: str | None, longest: int) -> int:
 
 
 def addresses() -> list[str]:
-    """The same without their networks, each once."""
+    """The addresses of interfaces() without their networks, each once."""
     return list(dict.fromkeys(str(interface.ip) for interface in interfaces()))
 
 
 def is_here(host: str) -> bool:
-    """Whether that address is one of this machine's."""
+    """Whether the address belongs to this machine; False for a host name."""
     try:
         return ipaddress.ip_address(host).is_loopback or host in addresses()
     except ValueError:
@@ -54,7 +54,7 @@ def is_here(host: str) -> bool:
 
 
 def full_name() -> str:
-    """The local host name if it is fully qualified, else what the resolver makes of it."""
+    """The fully qualified host name, completed by the resolver if necessary and possible."""
     name = socket.gethostname()
     if "." in name.rstrip("."):
         return name
@@ -63,11 +63,11 @@ def full_name() -> str:
             if "." in canonical.rstrip("."):
                 return canonical
     except OSError:
-        pass  # nobody knows it: then by its addresses
+        pass  # the name is unknown, so try the addresses
     full = socket.getfqdn(name)
-    return name if full.startswith("localhost") else full  # what /etc/hosts has first
+    return name if full.startswith("localhost") else full  # often the first entry of /etc/hosts
 
 
 def names() -> list[str]:
-    """The host's names, the full one first where there is one."""
+    """The names of the host, the fully qualified name first."""
     return list(dict.fromkeys(name.rstrip(".") for name in (full_name(), socket.gethostname())))

@@ -1,12 +1,12 @@
-"""systemd's side of a service: sd_notify, the descriptor store, what is handed over at a start.
+"""The interface to systemd: sd_notify messages, the descriptor store, and passed descriptors.
 
-Without $NOTIFY_SOCKET every message goes nowhere.  Sending never fails the caller: a supervisor
-that does not listen must not stop the store.  Where its queue is full, what is said again and again
-is dropped at once, and what is said once waits WAIT_SECONDS at most.
+Without $NOTIFY_SOCKET no message is sent.  Sending never raises an error, because a supervisor that
+does not listen must not stop the store.  If systemd's queue is full, repeated messages are dropped
+at once, and other messages wait at most WAIT_SECONDS.
 
-The descriptor store (FileDescriptorStoreMax=) keeps listening sockets open while oortd is away:
-who connects meanwhile waits in their backlog.  sd_notify(3) has the words, sd_listen_fds(3) the
-way back.
+The descriptor store (FileDescriptorStoreMax=) keeps listening sockets open while oortd restarts.
+Clients that connect meanwhile wait in the backlog.  See sd_notify(3) for the messages and
+sd_listen_fds(3) for the passed descriptors.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from __future__ import annotations
 import os
 import select
 import socket
-import time
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
+
+from oort.clock import SYSTEM
 
 FIRST_PASSED = 3  # SD_LISTEN_FDS_START
 WAIT_SECONDS = 5.0
@@ -24,15 +25,17 @@ WAIT_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class Passed:
-    """A descriptor that systemd has handed over, and the name under which it is stored."""
+    """A descriptor that systemd has passed, and the name under which it was stored."""
 
     fd: int
     name: str
 
 
 def passed_descriptors(environment: MutableMapping[str, str]) -> list[Passed]:
-    """What was handed to this very process.  The variables are taken out of the environment, so
-    that no child believes that they are meant for it."""
+    """The descriptors passed to this process.
+
+    The variables are removed from the environment, so that no child process uses them.
+    """
     pid = environment.pop("LISTEN_PID", "")
     count = environment.pop("LISTEN_FDS", "")
     names = environment.pop("LISTEN_FDNAMES", "").split(":")
@@ -47,19 +50,19 @@ def passed_descriptors(environment: MutableMapping[str, str]) -> list[Passed]:
 
 
 class Notifier:
-    """Thread safe."""
+    """Sends messages to systemd.  Thread safe."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         path = environment.get("NOTIFY_SOCKET", "")
-        # An @ stands for the NUL byte of an abstract address.
+        # An @ stands for the NUL byte at the start of an abstract address.
         self._path = f"\0{path[1:]}" if path.startswith("@") else path
         self.active = bool(path)
         self._status = ""
-        self._dropped = False  # the last status
+        self._dropped = False  # whether the last status was not sent
         self._running = False
         microseconds = environment.get("WATCHDOG_USEC", "")
         pid = environment.get("WATCHDOG_PID", "")
-        # Twice as often as systemd asks for, as its manual recommends; None: it does not ask.
+        # Half of systemd's interval, as sd_watchdog_enabled(3) recommends; None: no watchdog.
         self.watchdog_seconds: float | None = (
             int(microseconds) / 2e6
             if self.active
@@ -70,20 +73,20 @@ class Notifier:
         )
 
     def ready(self, status: str = "") -> None:
-        """Without a status the one that was shown stays."""
+        """The service has started, or has reloaded; an empty status keeps the last status."""
         self._running = True
         self._status = status or self._status
         self._send(f"READY=1\nSTATUS={self._status}")
 
     def status(self, status: str) -> None:
-        """One line for `systemctl status`; the same again is not sent."""
+        """One line for `systemctl status`; an unchanged status is not sent again."""
         if status != self._status or self._dropped:
             self._status = status
             self._dropped = not self._send(f"STATUS={status}", wait=0.0)
 
     def reloading(self) -> None:
-        """Until the next ready()."""
-        now = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+        """The service is reloading until the next ready()."""
+        now = int(SYSTEM.monotonic() * 1e6)
         self._send(f"RELOADING=1\nMONOTONIC_USEC={now}")
 
     def stopping(self) -> None:
@@ -92,24 +95,24 @@ class Notifier:
         self._send("STOPPING=1\nSTATUS=stopping")
 
     def alive(self) -> None:
-        """For the watchdog, which watches from ready() to stopping()."""
+        """Reset the watchdog, which is active from ready() to stopping()."""
         if self._running:
             self._send("WATCHDOG=1", wait=0.0)
 
     def extend(self, seconds: float) -> None:
-        """The start, or the stop, may take so long from now on."""
+        """Allow the start or the stop so many more seconds from now on."""
         self._send(f"EXTEND_TIMEOUT_USEC={int(seconds * 1e6)}", wait=0.0)
 
     def store(self, name: str, fd: int) -> None:
-        """Keep a descriptor for the next start; one that is kept already is not kept twice."""
+        """Store a descriptor for the next start; systemd stores no descriptor twice."""
         self._send(f"FDSTORE=1\nFDNAME={name}", fd)
 
     def forget(self, name: str) -> None:
-        """Keep the descriptors of this name no longer."""
+        """Remove the descriptors of this name from the descriptor store."""
         self._send(f"FDSTOREREMOVE=1\nFDNAME={name}")
 
     def wait_until_done(self, seconds: float = WAIT_SECONDS) -> None:
-        """Until systemd has acted on everything sent before, at most so long."""
+        """Wait until systemd has processed all earlier messages, at most `seconds`."""
         if not self.active:
             return
         read, write = os.pipe2(os.O_CLOEXEC)
@@ -117,7 +120,7 @@ class Notifier:
             self._send("BARRIER=1", write)
             os.close(write)
             write = -1
-            # It closes its end when it comes to it.
+            # systemd closes its end when it processes the message.
             select.select([read], [], [], seconds)
         finally:
             os.close(read)
@@ -125,7 +128,7 @@ class Notifier:
                 os.close(write)
 
     def _send(self, text: str, *descriptors: int, wait: float = WAIT_SECONDS) -> bool:
-        """Whether it was sent; wait: seconds, for room in the queue."""
+        """Send a message and return whether it was sent; waits `wait` seconds for room."""
         if not self.active:
             return True
         try:
@@ -134,6 +137,6 @@ class Notifier:
                 peer.connect(self._path)
                 socket.send_fds(peer, [text.encode()], descriptors)
         except OSError:
-            # Nobody listens; there is nobody to tell either, and systemd acts on silence itself.
+            # Nothing can be done if systemd does not listen; it has its own timeouts.
             return False
         return True

@@ -1,4 +1,4 @@
-"""Tables for people: what the command-line tools print."""
+"""Text tables for the output of command-line tools."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 def table(
     header: Sequence[str], lines: Sequence[Sequence[str]], right: Collection[str] = ()
 ) -> str:
-    """Columns of text; those whose heading is in `right` are aligned to the right."""
+    """A table with a header; columns whose heading is in `right` are aligned to the right."""
     every = [header, *lines]
     widths = [max(len(line[column]) for line in every) for column in range(len(header))]
     return "\n".join(
@@ -21,7 +21,7 @@ def table(
 
 
 def plain(text: str) -> str:
-    """On one line, and without anything a terminal would obey."""
+    """The text on one line, with control characters escaped; "-" if it is empty."""
     if text.isprintable():
         return text or "-"
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

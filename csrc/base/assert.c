@@ -1,5 +1,5 @@
 /*
- * assert.c: the end of a process whose invariant is broken.  See assert.h.
+ * assert.c: ends a process in which an invariant is broken.  See assert.h.
  */
 #include "base/assert.h"
 
@@ -9,14 +9,15 @@
 
 void oort_assert_failed(const char *file, int line, const char *invariant)
 {
+    /* The heap and stdio may be damaged.  A buffer on the stack and write(2) need neither. */
     char text[512];
-    int size = snprintf(text, sizeof text, "%s:%d: broken invariant: %s\n", file, line, invariant);
-
-    if (size > 0) {
-        size_t length = (size_t)size < sizeof text ? (size_t)size : sizeof text - 1;
-        /* Nothing can be done about a failed write: the process is about to end. */
-        ssize_t written = write(STDERR_FILENO, text, length);
-        (void)written;
+    int size = snprintf(text, sizeof text, "oort: broken invariant at %s:%d: %s\n", file, line,
+                        invariant);
+    if (size >= (int)sizeof text) {
+        size = (int)sizeof text - 1;
+        text[size - 1] = '\n';
     }
+    if (size > 0)
+        (void)!write(STDERR_FILENO, text, (size_t)size);
     abort();
 }

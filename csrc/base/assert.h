@@ -1,21 +1,23 @@
 /*
  * assert.h: invariants that are checked in production too.
  *
- * A broken invariant means that the program's state is no longer what its author relied on.  Going
- * on could acknowledge or return wrong data, so the process prints one line and aborts.
- * Conditions that input, the disk or the operator can cause are errors and not invariants.
- *
- * Limit: assert only what is cheap enough for the path that it stands on.
+ * A broken invariant means that memory is not in the state that the code relies on.  The process
+ * ends because going on could destroy data.  The content of files is no reason to end the process:
+ * damaged files are reported as errors.  On the path of a GET an assertion costs no more than a
+ * compare with a value that is already in a register.
  */
 #ifndef OORT_ASSERT_H
 #define OORT_ASSERT_H
 
-/* invariant: what always holds, in words, for the person who reads the line. */
+/* invariant: a string literal that states the condition that always holds. */
 #define OORT_ASSERT(condition, invariant)                                                          \
-    ((condition) ? (void)0 : oort_assert_failed(__FILE__, __LINE__, invariant))
+    do {                                                                                           \
+        if (__builtin_expect(!(condition), 0))                                                     \
+            oort_assert_failed(__FILE__, __LINE__, invariant);                                     \
+    } while (0)
 
-/* Writes "FILE:LINE: broken invariant: INVARIANT" to stderr and aborts.  It allocates nothing. */
-_Noreturn void oort_assert_failed(const char *file, int line, const char *invariant)
-    __attribute__((cold));
+/* Writes "oort: broken invariant at FILE:LINE: INVARIANT" to stderr and aborts. */
+void oort_assert_failed(const char *file, int line, const char *invariant)
+    __attribute__((noreturn, cold));
 
 #endif

@@ -1,5 +1,5 @@
 /*
- * clock.c: the clocks.  See clock.h.
+ * clock.c: reads the clocks.  See clock.h.
  */
 #include "base/clock.h"
 

@@ -1,8 +1,8 @@
 /*
- * clock.h: the clocks: the only place that asks the kernel for the time.
+ * clock.h: the clocks.  No other code asks the kernel for the time.
  *
  * Monotonic time measures durations and sets deadlines.  Wall time counts from the Unix epoch; the
- * operator may step wall time in either direction at any moment.
+ * operator may step the wall clock in either direction at any moment.
  *
  * Code whose decisions depend on time takes it from an oort_clock, so that a test can move the
  * time.
@@ -26,7 +26,7 @@ extern const oort_clock oort_system_clock;
 
 int64_t clock_monotonic_ns(void);
 int64_t clock_wall_us(void);
-/* A point of monotonic time, for pthread_cond_timedwait. */
+/* A point in monotonic time, for pthread_cond_timedwait. */
 struct timespec clock_deadline(int64_t in_ms);
 
 static inline int64_t clock_monotonic_ms(void)

@@ -1,5 +1,5 @@
 /*
- * error.c: filling in an oort_error.  See error.h.
+ * error.c: fills in an oort_error.  See error.h.
  */
 #include "base/error.h"
 

@@ -1,8 +1,8 @@
 /*
  * events.h: messages from the store's threads to the operator.
  *
- * A bounded queue: the newest message is dropped when nobody reads, and the
- * next one that fits says how many were.  Any thread may post.
+ * The queue is bounded.  While it is full, new messages are dropped; the next message that fits
+ * says how many were dropped.  Any thread may post.
  */
 #ifndef OORT_EVENTS_H
 #define OORT_EVENTS_H
@@ -24,10 +24,11 @@ struct events {
 
 int32_t events_open(struct events *events, oort_error *error);
 void events_close(struct events *events);
-/* kind: an oort_event_kind; segment: the sequence number of the segment it is about, 0: of none. */
+/* kind: an oort_event_kind.  segment: the sequence number of the segment that the message is about,
+ * or 0. */
 void events_post(struct events *events, int32_t level, int32_t kind, uint64_t segment,
                  const char *format, ...) __attribute__((format(printf, 5, 6)));
-/* 1: out is filled, 0: none waits. */
+/* 1: a message was copied to out.  0: the queue is empty. */
 int32_t events_next(struct events *events, oort_event *out);
 
 #endif

@@ -1,9 +1,9 @@
 /*
- * hash.c: a key's place: Redis Cluster slot (CRC16/XMODEM over the key or its
- * {hash tag}), ring hash (slot in the top 14 bits, XXH3 below), and CRC32C.
+ * hash.c: hashes and checksums: the Redis Cluster slot of a key (CRC16/XMODEM over the key or its
+ * {hash tag}), the ring hash (the slot in the top 14 bits, XXH3 below), and CRC32C.
  *
- * Both sums are linear, so each table row below is spelled out by the eight values
- * of its single-bit bytes and completed by the preprocessor.
+ * Both checksums are linear.  Each table row is therefore written as the eight values of its
+ * single-bit bytes; the preprocessor computes the others.
  *
  * https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/
  */
@@ -40,7 +40,7 @@
     {BYTES_64(0, __VA_ARGS__), BYTES_64(64, __VA_ARGS__), BYTES_64(128, __VA_ARGS__),              \
      BYTES_64(192, __VA_ARGS__)}
 
-/* Row k: what a byte adds to the sum when k more bytes follow it. */
+/* Row k: the value that a byte adds to the checksum when k more bytes follow it. */
 static const uint16_t CRC16_ROWS[8][256] = {
     ROW(0x1021, 0x2042, 0x4084, 0x8108, 0x1231, 0x2462, 0x48c4, 0x9188),
     ROW(0x3331, 0x6662, 0xccc4, 0x89a9, 0x0373, 0x06e6, 0x0dcc, 0x1b98),
@@ -116,7 +116,7 @@ void oort_key_init(oort_key *key, const uint8_t *data, size_t size, uint8_t data
     key->database = database;
 }
 
-/* The sums below take and give the inner, not inverted, register. */
+/* The functions below take and return the inner register, which is not inverted. */
 
 #if !(defined(__aarch64__) && defined(__ARM_FEATURE_CRC32))
 static uint32_t crc32c_table(uint32_t sum, const uint8_t *data, size_t size)
@@ -156,9 +156,9 @@ __attribute__((target("sse4.2"))) static uint32_t crc32c_one(uint32_t sum, const
     return sum;
 }
 
-/* Three neighbouring lanes at once, as the instruction's latency is three cycles.  A lane's sum is
- * carried past the lanes after it by a multiplication with x^(8 * bytes after it - 33);
- * reflection and the summing of the product make up for the 33. */
+/* Computes three neighbouring lanes at once because the instruction has a latency of three cycles.
+ * A lane's checksum moves past the lanes after it by a multiplication with x^(8 * bytes after it -
+ * 33). The bit reflection and the reduction of the product compensate for the 33. */
 __attribute__((target("sse4.2,pclmul"))) static inline uint32_t
 crc32c_lanes(uint32_t sum, const uint8_t *data, size_t lane, uint32_t past_two, uint32_t past_one)
 {

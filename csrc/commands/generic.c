@@ -1,40 +1,34 @@
 /*
- * generic.c: the hot commands on keys whatever their value: deleting, counting, expiry, type.
+ * generic.c: the commands on keys of any type: deleting, counting, expiry, type.
  * Replies and errors are those of Redis 7.0.
  */
-#include "commands/commands_hot.h"
-#include "commands/keyspace.h"
+#include "commands/handler.h"
+#include "commands/handlers.h"
 
 /* ---- deleting and counting ---------------------------------------------- */
 
 int32_t command_del(struct oort_call *call)
 {
-    oort_key stack[KEYSPACE_STACK_KEYS];
-    uint32_t count;
-    oort_key *keys = keyspace_open_many(call, 1, stack, &count);
-    if (keys == NULL) {
-        return OORT_CALL_DONE;
-    }
     int32_t status = OORT_OK;
     int64_t removed = 0;
-    if (count == 1) {
-        status = oort_remove(call->session, &keys[0]);
+    if (call->key_count == 1) {
+        status = oort_remove(call->session, call->keys);
         removed = status == OORT_OK;
     } else {
         /* Every record is brought in before the first is removed: what is done is done once. */
-        for (uint32_t i = 0; i < count && status >= OORT_OK && status != OORT_COLD; i++) {
+        for (uint32_t i = 0; i < call->key_count && status >= OORT_OK && status != OORT_COLD; i++) {
             oort_value value;
-            status = oort_look(call->session, &keys[i], &value);
+            status = oort_look(call->session, &call->keys[i], &value);
         }
-        for (uint32_t i = 0; i < count && status >= OORT_OK && status != OORT_COLD; i++) {
-            status = keyspace_remove_warm(call, &keys[i]);
+        for (uint32_t i = 0; i < call->key_count && status >= OORT_OK && status != OORT_COLD; i++) {
+            status = call_remove_read(call, &call->keys[i]);
             removed += status == OORT_OK;
         }
     }
     if (status == OORT_OK || status == OORT_MISSING) {
         reply_integer(call->output, removed);
     }
-    return keyspace_close_many(call, keys, stack, status);
+    return status;
 }
 
 int32_t command_unlink(struct oort_call *call)
@@ -44,25 +38,20 @@ int32_t command_unlink(struct oort_call *call)
 
 int32_t command_exists(struct oort_call *call)
 {
-    oort_key stack[KEYSPACE_STACK_KEYS];
-    uint32_t count;
-    oort_key *keys = keyspace_open_many(call, 1, stack, &count);
-    if (keys == NULL) {
-        return OORT_CALL_DONE;
-    }
     int32_t status = OORT_OK;
     int64_t found = 0;
-    for (uint32_t i = 0; i < count && (status == OORT_OK || status == OORT_MISSING); i++) {
+    for (uint32_t i = 0; i < call->key_count && (status == OORT_OK || status == OORT_MISSING);
+         i++) {
         oort_value value;
-        status = oort_look(call->session, &keys[i], &value);
+        status = oort_look(call->session, &call->keys[i], &value);
         found += status == OORT_OK;
     }
     if (status == OORT_OK || status == OORT_MISSING) {
         call->hits += (uint64_t)found;
-        call->misses += count - (uint64_t)found;
+        call->misses += call->key_count - (uint64_t)found;
         reply_integer(call->output, found);
     }
-    return keyspace_close_many(call, keys, stack, status);
+    return status;
 }
 
 int32_t command_touch(struct oort_call *call)
@@ -72,28 +61,20 @@ int32_t command_touch(struct oort_call *call)
 
 int32_t command_type(struct oort_call *call)
 {
-    oort_key key;
-    if (!keyspace_open(call, &key)) {
-        return OORT_CALL_DONE;
-    }
     oort_value value;
-    int32_t status = keyspace_look(call, &key, &value);
+    int32_t status = call_look(call, call->keys, &value);
     if (status == OORT_OK || status == OORT_MISSING) {
         reply_simple(call->output, status == OORT_OK ? "string" : "none");
     }
-    return keyspace_close(call, status);
+    return status;
 }
 
 /* ---- reading an expiry -------------------------------------------------- */
 
 static int32_t read_expiry(struct oort_call *call, bool seconds, bool absolute)
 {
-    oort_key key;
-    if (!keyspace_open(call, &key)) {
-        return OORT_CALL_DONE;
-    }
     oort_value value;
-    int32_t status = keyspace_look(call, &key, &value);
+    int32_t status = call_look(call, call->keys, &value);
     if (status == OORT_MISSING) {
         reply_integer(call->output, -2);
     } else if (status == OORT_OK && value.expiry_ms == 0) {
@@ -106,7 +87,7 @@ static int32_t read_expiry(struct oort_call *call, bool seconds, bool absolute)
         time = time < 0 ? 0 : time;
         reply_integer(call->output, seconds ? time / 1000 + (time % 1000 >= 500) : time);
     }
-    return keyspace_close(call, status);
+    return status;
 }
 
 int32_t command_ttl(struct oort_call *call)
@@ -205,26 +186,24 @@ static int32_t change_expiry(struct oort_call *call, bool seconds, bool absolute
 {
     struct expire_options options;
     int64_t time;
-    oort_key key;
-    if (!parse_options(call, &options) || !parse_time(call, seconds, absolute, &time) ||
-        !keyspace_open(call, &key)) {
-        return OORT_CALL_DONE;
+    if (!parse_options(call, &options) || !parse_time(call, seconds, absolute, &time)) {
+        return OORT_OK;
     }
     oort_value value;
-    int32_t status = oort_look(call->session, &key, &value);
+    int32_t status = oort_look(call->session, call->keys, &value);
     if (status == OORT_MISSING) {
         reply_integer(call->output, 0);
     } else if (status == OORT_OK && !may_expire(&options, value.expiry_ms, time)) {
         reply_integer(call->output, 0);
     } else if (status == OORT_OK) {
         status = time <= oort_session_now_ms(call->session)
-                     ? oort_remove(call->session, &key)
-                     : oort_set_expiry(call->session, &key, time);
+                     ? oort_remove(call->session, call->keys)
+                     : oort_set_expiry(call->session, call->keys, time);
         if (status == OORT_OK) {
             reply_integer(call->output, 1);
         }
     }
-    return keyspace_close(call, status);
+    return status;
 }
 
 int32_t command_expire(struct oort_call *call)
@@ -249,18 +228,14 @@ int32_t command_pexpireat(struct oort_call *call)
 
 int32_t command_persist(struct oort_call *call)
 {
-    oort_key key;
-    if (!keyspace_open(call, &key)) {
-        return OORT_CALL_DONE;
-    }
     oort_value value;
-    int32_t status = oort_look(call->session, &key, &value);
+    int32_t status = oort_look(call->session, call->keys, &value);
     bool changed = status == OORT_OK && value.expiry_ms != 0;
     if (changed) {
-        status = oort_set_expiry(call->session, &key, 0);
+        status = oort_set_expiry(call->session, call->keys, 0);
     }
     if (status == OORT_OK || status == OORT_MISSING) {
         reply_integer(call->output, changed && status == OORT_OK);
     }
-    return keyspace_close(call, status);
+    return status;
 }

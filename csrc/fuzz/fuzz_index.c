@@ -1,10 +1,11 @@
 /*
- * fuzz_index.c: libFuzzer target for the index.  The first byte chooses:
+ * fuzz_index.c: libFuzzer target for the index.  The first byte of the input chooses the mode:
  *
- *  even: the rest are operations, three bytes each, done to an index and to a plain array, which
- *        must agree in the end, also after a reopen;
- *  odd:  the rest are writes, five bytes each, over the header, the directory and the structure
- *        of a small index file.  It must then be refused, or opened and stand every operation.
+ *  even: the rest are operations of three bytes each.  They are applied to an index and to a plain
+ *        array, which must agree at the end and after a reopen.
+ *  odd:  the rest are writes of five bytes each over the header, the directory and the structure
+ *        of a small index file.  The file must then be refused, or opened and survive every
+ *        operation.
  */
 #include "index/index.h"
 
@@ -25,7 +26,8 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-/* Two slots; in the second mostly one tag, so that chains and deep tries are reached. */
+/* Two slots.  The keys of the second slot have mostly one tag, so that chains and deep tries are
+ * reached. */
 static uint32_t slot_of(uint32_t key)
 {
     return key % 2 * 3;
@@ -166,7 +168,8 @@ static void run_operations(const char *path, const uint8_t *data, size_t size)
     MUST(index_close(index, false, NULL) == OORT_OK);
 }
 
-/* Three areas matter: header, the directory's first words, and the first blocks after it. */
+/* Three areas matter: the header, the first words of the directory, and the first blocks after
+ * it. */
 static size_t target_of(const uint8_t *write)
 {
     size_t offset = (size_t)(write[1] | write[2] << 8);

@@ -1,10 +1,11 @@
 /*
  * fuzz_recovery.c: libFuzzer target for opening a damaged data directory.
  *
- * A small directory is prepared once: three segments and an index, closed in order.  The first
- * byte of the input chooses how the directory is changed as a whole (enum mode); the rest are writes over
- * its files, five bytes each: which file, where (two bytes), what (two bytes).  Then the store must open or
- * say why not, and whatever it holds must be readable, writable and compactable.
+ * A small directory is prepared once: three segments and an index, closed in order.  The first byte
+ * of the input chooses how the whole directory is changed (enum mode).  The rest are writes over
+ * its files, five bytes each: the file, the position (two bytes), the change (two bytes).  The
+ * store must then open or report the cause, and everything in it must be readable, writable and
+ * compactable.
  */
 #include "index/index.h"
 #include "log/toc.h"
@@ -20,15 +21,14 @@
 
 enum mode {
     WITHOUT_INDEX = 1,
-    RIGHT_CHECKSUMS =
-        2, /* of headers and tables of contents, so that what they vouch for is reached */
-    TRUSTED_INDEX = 4, /* it says that it is the file it was */
-    WITHOUT_TOC = 8    /* as if the segments had not been sealed */
+    RIGHT_CHECKSUMS = 2, /* of headers and tables of contents, so that their checks pass */
+    TRUSTED_INDEX = 4,   /* the index claims to be the original file */
+    WITHOUT_TOC = 8      /* as if the segments were not sealed */
 };
 
 #define FILES_MOST 8
 #define INDEX_OWNER_START 4096u
-#define INDEX_HEAD 8192u /* writes beyond these bytes go to the index's directory and data */
+#define INDEX_HEAD 8192u /* writes beyond it go to the directory and data of the index */
 #define INDEX_DATA (INDEX_OWNER_START + INDEX_OWNER_BYTES)
 #define KEYS 40u
 #define MUST(condition)                                                                            \
@@ -98,7 +98,7 @@ static oort_key key_number(char *name, uint32_t number)
     return key;
 }
 
-/* One of each kind of record. */
+/* Writes records of every kind. */
 static void write_some(oort_session *session, uint32_t round)
 {
     static uint8_t bytes[1000];
@@ -181,17 +181,17 @@ static void write_files(const uint8_t *data, size_t size, uint8_t mode)
         MUST(bytes != NULL);
         memcpy(bytes, prepared.files[i].bytes, length);
         for (size_t at = 0; at + 5 <= size; at += 5) {
-            size_t place = (size_t)data[at + 1] << 8 | data[at + 2];
+            size_t offset = (size_t)data[at + 1] << 8 | data[at + 2];
             if (data[at] % prepared.count != i)
                 continue;
-            if (index && place >= INDEX_HEAD)
-                place = INDEX_DATA + (place - INDEX_HEAD) * 8;
+            if (index && offset >= INDEX_HEAD)
+                offset = INDEX_DATA + (offset - INDEX_HEAD) * 8;
             if (data[at] >= 0xf0)
-                length = place < length ? place : length; /* cut off */
-            else if (place < length)
-                bytes[place] ^= data[at + 3];
-            if (data[at] < 0xf0 && place + 1 < length)
-                bytes[place + 1] ^= data[at + 4];
+                length = offset < length ? offset : length; /* truncated */
+            else if (offset < length)
+                bytes[offset] ^= data[at + 3];
+            if (data[at] < 0xf0 && offset + 1 < length)
+                bytes[offset + 1] ^= data[at + 4];
         }
         if ((mode & RIGHT_CHECKSUMS) != 0)
             set_checksums(prepared.files[i].name, bytes, length);
@@ -216,7 +216,7 @@ static void read_all(oort_store *store, oort_session *session)
     uint8_t sum = 0;
     char name[32];
     for (uint8_t database = 0; database < 3; database++) {
-        /* All keys are in one slot: the others would only take time. */
+        /* All keys are in one slot.  The other slots would only take time. */
         uint64_t slot = oort_key_slot((const uint8_t *)"{x}", 3);
         oort_scan scan = {
             .position = slot << 24, .want = 20, .buffer = buffer, .capacity = sizeof buffer};

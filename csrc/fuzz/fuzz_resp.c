@@ -1,10 +1,11 @@
 /*
- * fuzz_resp.c: whatever the bytes and wherever they are cut, the parser sees the same requests and
- * ends in the same way, and its arguments lie inside the buffer.
+ * fuzz_resp.c: libFuzzer target for the parser.  For any bytes, cut into any pieces, the parser
+ * must find the same requests and end in the same way, and its arguments must lie inside the
+ * buffer.
  *
- * Input: one byte of flags (bit 0: authenticated), one byte how many cuts follow, each a
- * 16-bit piece size, then the stream. Pieces are copied into a buffer of exactly their size, so
- * that the sanitizer sees every read beyond it.
+ * Input: one byte of flags (bit 0: authenticated), one byte with the number of cuts, a 16-bit piece
+ * size for each cut, then the stream.  A piece is copied into a buffer of exactly its size, so the
+ * sanitizer finds every read beyond it.
  */
 #include "protocol/resp.h"
 
@@ -16,7 +17,7 @@
 struct digest {
     uint64_t requests;
     uint64_t sum;
-    uint64_t rest; /* bytes of the request in progress; the rest of the stream after an error */
+    uint64_t rest; /* bytes of the unfinished request; after an error, the rest of the stream */
     int result;
     uint8_t error;
 };
@@ -76,7 +77,7 @@ static struct digest parse(const uint8_t *stream, size_t size, const uint8_t *cu
             begin += parser.consumed;
         }
         require(digest.result == RESP_ERROR || digest.result == RESP_PARTIAL);
-        /* The capacity an earlier request needed stays. */
+        /* The capacity that an earlier request needed is kept. */
         require(parser.argv_capacity <= 16 + 2 * (fed + 1));
         memmove(buffer, buffer + begin, held - begin);
         held -= begin;

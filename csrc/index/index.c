@@ -1,24 +1,26 @@
 /*
  * index.c: entries, and how their buckets grow, split and shrink.  The contract is in index.h, the
- * shapes in index_trie.h.
+ * layout in index_trie.h.
  *
- * A table is rebuilt into new blocks, and published by one 8-byte store: a little larger, or
- * smaller, or as two halves once it has all its chunks.  When no tag bit is left to halve it
- * by, a new bucket is put before it in a chain.
+ * A bucket's table is rebuilt into new blocks, and one 8-byte store publishes the result: a larger
+ * table, a smaller table, or two halves of a table that has all its chunks.  When all tag bits are
+ * used and the bucket cannot be halved, a new bucket is put before it in a chain.
  *
- * A bucket's count steers growth only; a kill may leave it off by one, and rebuilding corrects it.
+ * A bucket's count only steers growth.  A kill may leave the count off by one; a rebuild corrects
+ * it.
  */
 #include "index/index_trie.h"
 
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/assert.h"
 #include "base/error.h"
 
-/* Percent of a table's entries.  It is rebuilt at GROW_LOAD, to GROWN_LOAD; before that when an
- * entry would lie DISPLACEMENT_MAX lines from home, unless the table is emptier than SPARSE_LOAD:
- * then equal tags are to blame and growing does not help.  These loads make 20.8 to 21.4 bytes of
- * file a key from five million random keys on. */
+/* Percent of a table's entries.  A table is rebuilt to GROWN_LOAD when it reaches GROW_LOAD.  It is
+ * also rebuilt when an entry would lie DISPLACEMENT_MAX lines from home, unless the table is
+ * emptier than SPARSE_LOAD: equal tags are then the cause, and growth does not help.  With these
+ * loads the file takes 20.8 to 21.4 bytes a key from five million random keys on. */
 #define GROW_LOAD 90u
 #define GROWN_LOAD 74u
 #define SPARSE_LOAD 60u
@@ -31,7 +33,7 @@ typedef struct cursor {
     index_entry *line;
     index_entry *current;
     uint64_t hash;
-    uint32_t pending; /* bit i: entry i of the line is still to be given */
+    uint32_t pending; /* bit i: entry i of the line matches and was not returned yet */
     uint32_t line_number;
     uint32_t lines_left;
     uint32_t database;
@@ -51,14 +53,14 @@ static bucket *find_bucket(const oort_index *index, uint32_t slot, uint32_t tag)
     return word == 0 ? NULL : index_block_at(&index->blocks, word_id(word));
 }
 
-/* Without branches: which of the four it is cannot be predicted. */
+/* Has no branches, because the matching entry of the four cannot be predicted. */
 static inline uint32_t match(index_entry entry, uint32_t tag, uint32_t database)
 {
     return (uint32_t)(index_tag(entry) == tag) & (uint32_t)(index_location(entry) != 0) &
            (uint32_t)(index_database(entry) == database);
 }
 
-/* Which entries of the line may be the one looked for, as a bit each. */
+/* One bit for each entry of the line that may be the wanted one. */
 static inline uint32_t matches(const index_entry *line, uint32_t tag, uint32_t database)
 {
     return match(line[0], tag, database) | match(line[1], tag, database) << 1 |
@@ -114,9 +116,10 @@ bool index_next(oort_index *index, index_cursor *opaque, index_entry *entry)
     return true;
 }
 
-/* The bucket of a hash, and its entries' home line, as seen without the slot's lock: blocks may be
- * anything by now, so every id is checked before it is followed, and ThreadSanitizer is told that this is
- * meant.  NULL: none, or (step 1) a node that is still to be brought in. */
+/* The bucket of a hash (guess_bucket) and the home line of its entries (guess_line), read without
+ * the slot's lock.  Blocks may change at any time, so every id is checked before it is followed.
+ * ThreadSanitizer is told that these races are intended.  guess_bucket returns NULL if there is no
+ * bucket or, in step 1, if a node must be brought into the cache first. */
 __attribute__((no_sanitize("thread"))) static const bucket *guess_bucket(const index_blocks *blocks,
                                                                          uint64_t hash, int step)
 {
@@ -197,7 +200,8 @@ __attribute__((no_sanitize("thread"))) uint64_t index_peek(oort_index *index, ui
 
 /* ---- changing the structure --------------------------------------------- */
 
-/* The children that lead to a bucket of this depth on this way (way->levels > 0). */
+/* The children of the last node of the path that lead to a bucket of this depth (way->levels >
+ * 0). */
 static void child_range(const path *way, uint32_t tag, uint32_t depth, uint32_t *first,
                         uint32_t *width)
 {
@@ -205,8 +209,9 @@ static void child_range(const path *way, uint32_t tag, uint32_t depth, uint32_t 
     *first = child_of(tag, way->levels - 1) & ~(*width - 1);
 }
 
-/* Make one half of a bucket's range lead to "low", the other to "high", in one store.  Uses the
- * spare node when several children change; *spare is then the small block that became unused. */
+/* Makes one half of a bucket's range lead to `low` and the other half to `high`, in one store.
+ * Uses the spare node if several children change.  *spare is then the small block that became
+ * unused. */
 static void publish(oort_index *index, const path *way, uint32_t tag, uint32_t depth, uint64_t low,
                     uint64_t high, uint32_t *spare)
 {
@@ -235,7 +240,7 @@ uint32_t index_gather(const oort_index *index, const bucket *b, index_entry *out
     uint32_t count = 0;
     for (uint32_t line = 0; line < b->chunks * CHUNK_LINES; line++) {
         const index_entry *at = line_at(index, b, line);
-        /* Chunks are far apart: the processor does not foresee the next one. */
+        /* Chunks lie far apart, so the processor does not prefetch the next one. */
         if (line + 2 * CHUNK_LINES < b->chunks * CHUNK_LINES)
             __builtin_prefetch(line_at(index, b, line + 2 * CHUNK_LINES));
         for (uint32_t i = 0; i < LINE_ENTRIES; i++) {
@@ -246,7 +251,7 @@ uint32_t index_gather(const oort_index *index, const bucket *b, index_entry *out
     return count;
 }
 
-/* Fill a bucket that nobody can reach yet. */
+/* Fills a bucket that is not reachable yet. */
 static void build(const oort_index *index, uint32_t id, uint32_t depth, uint32_t next,
                   const uint32_t *chunk_ids, uint32_t chunks, const index_entry *entries,
                   uint32_t count)
@@ -305,7 +310,7 @@ static int32_t create_bucket(oort_index *index, const path *way, uint32_t tag)
     return OORT_OK;
 }
 
-/* Give a bucket's table another number of chunks (it must have room for all entries). */
+/* Gives a bucket's table another number of chunks.  All entries must fit. */
 static int32_t rebuild(oort_index *index, const path *way, uint32_t tag, bucket *b,
                        const index_entry *entries, uint32_t count, uint32_t chunks)
 {
@@ -321,7 +326,7 @@ static int32_t rebuild(oort_index *index, const path *way, uint32_t tag, bucket 
     return OORT_OK;
 }
 
-/* Halve a bucket by its next tag bit.  The entries are reordered. */
+/* Halves a bucket by its next tag bit.  Reorders the entries. */
 static int32_t split(oort_index *index, const path *way, uint32_t tag, bucket *b,
                      index_entry *entries, uint32_t count)
 {
@@ -367,8 +372,8 @@ static int32_t split(oort_index *index, const path *way, uint32_t tag, bucket *b
     return OORT_OK;
 }
 
-/* Put a new bucket before one that cannot grow any more.  Its depth is the greatest there is, so
- * one child leads to it. */
+/* Puts a new bucket before a bucket that cannot grow any more.  The bucket has the greatest
+ * possible depth, so only one child leads to it. */
 static int32_t chain(oort_index *index, const path *way, const bucket *b)
 {
     uint32_t unit, small;
@@ -397,15 +402,16 @@ static int32_t make_room(oort_index *index, const path *way, uint32_t tag, bucke
 
 /* ---- entries ------------------------------------------------------------ */
 
-/* Word 0 makes the entry; it is stored last. */
+/* The entry exists once word 0 is stored, so word 0 is stored last. */
 static void store_entry(index_entry *at, index_entry entry)
 {
+    OORT_ASSERT(index_location(entry) != 0, "an index entry has a location");
     __atomic_store_n(&at->word[1], entry.word[1], __ATOMIC_RELAXED);
     __atomic_store_n(&at->word[0], entry.word[0], __ATOMIC_RELEASE);
 }
 
-/* False: no free entry, or (limited) the table ought to grow first. */
-static bool place(const oort_index *index, bucket *b, index_entry entry, bool limited)
+/* False: there is no free entry, or (limited) the table should grow first. */
+static bool put_entry(const oort_index *index, bucket *b, index_entry entry, bool limited)
 {
     uint32_t lines = b->chunks * CHUNK_LINES, capacity = capacity_of(b);
     uint32_t home = home_line(index_tag(entry), b->depth, lines);
@@ -445,16 +451,26 @@ int32_t index_insert(oort_index *index, uint64_t hash, uint8_t database, uint64_
     bucket *b = find_bucket(index, slot, tag);
     if (location == 0 || location >> 40 != 0 || stamp >> 60 != 0 || database >= OORT_DATABASES)
         return OORT_ERR_ARGUMENT;
-    while (b == NULL || !place(index, b, entry, may_grow(b))) {
+    while (b == NULL || !put_entry(index, b, entry, may_grow(b))) {
         path way;
         int32_t status;
         (void)find_path(index, slot, tag, &way);
         status = b == NULL ? create_bucket(index, &way, tag) : make_room(index, &way, tag, b);
         if (status != OORT_OK)
-            return b != NULL && place(index, b, entry, false) ? OORT_OK : status;
+            return b != NULL && put_entry(index, b, entry, false) ? OORT_OK : status;
         b = find_bucket(index, slot, tag);
     }
     return OORT_OK;
+}
+
+/* The caller holds the slot, and has inserted and erased nothing since index_next. */
+static void check_cursor(const cursor *c)
+{
+    OORT_ASSERT(c->current != NULL, "a cursor is used while it is at an entry");
+    OORT_ASSERT(index_location(*c->current) != 0 &&
+                    index_tag(*c->current) == index_hash_tag(c->hash) &&
+                    index_database(*c->current) == c->database,
+                "a cursor is used while it is valid");
 }
 
 void index_replace(oort_index *index, index_cursor *opaque, uint64_t location, uint64_t stamp)
@@ -463,10 +479,12 @@ void index_replace(oort_index *index, index_cursor *opaque, uint64_t location, u
     index_entry entry = {{location << INDEX_TAG_BITS | index_hash_tag(c->hash),
                           (uint64_t)c->database << 60 | stamp}};
     (void)index;
+    check_cursor(c);
+    OORT_ASSERT(location >> 40 == 0 && stamp >> 60 == 0, "a location has 40 bits, a stamp 60");
     store_entry(c->current, entry);
 }
 
-/* Take an empty bucket out of its chain or trie, and nodes that lead nowhere with it. */
+/* Takes an empty bucket out of its chain or trie, and with it the nodes that lead nowhere else. */
 static void remove_bucket(oort_index *index, path *way, uint32_t tag, bucket *b, uint64_t word)
 {
     bucket *head = index_block_at(&index->blocks, word_id(word));
@@ -497,11 +515,11 @@ static void remove_bucket(oort_index *index, path *way, uint32_t tag, bucket *b,
         width = 1;
         first = way->levels == 0 ? 0 : child_of(tag, way->levels - 1);
     }
-    /* What hangs below where[levels] now holds nothing but this bucket. */
+    /* The subtree below where[levels] now holds only this bucket. */
     if (width > 1) {
         uint32_t spare;
         if (index_blocks_take(&index->blocks, NULL, 0, &spare, 1) != OORT_OK)
-            return; /* An empty bucket does no harm. */
+            return; /* an empty bucket does no harm */
         publish(index, way, tag, b->depth, 0, 0, &spare);
         gone[1] = spare;
         index_blocks_give(&index->blocks, b->chunk, b->chunks, gone, 2);
@@ -549,7 +567,9 @@ void index_erase_at(bucket *b, index_entry *at)
 void index_erase(oort_index *index, index_cursor *opaque)
 {
     cursor *c = (cursor *)(void *)opaque;
+    check_cursor(c);
     index_erase_at(c->at, c->current);
+    c->current = NULL;
     if (index_settle(index, index_hash_slot(c->hash), index_hash_tag(c->hash), c->at))
         index_seek(index, c->hash, (uint8_t)c->database, opaque);
 }

@@ -1,13 +1,13 @@
 /*
  * index_blocks.c: the index file and its free blocks.  See index_blocks.h.
  *
- * Every byte of the file below "backed" has been allocated by fallocate, so a store into the
- * mapping can not meet a full disk.  What lies above (left by a kill between growing the file
- * and noting it) is cut off at the next open.  Address space is reserved far
- * beyond the end, so growth never moves the mapping.
+ * fallocate has allocated every byte of the file below `backed`, so a store into the mapping cannot
+ * meet a full disk.  A kill between growing the file and storing `backed` may leave bytes above it;
+ * the next open cuts them off.  Much more address space is reserved than the file needs, so growth
+ * never moves the mapping.
  *
- * Clearing punches a hole instead of truncating: a prefetch that another thread does without a lock
- * may still look at an old block, and must find zeros there, not SIGBUS.
+ * Clearing punches a hole and does not truncate.  A prefetch of another thread, which takes no
+ * lock, may still read an old block; it must find zeros there, not a SIGBUS.
  */
 #include "index/index_blocks.h"
 
@@ -18,6 +18,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/assert.h"
 #include "base/error.h"
 
 #define PAGE_BYTES 4096u
@@ -30,13 +31,13 @@
 #define MINIMUM_READER 1u
 
 #define DEFAULT_RESERVE (UINT64_C(128) << 30)
-#define LEAST_SPARE (UINT64_C(16) << 20) /* address space beyond the file that is worth having */
+#define LEAST_SPARE (UINT64_C(16) << 20)      /* the least address space beyond the file */
 #define LARGEST_RESERVE (UINT64_C(512) << 30) /* 32-bit block ids end there */
 #define LEAST_STEP (UINT64_C(1) << 20)
 #define LARGEST_STEP (UINT64_C(32) << 20)
 
-/* Small blocks are cut from whole pages where there is one in this many words: what is walked at
- * open then lies together. */
+/* Small blocks are cut from whole pages, if one is found within so many words.  The blocks that an
+ * open walks then lie together. */
 #define PAGE_SEARCH_WORDS 256u
 
 static const char MAGIC[8] = {'O', 'O', 'R', 'T', 'I', 'N', 'D', 'X'};
@@ -48,8 +49,8 @@ typedef struct file_header {
     uint32_t slots;
     uint32_t owner_bytes;
     uint32_t unit_bytes;
-    uint32_t checksum; /* CRC32C of all before it */
-    uint64_t backed;   /* changes as the file grows; checked against the file's size */
+    uint32_t checksum; /* CRC32C of the fields before it */
+    uint64_t backed;   /* changes as the file grows, compared with the file's size */
 } file_header;
 
 _Static_assert(DATA_START % PAGE_BYTES == 0, "units start on a page");
@@ -105,6 +106,7 @@ static bool bitmap_has(const index_bitmap *map, uint64_t member)
 
 static void bitmap_add_word(index_bitmap *map, uint64_t word, uint64_t bits)
 {
+    OORT_ASSERT((map->words[word] & bits) == 0, "a block of the index is given back once");
     map->words[word] |= bits;
     map->summary[word / 64] |= UINT64_C(1) << word % 64;
     map->count += (uint64_t)__builtin_popcountll(bits);
@@ -112,7 +114,7 @@ static void bitmap_add_word(index_bitmap *map, uint64_t word, uint64_t bits)
         map->lowest = word / 64;
 }
 
-/* None of first .. first + count - 1 may be a member. */
+/* No number from first to first + count - 1 may be a member. */
 static void bitmap_add_range(index_bitmap *map, uint64_t first, uint64_t count)
 {
     while (count > 0) {
@@ -125,16 +127,17 @@ static void bitmap_add_range(index_bitmap *map, uint64_t first, uint64_t count)
     }
 }
 
-/* Every bit must be a member. */
+/* All bits must be members. */
 static void bitmap_remove_bits(index_bitmap *map, uint64_t word, uint64_t bits)
 {
+    OORT_ASSERT((map->words[word] & bits) == bits, "only a free block of the index is taken");
     map->words[word] &= ~bits;
     if (map->words[word] == 0)
         map->summary[word / 64] &= ~(UINT64_C(1) << word % 64);
     map->count -= (uint64_t)__builtin_popcountll(bits);
 }
 
-/* The first word with a member at or after "from"; UINT64_MAX: none. */
+/* The first word with a member at or after `from`.  UINT64_MAX: there is none. */
 static uint64_t bitmap_next_word(const index_bitmap *map, uint64_t from)
 {
     uint64_t at = from / 64;
@@ -150,7 +153,7 @@ static uint64_t bitmap_next_word(const index_bitmap *map, uint64_t from)
     return at * 64 + (uint64_t)__builtin_ctzll(bits);
 }
 
-/* Remove and return the lowest member; the set must not be empty. */
+/* Removes and returns the lowest member.  The set must not be empty. */
 static uint64_t bitmap_take(index_bitmap *map)
 {
     uint64_t word, bit;
@@ -183,7 +186,7 @@ static int32_t status_of_errno(int code)
     return code == ENOSPC || code == EDQUOT || code == EFBIG ? OORT_ERR_FULL : OORT_ERR_IO;
 }
 
-/* Called with the lock held, or before there are other threads. */
+/* The caller holds the lock, or there are no other threads yet. */
 static int32_t grow(index_blocks *blocks, uint64_t least)
 {
     uint64_t old = blocks->backed;
@@ -201,7 +204,7 @@ static int32_t grow(index_blocks *blocks, uint64_t least)
         code = allocate_range(blocks->fd, old, old + step);
         if (code == 0)
             break;
-        /* Nearly full: the last pages of the disk are still worth having. */
+        /* The disk is nearly full, but its last pages are still useful. */
         if (status_of_errno(code) != OORT_ERR_FULL || step == least)
             return status_of_errno(code);
         step = step / 4 / PAGE_BYTES * PAGE_BYTES;
@@ -226,7 +229,7 @@ static void release(index_blocks *blocks)
     blocks->fd = -1;
 }
 
-/* Map the file and make the bitmaps, with as much address space as can be had. */
+/* Maps the file with as much address space as possible, and makes the bitmaps. */
 static int32_t map_file(index_blocks *blocks, const char *path, uint64_t reserve_bytes,
                         uint64_t file_bytes, oort_error *error)
 {
@@ -238,7 +241,8 @@ static int32_t map_file(index_blocks *blocks, const char *path, uint64_t reserve
     if (reserve > LARGEST_RESERVE)
         reserve = LARGEST_RESERVE;
     if (file_bytes > reserve)
-        return oort_fail(error, OORT_ERR_DAMAGED, 0, "%s: larger than an index can be", path);
+        return oort_fail(error, OORT_ERR_DAMAGED, 0, "%s: the file is larger than an index can be",
+                         path);
     reserve = (reserve + PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES;
     for (;;) {
         base = mmap(NULL, reserve, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, blocks->fd,
@@ -254,7 +258,7 @@ static int32_t map_file(index_blocks *blocks, const char *path, uint64_t reserve
     blocks->base = base;
     blocks->reserved = reserve;
     blocks->directory = (uint64_t *)(void *)(blocks->base + DIRECTORY_START);
-    /* Access is random: reading ahead would push out what is in use.  Failure costs speed only. */
+    /* Access is random, and readahead would evict pages in use.  A failure costs only speed. */
     (void)madvise(base, reserve, MADV_RANDOM);
     (void)madvise(base, reserve, MADV_DONTDUMP);
     if (!bitmap_init(&blocks->free_units, reserve / INDEX_UNIT_BYTES) ||
@@ -289,7 +293,8 @@ static int32_t make_file(index_blocks *blocks, const char *path, uint64_t reserv
                           .backed = DATA_START};
     int32_t status;
     int code;
-    /* Unlinked, not truncated: nobody who has the old one mapped loses its pages. */
+    /* The old file is unlinked and not truncated, so a process that has mapped it keeps its
+     * pages. */
     if (unlink(path) != 0 && errno != ENOENT)
         return oort_fail(error, OORT_ERR_IO, errno, "%s: cannot remove the old index: %s", path,
                          strerror(errno));
@@ -336,10 +341,11 @@ static int32_t check_header(const file_header *header, const char *path, uint64_
                          header->format, FORMAT_VERSION);
     if (header->slots != INDEX_SLOTS || header->owner_bytes != INDEX_OWNER_BYTES ||
         header->unit_bytes != INDEX_UNIT_BYTES)
-        return oort_fail(error, OORT_ERR_DAMAGED, 0, "%s: index of another shape", path);
+        return oort_fail(error, OORT_ERR_DAMAGED, 0, "%s: the index has another layout", path);
     if (header->backed < DATA_START || header->backed > file_bytes ||
         header->backed % PAGE_BYTES != 0)
-        return oort_fail(error, OORT_ERR_DAMAGED, 0, "%s: size and header do not agree", path);
+        return oort_fail(error, OORT_ERR_DAMAGED, 0, "%s: the size does not match the header",
+                         path);
     *backed = header->backed;
     return OORT_OK;
 }
@@ -361,13 +367,14 @@ static int32_t load_file(index_blocks *blocks, const char *path, uint64_t reserv
         return oort_fail(error, OORT_ERR_IO, errno, "%s: cannot read the index: %s", path,
                          strerror(errno));
     if ((size_t)got < sizeof header || status_of_file.st_size < (off_t)DATA_START)
-        return oort_fail(error, OORT_ERR_DAMAGED, 0, "%s: too short for an index", path);
+        return oort_fail(error, OORT_ERR_DAMAGED, 0, "%s: the file is too short for an index",
+                         path);
     status = check_header(&header, path, (uint64_t)status_of_file.st_size, &blocks->backed, error);
     if (status != OORT_OK)
         return status;
     if ((uint64_t)status_of_file.st_size > blocks->backed &&
         ftruncate(blocks->fd, (off_t)blocks->backed) != 0)
-        return oort_fail(error, OORT_ERR_IO, errno, "%s: cannot cut the index: %s", path,
+        return oort_fail(error, OORT_ERR_IO, errno, "%s: cannot truncate the index: %s", path,
                          strerror(errno));
     /* A copied file may have holes. */
     code = allocate_range(blocks->fd, 0, blocks->backed);
@@ -429,7 +436,7 @@ bool index_blocks_claim_small(index_blocks *blocks, uint32_t id)
     return true;
 }
 
-/* Cut a page of units into small blocks, or one unit where no whole page is near.  There must be
+/* Cuts a page of units into small blocks, or a single unit if no whole page is near.  There must be
  * a free unit. */
 static void cut_small(index_blocks *blocks)
 {
@@ -500,12 +507,13 @@ int32_t index_blocks_clear(index_blocks *blocks, oort_error *error)
         __atomic_store_n(&blocks->directory[slot], 0, __ATOMIC_RELEASE);
     bitmap_empty(&blocks->free_units);
     bitmap_empty(&blocks->free_small);
-    /* The size is lowered before the hole is made: after a kill between, open cuts the rest. */
+    /* The size is lowered before the hole is made.  After a kill in between, open cuts off the
+     * rest. */
     __atomic_store_n(&header_of(blocks)->backed, DATA_START, __ATOMIC_RELEASE);
     __atomic_store_n(&blocks->backed, DATA_START, __ATOMIC_RELEASE);
     if (end > DATA_START && fallocate(blocks->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
                                       (off_t)DATA_START, (off_t)(end - DATA_START)) != 0) {
-        /* A file system without holes keeps the space; it is used again as the index grows. */
+        /* A file system without holes keeps the space.  The index uses it again as it grows. */
         if (errno != EOPNOTSUPP && errno != ENOSYS)
             status = oort_fail(error, OORT_ERR_IO, errno, "cannot give the index's space back: %s",
                                strerror(errno));

@@ -1,14 +1,15 @@
 /*
- * index_slot.c: what goes through whole slots: visiting, scanning in tag order, the check at open.
+ * index_slot.c: operations on whole slots: visits, scans in the order of tags, and the check at
+ * open.
  *
- * Visiting and scanning go from tag range to tag range and look each up from the directory, so that
- * a bucket may be replaced or removed between two steps.
+ * Visits and scans go from one range of tags to the next and look up each range from the directory,
+ * so a bucket may be replaced or removed between two steps.
  */
 #include "index/index_trie.h"
 
 #include <string.h>
 
-/* The end of the tags that lead where this one does (word: what find_path gave). */
+/* The end of the range of tags that leads to the same word (word: the result of find_path). */
 static uint32_t range_end(const oort_index *index, const path *way, uint32_t tag, uint64_t word)
 {
     uint32_t bits = NODE_BITS * way->levels;
@@ -17,7 +18,7 @@ static uint32_t range_end(const oort_index *index, const path *way, uint32_t tag
     return ((tag >> (INDEX_TAG_BITS - bits)) + 1) << (INDEX_TAG_BITS - bits);
 }
 
-/* False: the visitor wants to stop. */
+/* False: the visitor stopped. */
 static bool visit_bucket(oort_index *index, uint32_t slot, bucket *b, index_visitor visitor,
                          void *context, bool *erased)
 {
@@ -59,7 +60,7 @@ void index_visit_slot(oort_index *index, uint32_t slot, index_visitor visitor, v
     }
 }
 
-/* Entries come nearly in order already: lines stand in tag order. */
+/* Lines stand in the order of tags, so the entries are nearly sorted already. */
 static void sort_by_tag(index_entry *entries, uint32_t count)
 {
     for (uint32_t i = 1; i < count; i++) {
@@ -71,7 +72,8 @@ static void sort_by_tag(index_entry *entries, uint32_t count)
     }
 }
 
-/* Append sorted entries run by run while whole runs fit; returns the tag that did not, or end. */
+/* Appends sorted entries, one run of equal tags at a time, while whole runs fit.  Returns the tag
+ * of the run that did not fit, or end. */
 static uint32_t append_runs(const index_entry *from, uint32_t from_count, uint32_t end,
                             index_entry *entries, uint32_t capacity, uint32_t *count,
                             uint32_t *need)
@@ -91,7 +93,7 @@ static uint32_t append_runs(const index_entry *from, uint32_t from_count, uint32
     return end;
 }
 
-/* The same for a chain, which holds one tag only. */
+/* As append_runs, for a chain, which holds only one tag. */
 static uint32_t append_chain(const oort_index *index, const bucket *head, uint32_t tag,
                              index_entry *entries, uint32_t capacity, uint32_t *count,
                              uint32_t *need)

@@ -1,15 +1,16 @@
 /*
- * index_trie.h: the shapes inside the index file, shared by index.c (entries and growth) and
+ * index_trie.h: the structures in the index file, shared by index.c (entries and growth) and
  * index_slot.c (whole slots, and the check at open).
  *
- * A directory word leads to nothing (0), to a bucket, or to a trie node, whose children do the same
- * for the next four tag bits.  As in extendible hashing a bucket of a smaller depth than its
- * node allows is the child in a whole aligned range.
+ * A word of the directory leads to nothing (0), to a bucket, or to a trie node.  The children of a
+ * node do the same for the next four tag bits.  As in extendible hashing, a bucket may have a
+ * smaller depth than its node allows; a whole aligned range of children then leads to it.
  *
- * A bucket's chunks form one table of 64-byte lines.  An entry's home line is its tag's remaining
- * bits scaled to the number of lines, so lines stand in tag order.  A full home line passes the
- * entry on to the next (wrapping), and every line passed has its overflow bit set: a search ends
- * at the first line without it.  Overflow bits are only cleared by rebuilding the table.
+ * The chunks of a bucket form one table of 64-byte lines.  The home line of an entry is the rest of
+ * its tag, scaled to the number of lines, so lines stand in the order of tags.  If the home line is
+ * full, the entry goes to the next line (after the last line to the first).  Every full line that
+ * was passed has its overflow bit set, so a search ends at the first line without the bit.  Only a
+ * rebuild of the table clears overflow bits.
  */
 #ifndef OORT_INDEX_TRIE_H
 #define OORT_INDEX_TRIE_H
@@ -37,10 +38,10 @@ typedef struct node {
 } node;
 
 typedef struct bucket {
-    uint32_t next; /* older bucket of the chain, or 0 */
+    uint32_t next; /* the next older bucket of the chain, or 0 */
     uint16_t count;
     uint8_t chunks;
-    uint8_t depth; /* tag bits used above */
+    uint8_t depth; /* number of tag bits used on the way to the bucket */
     uint64_t overflow[LINES_MAX / 64];
     uint32_t chunk[CHUNKS_MAX];
 } bucket;
@@ -55,7 +56,7 @@ struct oort_index {
 
 /* The way from the directory to a bucket. */
 typedef struct path {
-    uint64_t *where[LEVELS_MAX + 1]; /* where[levels] holds the bucket's word, or 0 */
+    uint64_t *where[LEVELS_MAX + 1]; /* where[levels] holds the word of the bucket, or 0 */
     uint32_t node[LEVELS_MAX];
     uint32_t levels;
 } path;
@@ -114,7 +115,7 @@ static inline uint32_t child_of(uint32_t tag, uint32_t level)
     return tag >> (INDEX_TAG_BITS - NODE_BITS * (level + 1)) & (NODE_CHILDREN - 1);
 }
 
-/* Find the bucket of a tag and the way there; returns the word at its end. */
+/* Finds the bucket of a tag and the way to it.  Returns the word at the end of the way. */
 static inline uint64_t find_path(const oort_index *index, uint32_t slot, uint32_t tag, path *way)
 {
     uint64_t word;
@@ -129,12 +130,13 @@ static inline uint64_t find_path(const oort_index *index, uint32_t slot, uint32_
     return word;
 }
 
-/* Copy the bucket's entries, in table order, to BUCKET_ENTRIES_MAX + 1 places; their number. */
+/* Copies the entries of a bucket in table order and returns their number.  out has room for
+ * BUCKET_ENTRIES_MAX + 1 entries. */
 uint32_t index_gather(const oort_index *index, const bucket *b, index_entry *out);
 void index_erase_at(bucket *b, index_entry *at);
-/* After erasing: give a nearly empty bucket's space back.  True: the bucket is gone. */
+/* After an erase: gives back the space of a nearly empty bucket.  True: the bucket is gone. */
 bool index_settle(oort_index *index, uint32_t slot, uint32_t tag, bucket *b);
-/* At open: claim every block that the directory leads to.  False: the structure is not sound. */
+/* At open: claims every block that the directory leads to.  False: the structure is invalid. */
 bool index_claim_structure(oort_index *index);
 
 #endif

@@ -1,6 +1,6 @@
 /*
- * connect.c: how a connection of the load generator begins: connect, AUTH,
- * SELECT, each answered before the next is sent (contract: link.h).
+ * connect.c: opens a connection of the load generator: connect, AUTH, SELECT.  Each command waits
+ * for the reply to the one before (contract: link.h).
  */
 #include "load/link.h"
 
@@ -30,7 +30,8 @@ static bool send_all(int fd, const char *data, size_t size)
     return true;
 }
 
-/* One command of the handshake, answered by one line; false with the reason in why. */
+/* Sends one command of the handshake and reads its reply of one line.  False: why holds the
+ * reason. */
 static bool ask(int fd, const char *const *argv, uint32_t argc, char *why, size_t why_size)
 {
     char text[2048];

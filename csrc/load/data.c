@@ -1,10 +1,8 @@
 /*
- * data.c: the values, key draws and latency counts of the load generator
- * (contract: data.h).
+ * data.c: the values, key draws and latency counts of the load generator (contract: data.h).
  *
- * Random numbers are splitmix64; Zipf draws use rejection-inversion (Hoermann
- * and Derflinger, 1996), which takes constant time and memory whatever the size
- * of the keyspace.
+ * Random numbers are splitmix64.  Zipf draws use rejection-inversion (Hoermann and Derflinger,
+ * 1996), which takes constant time and memory for any keyspace.
  */
 #include "load/data.h"
 
@@ -78,7 +76,7 @@ bool load_value_matches(const struct load_value *value, uint64_t offset, const u
         if (word != word_at(value, offset / 8))
             return false;
     }
-    while (size > 0) { /* a piece of a word in front or behind */
+    while (size > 0) { /* part of a word at the start or the end */
         uint64_t word = word_at(value, offset / 8), skip = offset % 8;
         uint64_t step = 8 - skip < size ? 8 - skip : size;
         if (memcmp((const uint8_t *)&word + skip, data, step) != 0)
@@ -114,7 +112,7 @@ static double integral_inverse(double exponent, double area)
 {
     double x = area * (1 - exponent);
     if (x < -1)
-        x = -1; /* rounding */
+        x = -1; /* rounding error */
     return exp(log1p_ratio(x) * area);
 }
 
@@ -147,7 +145,7 @@ void load_draw_init(struct load_draw *draw, int32_t kind, uint64_t keyspace, dou
         draw->scatter++;
 }
 
-/* 1 .. keyspace, the smaller the more often. */
+/* A rank from 1 to keyspace.  Smaller ranks are more frequent. */
 static uint64_t zipf_rank(struct load_draw *draw)
 {
     for (;;) {
@@ -192,8 +190,8 @@ void load_histogram_init(struct load_histogram *histogram)
     histogram->smallest = UINT64_MAX;
 }
 
-/* Below 2^11 a place is one ns; above, every doubling has its 1024 places. */
-static uint32_t place_of(uint64_t ns)
+/* Below 2^11 ns a bucket is 1 ns wide.  Above, every doubling has 1024 buckets. */
+static uint32_t bucket_of(uint64_t ns)
 {
     uint32_t top = 63 - (uint32_t)__builtin_clzll(ns | 1);
     if (top <= LOAD_HISTOGRAM_BITS)
@@ -202,21 +200,21 @@ static uint32_t place_of(uint64_t ns)
     return (shift << LOAD_HISTOGRAM_BITS) + (uint32_t)(ns >> shift);
 }
 
-/* The largest value that counts in a place. */
-static uint64_t place_end(uint32_t place)
+/* The largest value that is counted in a bucket. */
+static uint64_t bucket_end(uint32_t bucket)
 {
-    uint32_t doubling = place >> LOAD_HISTOGRAM_BITS;
+    uint32_t doubling = bucket >> LOAD_HISTOGRAM_BITS;
     if (doubling <= 1)
-        return place;
+        return bucket;
     uint32_t shift = doubling - 1;
-    uint64_t start = (uint64_t)(place - (shift << LOAD_HISTOGRAM_BITS)) << shift;
+    uint64_t start = (uint64_t)(bucket - (shift << LOAD_HISTOGRAM_BITS)) << shift;
     return start + (UINT64_C(1) << shift) - 1;
 }
 
 void load_histogram_add(struct load_histogram *histogram, uint64_t ns)
 {
     uint64_t counted = ns >> LOAD_HISTOGRAM_TOP ? (UINT64_C(1) << LOAD_HISTOGRAM_TOP) - 1 : ns;
-    histogram->places[place_of(counted)]++;
+    histogram->buckets[bucket_of(counted)]++;
     histogram->count++;
     histogram->sum += (double)ns;
     if (ns < histogram->smallest)
@@ -227,8 +225,8 @@ void load_histogram_add(struct load_histogram *histogram, uint64_t ns)
 
 void load_histogram_merge(struct load_histogram *into, const struct load_histogram *from)
 {
-    for (uint32_t i = 0; i < LOAD_HISTOGRAM_PLACES; i++)
-        into->places[i] += from->places[i];
+    for (uint32_t i = 0; i < LOAD_HISTOGRAM_BUCKETS; i++)
+        into->buckets[i] += from->buckets[i];
     into->count += from->count;
     into->sum += from->sum;
     if (from->smallest < into->smallest)
@@ -247,10 +245,10 @@ uint64_t load_histogram_quantile(const struct load_histogram *histogram, double 
     if (wanted >= histogram->count)
         return histogram->largest;
     uint64_t seen = 0;
-    for (uint32_t i = 0; i < LOAD_HISTOGRAM_PLACES; i++) {
-        seen += histogram->places[i];
+    for (uint32_t i = 0; i < LOAD_HISTOGRAM_BUCKETS; i++) {
+        seen += histogram->buckets[i];
         if (seen >= wanted)
-            return place_end(i) < histogram->largest ? place_end(i) : histogram->largest;
+            return bucket_end(i) < histogram->largest ? bucket_end(i) : histogram->largest;
     }
     return histogram->largest;
 }

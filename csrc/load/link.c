@@ -1,5 +1,5 @@
 /*
- * link.c: requests out, replies in and checked (contract: link.h).
+ * link.c: writes requests and checks replies (contract: link.h).
  */
 #include "load/link.h"
 
@@ -89,7 +89,7 @@ int32_t load_link_request(struct load_link *link, uint8_t op, uint64_t key, uint
     struct load_value value = {0};
     if (op == OORT_LOAD_SET)
         value = load_value_of(&tally->values, key, version);
-    /* 64: the digits of key and size, and the line ends around them. */
+    /* 64: the digits of key and size, and their line ends. */
     int32_t status = reserve(link, sizeof tally->set_head + value.size + 64);
     if (status != OORT_OK)
         return status;
@@ -105,10 +105,10 @@ int32_t load_link_request(struct load_link *link, uint8_t op, uint64_t key, uint
         at = put_value(at, &value);
     link->out_size = (uint64_t)(at - link->out);
 
-    uint32_t place = link->first + link->in_flight;
-    if (place >= link->pipeline)
-        place -= link->pipeline;
-    link->requests[place] = (struct load_request){.key = key, .start_ns = start_ns, .op = op};
+    uint32_t next = link->first + link->in_flight;
+    if (next >= link->pipeline)
+        next -= link->pipeline;
+    link->requests[next] = (struct load_request){.key = key, .start_ns = start_ns, .op = op};
     link->in_flight++;
     tally->in_flight++;
     return OORT_OK;
@@ -149,7 +149,7 @@ static void note_error(oort_load_result *result, const uint8_t *text, uint64_t s
         memcpy(result->error_text[result->error_texts++], kept, sizeof kept);
 }
 
-/* The number after the type byte; false when it is none. */
+/* Parses the number after the type byte.  False: not a number. */
 static bool parse_size(const uint8_t *text, uint64_t size, uint64_t *out)
 {
     uint64_t number = 0;
@@ -173,7 +173,7 @@ static bool begin_value(struct load_link *link, const uint8_t *line, uint64_t si
     link->state = LOAD_IN_VALUE;
     link->value_offset = 0;
     link->value_ok = true;
-    /* The version is not known before the value's first 8 bytes are. */
+    /* The version is unknown until the first 8 bytes of the value have arrived. */
     link->expected = load_value_of(&tally->values, request->key, 0);
     if (link->value_size == 0)
         link->state = LOAD_AFTER_VALUE;
@@ -246,7 +246,7 @@ static void end_value(struct load_link *link, uint64_t now_ns)
     answered(link, now_ns);
 }
 
-/* One step inside or behind a value; false when its CRLF is not there. */
+/* One step in a value or after a value.  False: the CRLF is missing. */
 static bool feed_value(struct load_link *link, const uint8_t **data, const uint8_t *end,
                        uint64_t now_ns)
 {
@@ -273,7 +273,7 @@ static bool feed_value(struct load_link *link, const uint8_t **data, const uint8
     return true;
 }
 
-/* Keep a piece of a line until the rest of it comes. */
+/* Keeps part of a line until the rest arrives. */
 static bool keep_line(struct load_link *link, const uint8_t *data, uint64_t size)
 {
     if (size > LOAD_LINE_CAP - link->line_size) {

@@ -1,17 +1,16 @@
 /*
- * load.c: the load generator's sockets, threads and schedule
- * (contract: load.h).
+ * load.c: the sockets, threads and schedule of the load generator (contract: load.h).
  *
- * Every thread has an epoll of its own over its share of the connections, its
- * own tally and its own random numbers: threads share nothing but the flag that
- * asks them to end, and counters that others may read.
+ * Every thread has its own epoll over its share of the connections, its own tally and its own
+ * random numbers.  Threads share only the flag that asks them to end, and counters that other
+ * threads read.
  *
- * Closed loop: a connection sends its pipeline in one piece, waits for all its
- * replies, and sends again.  Open loop: requests have times, whatever the server
- * does; a request goes out on the next connection with room at its time or as
- * soon after as there is one, and its latency counts from its time, so that a
- * stalled server is charged for every request it has held up (no coordinated
- * omission).
+ * Closed loop: a connection sends its whole pipeline, waits for all replies, and sends again.
+ *
+ * Open loop: every request has a scheduled time, whatever the server does.  It is sent at that time
+ * on the next connection with room, or as soon as a connection has room.  Its latency counts from
+ * the scheduled time, so a stalled server is charged for every request that it delayed (no
+ * coordinated omission).
  */
 #include "load/link.h"
 
@@ -33,15 +32,16 @@
 
 #define EVENTS 128
 #define READ_BYTES (256 * 1024)
-#define FLUSH_BYTES (256 * 1024) /* send when so much is waiting, though the batch is not full */
-#define TICK_MS 50               /* how often a quiet thread looks at the clock */
-#define STOP_US 1000000          /* how long replies are waited for once asked to stop */
+#define FLUSH_BYTES                                                                                \
+    (256 * 1024)        /* send when so many bytes wait, even if the batch is not complete */
+#define TICK_MS 50      /* how often an idle thread looks at the clock */
+#define STOP_US 1000000 /* how long a stopped run waits for replies */
 
 struct connection {
     struct load_link link;
     int fd;               /* -1: lost */
-    uint32_t batch_left;  /* closed loop: of the pipeline, still to be written */
-    bool awaits_writable; /* the socket was full */
+    uint32_t batch_left;  /* closed loop: requests of the pipeline still to write */
+    bool awaits_writable; /* the socket's buffer was full */
 };
 
 struct worker {
@@ -51,18 +51,18 @@ struct worker {
     struct load_draw draw;
     struct connection *connections;
     uint32_t count, alive;
-    uint32_t next; /* open loop: whose turn it is */
+    uint32_t next; /* open loop: the connection whose turn is next */
     int epoll, timer;
-    uint64_t random;               /* which operation */
+    uint64_t random;               /* chooses the operation */
     uint64_t version;              /* of the next value written */
     uint64_t quota;                /* measured requests still to send */
-    uint64_t start_ns, end_ns;     /* end: nothing is sent after it */
-    double interval_ns;            /* open loop, this worker's; 0: closed */
+    uint64_t start_ns, end_ns;     /* nothing is sent after end_ns */
+    double interval_ns;            /* open loop: between this worker's requests; 0: closed loop */
     uint64_t scheduled;            /* open loop: requests sent so far */
-    uint64_t active_ns;            /* when something last moved */
+    uint64_t active_ns;            /* time of the last reply, or of a request after a pause */
     bool warm;                     /* the warm-up is over */
     bool failed;                   /* out of memory, or epoll failed */
-    uint8_t *input;                /* READ_BYTES */
+    uint8_t *input;                /* READ_BYTES bytes */
     atomic_uint_fast64_t answered; /* measured; for the progress bar */
 };
 
@@ -71,8 +71,8 @@ struct oort_load {
     struct worker **workers;
     uint32_t count, started;
     bool joined;
-    oort_load_result result;          /* the sum, once joined */
-    struct load_histogram latency[3]; /* by oort_load_op, likewise */
+    oort_load_result result;          /* the sum, after the threads were joined */
+    struct load_histogram latency[3]; /* by oort_load_op, after the threads were joined */
     atomic_bool stop;
     pthread_mutex_t mutex;
     pthread_cond_t ended;
@@ -118,7 +118,7 @@ static void drop(struct worker *worker, struct connection *connection)
     worker->alive--;
 }
 
-/* Send what waits.  False: the connection is gone. */
+/* Sends the waiting bytes.  False: the connection is lost. */
 static bool flush(struct worker *worker, struct connection *connection)
 {
     struct load_link *link = &connection->link;
@@ -139,7 +139,7 @@ static bool flush(struct worker *worker, struct connection *connection)
     return !connection->awaits_writable || watch(worker, connection, EPOLL_CTL_MOD, false);
 }
 
-/* May a request that begins at start_ns be sent at all? */
+/* Whether a request that begins at start_ns may be sent. */
 static bool permitted(struct worker *worker, uint64_t start_ns)
 {
     if (start_ns >= worker->end_ns || worker->quota == 0 || worker->failed ||
@@ -171,7 +171,7 @@ static void request(struct worker *worker, struct connection *connection, uint64
         worker->quota--;
 }
 
-/* Closed loop: begin a batch when the last one is answered, or go on with one. */
+/* Closed loop: begins a batch if the last batch was answered, or continues the current batch. */
 static void fill(struct worker *worker, struct connection *connection, uint64_t now_ns)
 {
     if (connection->batch_left == 0 && connection->link.in_flight == 0)
@@ -195,7 +195,7 @@ static uint64_t due_ns(const struct worker *worker)
     return worker->start_ns + (uint64_t)((double)worker->scheduled * worker->interval_ns);
 }
 
-/* The next connection in turn with room, or NULL. */
+/* The next connection with room, in turn, or NULL. */
 static struct connection *with_room(struct worker *worker)
 {
     for (uint32_t i = 0; i < worker->count; i++) {
@@ -209,13 +209,14 @@ static struct connection *with_room(struct worker *worker)
     return NULL;
 }
 
-/* Open loop: send everything whose time has come, then set the timer for the next. */
+/* Open loop: sends all requests that are due, then sets the timer for the next one. */
 static void dispatch(struct worker *worker, uint64_t now_ns)
 {
     bool any = false;
     struct connection *connection = NULL;
     uint64_t room = (uint64_t)worker->alive * worker->load->config.pipeline;
-    /* What is still due at the end is told as unsent: a run must not outlast its time. */
+    /* Requests that are still due at the end are counted as unsent, because a run must not outlast
+     * its time. */
     while (now_ns < worker->end_ns && worker->tally.in_flight < room && due_ns(worker) <= now_ns &&
            permitted(worker, due_ns(worker)) && (connection = with_room(worker)) != NULL) {
         request(worker, connection, due_ns(worker), now_ns);
@@ -229,7 +230,7 @@ static void dispatch(struct worker *worker, uint64_t now_ns)
     }
     uint64_t next = due_ns(worker);
     if (next <= now_ns)
-        return; /* no room: the next reply comes back here */
+        return; /* no connection has room: the next reply leads here again */
     struct itimerspec alarm = {
         .it_value = {.tv_sec = (time_t)(next / 1000000000), .tv_nsec = (long)(next % 1000000000)}};
     if (timerfd_settime(worker->timer, TFD_TIMER_ABSTIME, &alarm, NULL) != 0)
@@ -238,7 +239,7 @@ static void dispatch(struct worker *worker, uint64_t now_ns)
 
 /* ---- receiving ---------------------------------------------------------- */
 
-/* now_ns: when the bytes had come; 0 when none did. */
+/* The time at which bytes arrived, or 0 if no bytes arrived. */
 static uint64_t receive(struct worker *worker, struct connection *connection)
 {
     ssize_t size = recv(connection->fd, worker->input, READ_BYTES, MSG_DONTWAIT);
@@ -262,7 +263,7 @@ static void handle(struct worker *worker, const struct epoll_event *event)
     struct connection *connection = event->data.ptr;
     uint64_t now_ns = 0;
     if (connection == NULL || connection->fd < 0)
-        return; /* the timer, or a connection dropped earlier in this round */
+        return; /* the timer, or a connection that was dropped earlier in this round */
     if (event->events & (EPOLLIN | EPOLLERR | EPOLLHUP))
         now_ns = receive(worker, connection);
     if (connection->fd < 0)
@@ -275,7 +276,7 @@ static void handle(struct worker *worker, const struct epoll_event *event)
         fill(worker, connection, now_ns != 0 ? now_ns : clock_ns());
 }
 
-/* Is there anything still to send, or to wait for? */
+/* Whether there is nothing left to send and nothing left to wait for. */
 static bool finished(struct worker *worker, uint64_t now_ns)
 {
     const oort_load_config *config = &worker->load->config;
@@ -373,8 +374,7 @@ static bool connect_worker(struct worker *worker, const struct addrinfo *address
     if (worker->epoll < 0 || worker->timer < 0 ||
         epoll_ctl(worker->epoll, EPOLL_CTL_ADD, worker->timer, &event) != 0) {
         set_error(error, OORT_ERR_IO, errno,
-                  "cannot make an epoll and a timer: raise the limit "
-                  "of open files (ulimit -n)");
+                  "cannot make an epoll and a timer: raise the limit on open files (ulimit -n)");
         return false;
     }
     for (uint32_t i = 0; i < worker->count; i++) {
@@ -391,7 +391,7 @@ static bool connect_worker(struct worker *worker, const struct addrinfo *address
     return true;
 }
 
-/* The part of total that falls to one of count shares, begun before it. */
+/* The start of share `number` when total is divided into count shares. */
 static uint64_t share_start(uint64_t total, uint32_t number, uint32_t count)
 {
     return (uint64_t)((unsigned __int128)total * number / count);
@@ -476,7 +476,7 @@ static bool connect_all(oort_load *load, oort_error *error)
 oort_load *oort_load_start(const oort_load_config *config, oort_error *error)
 {
     if (!valid(config)) {
-        set_error(error, OORT_ERR_ARGUMENT, 0, "the load's configuration contradicts itself");
+        set_error(error, OORT_ERR_ARGUMENT, 0, "the configuration of the load is invalid");
         return NULL;
     }
     oort_load *load = calloc(1, sizeof *load);
@@ -510,7 +510,7 @@ oort_load *oort_load_start(const oort_load_config *config, oort_error *error)
     for (uint32_t i = 0; i < load->count; i++) {
         struct worker *worker = load->workers[i];
         worker->start_ns = worker->active_ns = start_ns;
-        /* Open loop: the threads' requests fall between each other's. */
+        /* Open loop: the requests of the threads are interleaved. */
         if (worker->interval_ns > 0)
             worker->start_ns += (uint64_t)(worker->interval_ns * i / load->count);
         worker->tally.measured_from_ns = start_ns + config->warmup_us * 1000;
@@ -553,7 +553,7 @@ static void merge_texts(oort_load_result *sum, const oort_load_result *part)
     }
 }
 
-/* Add up what the threads have found; they have ended. */
+/* Adds up the results of the threads, which have ended. */
 static void merge(oort_load *load)
 {
     oort_load_result *sum = &load->result;
@@ -633,7 +633,7 @@ void oort_load_close(oort_load *load)
     if (load == NULL)
         return;
     oort_load_stop(load);
-    /* A worker that waits for replies gives up after its time-out at the latest. */
+    /* A worker that waits for replies ends after its timeout at the latest. */
     while (load->started > 0 && oort_load_wait(load, 1000) == 0)
         continue;
     for (uint32_t i = 0; i < load->count; i++)

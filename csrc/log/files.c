@@ -1,5 +1,5 @@
 /*
- * files.c: names and errors of the value log's files.  See files.h.
+ * files.c: the names of the value log's files and the errors of their use.  See files.h.
  */
 #include "log/files.h"
 
@@ -22,7 +22,7 @@ int32_t segment_failure(oort_error *error, const char *what, uint64_t sequence)
         return oort_fail(error, OORT_ERR_FULL, saved,
                          "segment %016" PRIx64 ".log: no space to %s; free disk space", sequence,
                          what);
-    /* Out of memory, mappings or descriptors passes; what the disk refuses is final. */
+    /* A lack of memory, mappings or descriptors passes.  An error of the disk is final. */
     bool passes = saved == ENOMEM || saved == EMFILE || saved == ENFILE || saved == EAGAIN;
     return oort_fail(error, passes ? OORT_ERR_NOMEM : OORT_ERR_IO, saved,
                      "segment %016" PRIx64 ".log: cannot %s: %s", sequence, what, strerror(saved));

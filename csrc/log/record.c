@@ -1,6 +1,6 @@
 /*
- * record.c: checking records and segment headers.  Every length is checked
- * against what may be read before it is used.
+ * record.c: checks records and segment headers.  Every length is compared with the number of
+ * readable bytes before it is used.
  */
 #include "log/record.h"
 

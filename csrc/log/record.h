@@ -1,15 +1,15 @@
 /*
- * record.h: the on-disk formats of a segment: its header and its records.
+ * record.h: the on-disk format of a segment: its header and its records.
  *
- * Everything is little-endian and 8-byte aligned (the library refuses to build
- * elsewhere).  A segment file is a segment_header followed by records without
- * gaps; zero bytes where a record would begin end it.  A sealed segment has a table of
- * contents beside it (toc.h).
+ * All fields are little-endian and aligned to 8 bytes; the library does not compile for other
+ * machines.  A segment file is a segment_header, followed by records without gaps.  Zeros at the
+ * position of a record end the records.  A sealed segment has a table of contents beside it
+ * (toc.h).
  *
- * A record's checksum is CRC32C over everything after the checksum field, up to
- * the end of the value (padding is not covered).  It starts from the segment's random seed and the record's
- * offset, so that bytes left from another segment, or a record's image inside
- * somebody's value, never pass for a record when damage is stepped over.
+ * A record's checksum is CRC32C over everything from the field after the checksum to the end of the
+ * value, without the padding.  It starts from the segment's random seed and the record's offset.  A
+ * scan that steps over damage therefore never takes other bytes for a record: neither bytes left
+ * from another segment, nor the image of a record inside a value.
  */
 #ifndef OORT_RECORD_H
 #define OORT_RECORD_H
@@ -24,23 +24,23 @@
 
 #define RECORD_ALIGN 8u
 
-/* What is written now, and the oldest version of the reader that understands it. */
+/* The version that is written now, and the smallest version of a reader that understands it. */
 #define SEGMENT_MAGIC UINT64_C(0x3147455354524f4f) /* "OORTSEG1" */
 #define LOG_FORMAT_VERSION 1u
 #define LOG_READER_VERSION 1u
 
 enum record_kind {
-    RECORD_END = 0,       /* no record: the rest of the segment is unused */
+    RECORD_END = 0,       /* the rest of the segment is unused */
     RECORD_SET = 1,       /* key and value */
-    RECORD_DELETE = 2,    /* tombstone: a key, no value */
-    RECORD_EXPIRY = 3,    /* a new expiry for a value that lies elsewhere: record_target */
-    RECORD_FLUSH = 4,     /* every record of a database with a smaller stamp is dead */
-    RECORD_BATCH_END = 5, /* closes a batch: record_batch_end */
-    RECORD_KINDS = 6      /* kinds from here on are a newer version's */
+    RECORD_DELETE = 2,    /* tombstone: a key without a value */
+    RECORD_EXPIRY = 3,    /* a new expiry for a value in another record: record_target */
+    RECORD_FLUSH = 4,     /* records of the database with smaller stamps are dead */
+    RECORD_BATCH_END = 5, /* ends a batch: record_batch_end */
+    RECORD_KINDS = 6      /* this kind and larger ones belong to newer versions */
 };
 
 enum record_flag {
-    RECORD_IN_BATCH = 1 /* counts only if its batch's end record follows in the segment */
+    RECORD_IN_BATCH = 1 /* counts only if the end record of its batch follows in the segment */
 };
 
 #define RECORD_ALL_DATABASES 255u
@@ -53,17 +53,18 @@ typedef struct record_header {
     uint8_t reserved; /* 0 */
     uint32_t key_size;
     uint32_t value_size;
-    uint64_t stamp; /* microseconds << 8 | counter << 1 | delete bit; a batch's records share one */
+    uint64_t stamp; /* microseconds << 8 | counter << 1 | delete bit; the same in a whole batch */
     int64_t expiry_ms; /* 0: never */
 } record_header;
 
-/* Value of RECORD_EXPIRY. The sequence tells whether the slot still holds that segment. */
+/* The value of RECORD_EXPIRY.  The sequence tells whether the number still belongs to the same
+ * segment. */
 typedef struct record_target {
     uint64_t location;
     uint64_t sequence;
 } record_target;
 
-/* Value of RECORD_BATCH_END. */
+/* The value of RECORD_BATCH_END. */
 typedef struct record_batch_end {
     uint32_t count;
     uint32_t reserved;
@@ -74,15 +75,15 @@ typedef struct record_batch_end {
 typedef struct segment_header {
     uint64_t magic;
     uint16_t version;
-    uint16_t reader_version; /* smallest version that can read it */
-    uint32_t slot;           /* the upper 16 bits of this segment's locations */
+    uint16_t reader_version; /* the smallest version that can read the file */
+    uint32_t number;         /* the upper 16 bits of the segment's locations */
     uint64_t sequence;       /* order of creation, never used twice */
-    uint64_t capacity;       /* bytes preallocated, header included */
+    uint64_t capacity;       /* preallocated bytes, header included */
     uint8_t store_id[16];
-    uint32_t seed;     /* start of every record's checksum */
+    uint32_t seed;     /* the checksum of every record starts from it */
     uint32_t checksum; /* CRC32C of the fields above */
-    /* Not covered above: rewritten in place, at most once a second. */
-    uint64_t synced;          /* everything below is on the device */
+    /* The checksum above does not cover these fields.  They are rewritten at most once a second. */
+    uint64_t synced;          /* all bytes below this offset are on the device */
     uint32_t synced_checksum; /* CRC32C of synced */
     uint32_t reserved;
 } segment_header;
@@ -90,8 +91,8 @@ typedef struct segment_header {
 _Static_assert(sizeof(record_header) == 32, "record header");
 _Static_assert(sizeof(segment_header) == 72, "segment header");
 
-/* In the index a dead entry has the delete bit set in its stamp: its record is a tombstone, or a value
- * that expired. */
+/* A dead entry of the index has the delete bit set in its stamp.  Its record is a tombstone, or a
+ * value that has expired. */
 static inline bool stamp_is_dead(uint64_t stamp)
 {
     return (stamp & 1) != 0;
@@ -113,7 +114,8 @@ static inline const uint8_t *record_value(const record_header *record)
     return (const uint8_t *)(record + 1) + record->key_size;
 }
 
-/* What an expiry record points at; whether that is there is another question. false: it is none. */
+/* The target of an expiry record.  The caller checks whether the target exists.  Returns false if
+ * the record is not a valid expiry record. */
 static inline bool record_points(const record_header *record, record_target *target)
 {
     if (record->kind != RECORD_EXPIRY || record->value_size != sizeof *target)
@@ -122,14 +124,15 @@ static inline bool record_points(const record_header *record, record_target *tar
     return target->location >> 40 == 0;
 }
 
-/* The checksum a record at this offset must carry. */
+/* The checksum that a record at this offset must have. */
 uint32_t record_checksum(uint32_t seed, uint64_t offset, const record_header *record);
 
-/* What lies at offset in a segment of which `limit` bytes may be read: its total size when it is a whole,
- * valid record; 0 otherwise. */
+/* The total size of the record at offset if it is complete and valid, else 0.  At most `limit`
+ * bytes of the segment may be read. */
 uint64_t record_check(const uint8_t *segment, uint64_t offset, uint64_t limit, uint32_t seed);
 
-/* The same without the checksum: are its sizes possible here? */
+/* As record_check, but without the checksum: the size if the header is possible at this offset,
+ * else 0. */
 uint64_t record_extent(const uint8_t *segment, uint64_t offset, uint64_t limit);
 
 uint32_t segment_header_checksum(const segment_header *header);

@@ -1,6 +1,6 @@
 /*
- * segment.c: one file of the value log: its life, its scan, and whether its bytes are in memory.
- * See segment.h.
+ * segment.c: the life of a segment's file, the scan of its records, and the test whether its bytes
+ * are in memory.  See segment.h.
  */
 #include "log/segment.h"
 
@@ -24,7 +24,7 @@
 #define MADV_POPULATE_READ 22
 #endif
 
-#define RESIDENT_TICKS 4u /* how long an extent seen in memory is believed to stay there */
+#define RESIDENT_TICKS 4u /* an extent seen in memory is believed to stay for so long */
 
 static struct segment *segment_new(uint64_t sequence, uint64_t capacity)
 {
@@ -54,6 +54,7 @@ void segment_free(struct segment *segment)
 {
     if (segment == NULL)
         return;
+    OORT_ASSERT(atomic_load(&segment->pins) == 0, "a segment that is freed has no pins");
     if (segment->map != MAP_FAILED)
         (void)munmap(segment->map, segment->capacity);
     if (segment->fd >= 0)
@@ -66,7 +67,8 @@ void segment_free(struct segment *segment)
 int32_t segment_unlink(int directory_fd, uint64_t sequence)
 {
     char name[SEGMENT_NAME_BYTES];
-    /* The table first: a segment without one is scanned, a table without a segment is litter. */
+    /* The table goes first.  A segment without a table is scanned; a table without a segment is
+     * reported as a lost segment. */
     segment_name(name, sequence, "toc");
     if (unlinkat(directory_fd, name, 0) != 0 && errno != ENOENT)
         return OORT_ERR_IO;
@@ -76,8 +78,9 @@ int32_t segment_unlink(int directory_fd, uint64_t sequence)
     return OORT_OK;
 }
 
-/* Values are found at random: readahead around each would evict what is hot.  Not while a
- * segment is written: there it makes every first touch of a page three times as dear. */
+/* Values are read at random positions, and readahead around each would evict pages in use.  An
+ * active segment keeps readahead, because MADV_RANDOM makes the first touch of a page three times
+ * slower. */
 static void segment_read_at_random(struct segment *segment)
 {
     (void)madvise(segment->map, segment->capacity, MADV_RANDOM);
@@ -95,8 +98,9 @@ static bool map_segment(struct segment *segment)
 
 static bool write_zeros(int fd, uint64_t size)
 {
-    /* A page at a time: a longer write makes one large folio of page cache, and every later sync of a
-     * page in it would write all of it again (measured: 1,200 against 165 us a sync). */
+    /* Writes one page at a time.  A longer write makes one large folio of page cache, and every
+     * later sync of one of its pages writes the whole folio (measured: 1,200 us a sync instead of
+     * 165). */
     const size_t step = 4096;
     uint8_t *zeros = calloc(1, step);
     bool written = zeros != NULL;
@@ -112,7 +116,7 @@ static bool write_zeros(int fd, uint64_t size)
     return written && fdatasync(fd) == 0;
 }
 
-struct segment *segment_create(int directory_fd, uint64_t sequence, uint32_t slot,
+struct segment *segment_create(int directory_fd, uint64_t sequence, uint32_t number,
                                uint64_t capacity, const uint8_t store_id[16], bool zeroed,
                                oort_error *error)
 {
@@ -120,7 +124,7 @@ struct segment *segment_create(int directory_fd, uint64_t sequence, uint32_t slo
     segment_header header = {.magic = SEGMENT_MAGIC,
                              .version = LOG_FORMAT_VERSION,
                              .reader_version = LOG_READER_VERSION,
-                             .slot = slot,
+                             .number = number,
                              .sequence = sequence,
                              .capacity = capacity};
     struct segment *new = segment_new(sequence, capacity);
@@ -137,7 +141,7 @@ struct segment *segment_create(int directory_fd, uint64_t sequence, uint32_t slo
     header.checksum = segment_header_checksum(&header);
     header.synced = SEGMENT_HEADER_BYTES;
     header.synced_checksum = oort_crc32c(0, &header.synced, sizeof header.synced);
-    new->slot = slot;
+    new->number = number;
     new->seed = header.seed;
     segment_name(name, sequence, "log");
     new->fd = openat(directory_fd, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
@@ -193,7 +197,7 @@ struct segment *segment_load(int directory_fd, uint64_t sequence, const uint8_t 
     else if (header.reader_version > LOG_FORMAT_VERSION)
         wrong = "was written by a newer oortd; run that version";
     else if (header.checksum != segment_header_checksum(&header) || header.sequence != sequence ||
-             header.slot >= SEGMENT_SLOTS || status.st_size < (off_t)SEGMENT_HEADER_BYTES)
+             header.number >= SEGMENT_NUMBERS || status.st_size < (off_t)SEGMENT_HEADER_BYTES)
         wrong = "has a damaged header";
     else if (!any_store && memcmp(header.store_id, store_id, sizeof header.store_id) != 0)
         wrong = "belongs to another store";
@@ -212,7 +216,7 @@ struct segment *segment_load(int directory_fd, uint64_t sequence, const uint8_t 
         return NULL;
     }
     loaded->fd = fd;
-    loaded->slot = header.slot;
+    loaded->number = header.number;
     loaded->seed = header.seed;
     if (!map_segment(loaded)) {
         (void)segment_failure(error, "map it", sequence);
@@ -261,7 +265,7 @@ int32_t segment_reopen(int directory_fd, struct segment *segment, oort_error *er
     return segment->fd < 0 ? segment_failure(error, "open it", segment->sequence) : OORT_OK;
 }
 
-/* Everything below is on the device: say so in the file's header. */
+/* Records in the file's header that all bytes below `synced` are on the device. */
 static void note_synced(struct segment *segment, uint64_t synced)
 {
     segment_header *header = (segment_header *)(void *)segment->map;
@@ -275,6 +279,7 @@ int32_t segment_sync(struct segment *segment, oort_error *error)
     uint64_t tail = atomic_load_explicit(&segment->tail, memory_order_acquire);
     int64_t now_ms = clock_monotonic_ms();
     uint64_t synced = atomic_load(&segment->synced);
+    OORT_ASSERT(synced <= tail && tail <= segment->capacity, "synced <= tail <= capacity");
     if (tail == synced)
         return OORT_OK;
     if (synced != segment->header_synced && now_ms - segment->header_synced_ms >= 1000) {
@@ -287,10 +292,10 @@ int32_t segment_sync(struct segment *segment, oort_error *error)
     return OORT_OK;
 }
 
-/* The next offset at which a whole record lies, or limit. */
+/* The next offset with a valid record, or limit. */
 static uint64_t next_record(const struct segment *segment, uint64_t offset, uint64_t limit)
 {
-    /* No record begins beyond what a location can express. */
+    /* A location cannot express larger offsets, so no record begins there. */
     for (; offset + sizeof(record_header) <= limit && offset < SEGMENT_BYTES_MAX;
          offset += RECORD_ALIGN) {
         uint8_t kind = segment->map[offset + offsetof(record_header, kind)];
@@ -307,7 +312,7 @@ static bool all_zero(const uint8_t *data, uint64_t size)
     return size == 0 || (data[0] == 0 && memcmp(data, data + 1, size - 1) == 0);
 }
 
-/* Give a closed batch's records, which lie between begin and end, to the visitor. */
+/* Gives the records of a complete batch, which lie between begin and end, to the visitor. */
 static int32_t visit_batch(struct segment *segment, uint64_t begin, uint64_t end,
                            segment_visitor visitor, void *context, segment_damage *damage)
 {
@@ -398,13 +403,16 @@ int32_t segment_scan(struct segment *segment, uint64_t from, uint64_t limit, boo
 int32_t segment_cut(struct segment *segment, oort_error *error)
 {
     uint64_t tail = atomic_load(&segment->tail);
-    /* A scan must end at the tail: what lies beyond a recovered tail goes. */
+    OORT_ASSERT(atomic_load(&segment->state) != SEGMENT_SEALED, "a sealed segment is never cut");
+    OORT_ASSERT(atomic_load(&segment->synced) <= tail && tail <= segment->capacity,
+                "synced <= tail <= capacity");
+    /* A scan must end at the tail, so bytes beyond a recovered tail are removed. */
     if (ftruncate(segment->fd, (off_t)tail) != 0)
-        return segment_failure(error, "cut it to its tail", segment->sequence);
+        return segment_failure(error, "truncate it to its tail", segment->sequence);
     if (fsync(segment->fd) != 0)
         return segment_sync_failure(error, "it", segment->sequence);
     atomic_store(&segment->synced, tail);
-    /* If the table of contents is lost, a scan must tell damage from an unsynced tail. */
+    /* If the table of contents is lost, a scan must distinguish damage from an unsynced tail. */
     note_synced(segment, tail);
     return OORT_OK;
 }
@@ -486,7 +494,7 @@ bool segment_resident(struct segment *segment, uint64_t offset, uint64_t size, u
             atomic_store_explicit(&segment->extents[extent], tick, memory_order_relaxed);
             continue;
         }
-        /* Part of the extent is on disk only: do the bytes asked for lie in the other part? */
+        /* Part of the extent is only on disk.  The requested bytes may lie in the other part. */
         uint64_t begin = offset > from ? offset : from;
         uint64_t end = offset + size < to ? offset + size : to;
         if (!pages_resident(segment, begin, end))
@@ -507,7 +515,7 @@ int32_t segment_fetch(struct segment *segment, uint64_t offset, uint64_t size)
         return OORT_OK;
     if (errno != EINVAL)
         return OORT_ERR_IO;
-    /* A kernel before 5.14: let it read ahead, and wait until the bytes are there. */
+    /* A kernel before 5.14: ask for readahead and wait until the bytes are in memory. */
     (void)madvise(segment->map + from, to - from, MADV_WILLNEED);
     for (int attempt = 0; attempt < 1000; attempt++) {
         if (pages_resident(segment, from, to))

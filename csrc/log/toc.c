@@ -1,5 +1,5 @@
 /*
- * toc.c: making, writing and mapping a table of contents.  See toc.h.
+ * toc.c: makes, writes and maps a table of contents.  See toc.h.
  */
 #include "log/toc.h"
 
@@ -53,7 +53,7 @@ int32_t toc_add(toc_builder *builder, uint64_t offset, const record_header *reco
             header->min_expiry_ms = record->expiry_ms;
     }
     entry->stamp = record->stamp;
-    entry->place = (uint32_t)(offset / RECORD_ALIGN) << 8 | (uint32_t)database << 4 | record->kind;
+    entry->packed = (uint32_t)(offset / RECORD_ALIGN) << 8 | (uint32_t)database << 4 | record->kind;
     entry->size = (uint32_t)(size / RECORD_ALIGN);
     if (record->stamp > header->max_stamp)
         header->max_stamp = record->stamp;

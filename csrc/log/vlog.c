@@ -1,9 +1,8 @@
 /*
- * vlog.c: the set of segments: appending, rolling over, group commit, sealing.
- * See vlog.h.
+ * vlog.c: the set of segments: appending, rolling over, group commit, sealing.  See vlog.h.
  *
- * Rolling over keeps one rule that recovery stands on: a segment is marked as
- * applied before its writer's mark moves to the next one.
+ * Recovery relies on one rule: a segment is marked as applied before its writer's mark moves to the
+ * next segment.
  */
 #include "log/vlog.h"
 
@@ -32,8 +31,8 @@ int32_t vlog_open(struct vlog *log, const char *directory, uint64_t segment_byte
         return oort_fail(error, OORT_ERR_IO, errno, "data directory %s: cannot open it: %s",
                          directory, strerror(errno));
     log->directory = strdup(directory);
-    log->table = calloc(SEGMENT_SLOTS, sizeof *log->table);
-    log->bases = calloc(SEGMENT_SLOTS, sizeof *log->bases);
+    log->table = calloc(SEGMENT_NUMBERS, sizeof *log->table);
+    log->bases = calloc(SEGMENT_NUMBERS, sizeof *log->bases);
     if (log->directory == NULL || log->table == NULL || log->bases == NULL) {
         (void)close(log->directory_fd);
         free(log->directory);
@@ -62,8 +61,8 @@ static bool file_exists(const struct vlog *log, uint64_t sequence, const char *s
     return faccessat(log->directory_fd, name, F_OK, 0) == 0;
 }
 
-/* Compaction removes a table of contents before its segment: somebody else has taken this one.  No new
- * segment may get its sequence, and with that its table. */
+/* Compaction removes a table of contents before its segment, so here another program has removed
+ * the segment.  No new segment may get its sequence, because the table would then belong to it. */
 static void check_table(struct vlog *log, const char *name)
 {
     uint64_t sequence = 0;
@@ -74,12 +73,12 @@ static void check_table(struct vlog *log, const char *name)
     if (sequence >= log->next_sequence)
         log->next_sequence = sequence + 1;
     events_post(log->events, EVENT_ERROR, OORT_EVENT_DAMAGE, sequence,
-                "segment %016" PRIx64 ".log is missing, and its records with it: restore it from"
+                "segment %016" PRIx64 ".log is missing, and so are its records: restore it from"
                 " a copy, or remove %016" PRIx64 ".toc",
                 sequence, sequence);
 }
 
-/* The sequences of every segment file, ascending; litter of an interrupted write is removed. */
+/* The sequences of all segment files, ascending.  Removes the files of interrupted writes. */
 static int32_t list_segments(struct vlog *log, uint64_t **out, size_t *count, oort_error *error)
 {
     uint64_t *sequences = NULL;
@@ -127,8 +126,9 @@ static int32_t list_segments(struct vlog *log, uint64_t **out, size_t *count, oo
     return OORT_OK;
 }
 
-/* A segment that is all zero, and never was sealed, holds nothing that was acknowledged as durable: power
- * failed while it was made.  It is removed; with any other damage it is left for a person to see. */
+/* A segment that is all zero and was never sealed holds nothing that was acknowledged as durable:
+ * power failed while the segment was made.  Such a segment is removed.  A segment with other damage
+ * stays. */
 static bool never_written(struct vlog *log, uint64_t sequence)
 {
     char name[40];
@@ -177,33 +177,34 @@ int32_t vlog_load(struct vlog *log, bool adopt, oort_error *error)
                    sizeof log->store_id);
             adopt = false;
         }
-        if (atomic_load(&log->table[segment->slot]) != NULL) {
+        if (atomic_load(&log->table[segment->number]) != NULL) {
             result = oort_fail(error, OORT_ERR_DAMAGED, 0,
                                "segments %016" PRIx64 " and %016" PRIx64
-                               " claim the same slot: one was copied in; move it away",
-                               atomic_load(&log->table[segment->slot])->sequence, sequences[i]);
+                               " have the same number: one was copied in; move it away",
+                               atomic_load(&log->table[segment->number])->sequence, sequences[i]);
             segment_free(segment);
             continue;
         }
-        atomic_store(&log->table[segment->slot], segment);
-        atomic_store(&log->bases[segment->slot], segment->map);
+        atomic_store(&log->table[segment->number], segment);
+        atomic_store(&log->bases[segment->number], segment->map);
         log->segment_count++;
         newest = segment;
     }
     free(sequences);
-    /* Go on where the newest left off: the slots of segments that are missing now stay theirs. */
+    /* Continue after the newest segment.  The numbers of missing segments stay reserved for
+     * them. */
     if (newest != NULL)
-        log->next_slot = (uint32_t)((newest->slot + (log->next_sequence - newest->sequence)) %
-                                    (SEGMENT_SLOTS - 1));
+        log->next_number = (uint32_t)((newest->number + (log->next_sequence - newest->sequence)) %
+                                      (SEGMENT_NUMBERS - 1));
     return result;
 }
 
-void vlog_skip_slot(struct vlog *log, uint32_t slot)
+void vlog_skip_number(struct vlog *log, uint32_t number)
 {
-    if (slot < log->next_slot)
+    if (number < log->next_number)
         return;
-    log->next_sequence += slot + 1 - log->next_slot;
-    log->next_slot = slot + 1;
+    log->next_sequence += number + 1 - log->next_number;
+    log->next_number = number + 1;
 }
 
 void vlog_close(struct vlog *log)
@@ -212,8 +213,8 @@ void vlog_close(struct vlog *log)
         (void)segment_unlink(log->directory_fd, log->standby->sequence);
         segment_free(log->standby);
     }
-    for (uint32_t slot = 0; slot < SEGMENT_SLOTS; slot++) {
-        struct segment *segment = atomic_load(&log->table[slot]);
+    for (uint32_t number = 0; number < SEGMENT_NUMBERS; number++) {
+        struct segment *segment = atomic_load(&log->table[number]);
         if (segment != NULL)
             segment_free(segment);
     }
@@ -233,8 +234,8 @@ void vlog_close(struct vlog *log)
 uint32_t vlog_manifest(struct vlog *log)
 {
     uint32_t sum = 0;
-    for (uint32_t slot = 0; slot < SEGMENT_SLOTS; slot++) {
-        struct segment *segment = atomic_load(&log->table[slot]);
+    for (uint32_t number = 0; number < SEGMENT_NUMBERS; number++) {
+        struct segment *segment = atomic_load(&log->table[number]);
         if (segment == NULL)
             continue;
         uint64_t fact[2] = {segment->sequence, atomic_load(&segment->tail)};
@@ -264,18 +265,20 @@ int32_t vlog_writer_open(struct vlog *log, struct log_writer *writer, oort_error
     return OORT_OK;
 }
 
-/* The writer is done with a segment: seal it, or leave that to the thread that does. */
+/* The writer is done with the segment.  Seals it, or leaves it to the thread that seals. */
 static void retire(struct vlog *log, struct segment *segment)
 {
-    (void)atomic_fetch_or(&log->checkpoint->segment_flags[segment->slot], SEGMENT_APPLIED);
+    OORT_ASSERT(atomic_load(&segment->state) == SEGMENT_ACTIVE, "a segment is retired once");
+    (void)atomic_fetch_or(&log->checkpoint->segment_flags[segment->number], SEGMENT_APPLIED);
     atomic_store(&segment->state, SEGMENT_SEALING);
     (void)pthread_mutex_lock(&log->mutex);
     bool many = ++log->pending_seals > PENDING_SEALS_MAX;
     (void)pthread_mutex_unlock(&log->mutex);
-    /* The thread that seals does not keep up: the writers help. */
+    /* Too many segments wait for the sealing thread, so the writers help. */
     if (many || !atomic_load(&log->seal_behind)) {
         oort_error error;
-        (void)vlog_seal_pending(log, &error); /* a full disk heals, an I/O error has been noted */
+        (void)vlog_seal_pending(log,
+                                &error); /* a full disk is tried again, other errors are noted */
     }
 }
 
@@ -293,31 +296,33 @@ void vlog_writer_close(struct log_writer *writer)
     (void)pthread_mutex_unlock(&log->mutex);
 }
 
-static int32_t claim_slot(struct vlog *log, uint32_t *slot, uint64_t *sequence, oort_error *error)
+static int32_t claim_number(struct vlog *log, uint32_t *number, uint64_t *sequence,
+                            oort_error *error)
 {
-    /* Slot 0xffff is never used, so that a location of all ones is none. */
-    for (uint32_t tried = 0; tried < SEGMENT_SLOTS - 1; tried++) {
-        uint32_t candidate = (log->next_slot + tried) % (SEGMENT_SLOTS - 1);
+    /* Number 0xffff is never used, so a location of all ones is invalid. */
+    for (uint32_t tried = 0; tried < SEGMENT_NUMBERS - 1; tried++) {
+        uint32_t candidate = (log->next_number + tried) % (SEGMENT_NUMBERS - 1);
         if (atomic_load(&log->table[candidate]) == NULL &&
-            (log->standby == NULL || log->standby->slot != candidate)) {
-            *slot = candidate;
+            (log->standby == NULL || log->standby->number != candidate)) {
+            *number = candidate;
             *sequence = log->next_sequence++;
-            log->next_slot = candidate + 1;
+            log->next_number = candidate + 1;
             return OORT_OK;
         }
     }
-    return oort_fail(error, OORT_ERR_FULL, 0,
-                     "the log has %u segments, its limit; larger segments or fewer data",
-                     SEGMENT_SLOTS - 1);
+    return oort_fail(
+        error, OORT_ERR_FULL, 0,
+        "the log has %u segments, which is the limit; use larger segments or less data",
+        SEGMENT_NUMBERS - 1);
 }
 
-/* Whether the disk has room for a segment that is not compaction's, and for one of compaction's after
- * it: otherwise nothing could ever give space back. */
+/* Whether the disk has room for a segment and still for one of compaction's after it.  Without the
+ * room for compaction no space could ever be given back. */
 static bool has_room(const struct vlog *log, uint64_t capacity)
 {
     struct statvfs status;
     if (fstatvfs(log->directory_fd, &status) != 0)
-        return true; /* then preallocating says what is wrong */
+        return true; /* preallocation will report the cause */
     uint64_t left = capacity > log->segment_bytes ? log->low_bytes : 0;
     if (left < log->segment_bytes)
         left = log->segment_bytes;
@@ -325,28 +330,30 @@ static bool has_room(const struct vlog *log, uint64_t capacity)
     return (uint64_t)status.f_bavail * unit >= capacity + left;
 }
 
-/* A new segment.  The slot is held by nobody while the file is made, so making one is done under the
- * mutex; preparing ahead (vlog_prepare) keeps that off the data path. */
+/* Makes a new segment under the mutex, because nothing else reserves its number while the file is
+ * made. vlog_prepare makes segments ahead of time, so that this rarely happens on the data path. */
 static struct segment *make_segment(struct vlog *log, uint64_t capacity, bool zeroed,
                                     oort_error *error)
 {
-    uint32_t slot = 0;
+    uint32_t number = 0;
     uint64_t sequence = 0;
-    if (claim_slot(log, &slot, &sequence, error) != OORT_OK)
+    if (claim_number(log, &number, &sequence, error) != OORT_OK)
         return NULL;
-    return segment_create(log->directory_fd, sequence, slot, capacity, log->store_id, zeroed,
+    return segment_create(log->directory_fd, sequence, number, capacity, log->store_id, zeroed,
                           error);
 }
 
 static void enlist(struct vlog *log, struct segment *segment)
 {
-    atomic_store(&log->checkpoint->segment_flags[segment->slot], 0);
-    atomic_store(&log->checkpoint->live_bytes[segment->slot], 0);
+    OORT_ASSERT(atomic_load(&segment->state) == SEGMENT_ACTIVE, "a new segment is active");
+    OORT_ASSERT(atomic_load(&log->table[segment->number]) == NULL, "a number has one segment");
+    atomic_store(&log->checkpoint->segment_flags[segment->number], 0);
+    atomic_store(&log->checkpoint->live_bytes[segment->number], 0);
     log->open_segments[log->open_count++] = segment;
     log->segment_count++;
     atomic_store(&log->directory_dirty, true);
-    atomic_store_explicit(&log->table[segment->slot], segment, memory_order_release);
-    atomic_store(&log->bases[segment->slot], segment->map);
+    atomic_store_explicit(&log->table[segment->number], segment, memory_order_release);
+    atomic_store(&log->bases[segment->number], segment->map);
 }
 
 static struct segment *take_segment(struct log_writer *writer, uint64_t capacity, oort_error *error)
@@ -379,25 +386,26 @@ static struct segment *take_segment(struct log_writer *writer, uint64_t capacity
 int32_t vlog_prepare(struct vlog *log, oort_error *error)
 {
     int32_t result = OORT_OK;
-    uint32_t slot = 0;
+    uint32_t number = 0;
     uint64_t sequence = 0;
     (void)pthread_mutex_lock(&log->mutex);
-    /* Nobody writes, nobody needs one; but zeros take long to write, and the first writer should find
-     * them there. */
+    /* Without writers no segment is needed.  But writing zeros takes long, so the first writer
+     * should find a zeroed segment. */
     bool needed = log->standby == NULL && (log->open_count != 0 || atomic_load(&log->zeroed)) &&
                   has_room(log, log->segment_bytes);
     if (needed)
-        result = claim_slot(log, &slot, &sequence, error);
+        result = claim_number(log, &number, &sequence, error);
     (void)pthread_mutex_unlock(&log->mutex);
     if (!needed || result != OORT_OK)
         return result;
-    /* Only this thread prepares; a writer that claims the same slot meanwhile is seen below. */
-    struct segment *made = segment_create(log->directory_fd, sequence, slot, log->segment_bytes,
+    /* No other thread prepares segments.  A writer may claim the same number meanwhile; see `taken`
+     * below. */
+    struct segment *made = segment_create(log->directory_fd, sequence, number, log->segment_bytes,
                                           log->store_id, atomic_load(&log->zeroed), error);
     if (made == NULL)
         return error->code;
     (void)pthread_mutex_lock(&log->mutex);
-    bool taken = atomic_load(&log->table[slot]) != NULL;
+    bool taken = atomic_load(&log->table[number]) != NULL;
     if (!taken)
         log->standby = made;
     (void)pthread_mutex_unlock(&log->mutex);
@@ -460,9 +468,15 @@ void vlog_append(struct log_writer *writer, struct segment *segment, uint64_t si
 {
     uint64_t tail = atomic_load_explicit(&segment->tail, memory_order_relaxed);
     uint32_t tick = atomic_load_explicit(&writer->log->tick, memory_order_relaxed);
+    OORT_ASSERT(segment == writer->active || tail == SEGMENT_HEADER_BYTES,
+                "a writer appends to its own active segment, or the only record of a large one");
+    OORT_ASSERT(atomic_load_explicit(&segment->state, memory_order_relaxed) == SEGMENT_ACTIVE,
+                "records are appended to active segments only");
+    OORT_ASSERT(size % RECORD_ALIGN == 0 && size <= segment->capacity - tail,
+                "the tail is aligned and not beyond the capacity");
     if (tick != 0)
-        for (uint64_t place = tail; place < tail + size; place += SEGMENT_EXTENT_BYTES)
-            segment_touch(segment, place, tick);
+        for (uint64_t at = tail; at < tail + size; at += SEGMENT_EXTENT_BYTES)
+            segment_touch(segment, at, tick);
     atomic_store_explicit(&segment->tail, tail + size, memory_order_release);
 }
 
@@ -483,7 +497,7 @@ void vlog_fail(struct vlog *log, const oort_error *error)
     int32_t none = 0;
     if (!atomic_compare_exchange_strong(&log->failed, &none, error->code))
         return;
-    /* The mapping and the disk may now differ: no fast restart may trust the index. */
+    /* The mapping and the disk may now differ, so no fast restart may trust the index. */
     if (log->nonce_path != NULL)
         (void)unlink(log->nonce_path);
     events_post(log->events, EVENT_ERROR, OORT_EVENT_FAILED, 0,
@@ -496,6 +510,7 @@ static int32_t sync_all(struct vlog *log, oort_error *error)
     uint32_t count = 0;
     int32_t result = OORT_OK;
     bool worked = false;
+    int64_t began_ns = clock_monotonic_ns();
     if (atomic_load(&log->failed) != 0)
         return oort_fail(error, OORT_ERR_FAILED, 0, "the log had an I/O error earlier");
     bool directory = atomic_exchange(&log->directory_dirty, false);
@@ -503,12 +518,14 @@ static int32_t sync_all(struct vlog *log, oort_error *error)
     for (uint32_t i = 0; i < log->open_count; i++) {
         struct segment *segment = log->open_segments[i];
         if (atomic_load(&segment->tail) != atomic_load(&segment->synced)) {
+            OORT_ASSERT(atomic_load(&segment->state) != SEGMENT_SEALED,
+                        "an open segment with unsynced bytes is not sealed");
             (void)atomic_fetch_add(&segment->syncing, 1);
             segments[count++] = segment;
         }
     }
     (void)pthread_mutex_unlock(&log->mutex);
-    /* Enlisted in order of creation: an old segment is durable before its successor counts. */
+    /* The list is in order of creation, so a segment becomes durable before its successor. */
     for (uint32_t i = 0; i < count; i++) {
         if (result == OORT_OK)
             result = segment_sync(segments[i], error);
@@ -523,13 +540,17 @@ static int32_t sync_all(struct vlog *log, oort_error *error)
         return result;
     }
     if (worked || directory) {
+        uint64_t took_ns = (uint64_t)(clock_monotonic_ns() - began_ns);
+        if (log->sync_time != NULL)
+            histogram_add(log->sync_time, took_ns, 1, took_ns);
         (void)atomic_fetch_add(&log->rounds, 1);
         atomic_store(&log->last_sync_ms, clock_wall_ms());
     }
     return OORT_OK;
 }
 
-/* One at a time: who finds nothing left to do must not return before the work is done. */
+/* Runs one at a time.  A caller that finds nothing to sync must not return before the sync that is
+ * running has ended. */
 int32_t vlog_sync(struct vlog *log, oort_error *error)
 {
     (void)pthread_mutex_lock(&log->sync_mutex);
@@ -543,9 +564,11 @@ uint64_t vlog_unsynced(struct vlog *log)
     uint64_t sum = 0;
     (void)pthread_mutex_lock(&log->mutex);
     for (uint32_t i = 0; i < log->open_count; i++) {
-        /* synced first: it never passes a tail read after it. */
+        /* `synced` is read first.  It is never larger than a tail that is read later. */
         uint64_t synced = atomic_load(&log->open_segments[i]->synced);
-        sum += atomic_load(&log->open_segments[i]->tail) - synced;
+        uint64_t tail = atomic_load(&log->open_segments[i]->tail);
+        OORT_ASSERT(synced <= tail, "synced <= tail");
+        sum += tail - synced;
     }
     (void)pthread_mutex_unlock(&log->mutex);
     return sum;
@@ -567,7 +590,8 @@ static void delist(struct vlog *log, struct segment *segment)
 
 static int32_t seal(struct vlog *log, struct segment *segment, oort_error *error)
 {
-    /* The kernel reports a failed write once: whoever hears of it must tell before anyone else syncs. */
+    /* The kernel reports a failed write once.  The thread that gets the report must mark the log as
+     * failed before another thread can sync. */
     (void)pthread_mutex_lock(&log->sync_mutex);
     int32_t result = segment_cut(segment, error);
     if (result == OORT_ERR_IO)
@@ -596,8 +620,8 @@ int32_t vlog_seal_pending(struct vlog *log, oort_error *error)
             if (atomic_load(&log->open_segments[i]->state) == SEGMENT_SEALING) {
                 segment = log->open_segments[i];
                 atomic_store(&segment->state, SEGMENT_CLOSING);
-                /* Once sealed it may be compacted at any moment. */
-                (void)atomic_fetch_add(&segment->pins, 1);
+                /* Once sealed, the segment may be compacted at any moment. */
+                segment_pin(segment);
                 log->pending_seals--;
                 break;
             }
@@ -607,11 +631,12 @@ int32_t vlog_seal_pending(struct vlog *log, oort_error *error)
             return sealed;
         int32_t result = seal(log, segment, error);
         if (result != OORT_OK) {
-            /* It stays as it is, readable and recoverable by a scan; a full disk heals. */
+            /* The segment stays as it is: readers use it, and a scan can recover it.  A full disk
+             * may get room. */
             (void)pthread_mutex_lock(&log->mutex);
             atomic_store(&segment->state, SEGMENT_SEALING);
             log->pending_seals++;
-            (void)atomic_fetch_sub(&segment->pins, 1);
+            segment_unpin(segment);
             (void)pthread_mutex_unlock(&log->mutex);
             return result;
         }
@@ -622,7 +647,7 @@ int32_t vlog_seal_pending(struct vlog *log, oort_error *error)
             (void)usleep(500);
         (void)close(segment->fd);
         segment->fd = -1;
-        (void)atomic_fetch_sub(&segment->pins, 1);
+        segment_unpin(segment);
         sealed++;
     }
 }
@@ -640,10 +665,11 @@ int32_t vlog_unlink(struct vlog *log, struct segment *segment, oort_error *error
 void vlog_release(struct vlog *log, struct segment *segment)
 {
     (void)pthread_mutex_lock(&log->mutex);
-    atomic_store(&log->table[segment->slot], NULL);
-    atomic_store(&log->bases[segment->slot], NULL);
-    atomic_store(&log->checkpoint->live_bytes[segment->slot], 0);
-    atomic_store(&log->checkpoint->segment_flags[segment->slot], 0);
+    OORT_ASSERT(atomic_load(&log->table[segment->number]) == segment, "a segment is released once");
+    atomic_store(&log->table[segment->number], NULL);
+    atomic_store(&log->bases[segment->number], NULL);
+    atomic_store(&log->checkpoint->live_bytes[segment->number], 0);
+    atomic_store(&log->checkpoint->segment_flags[segment->number], 0);
     log->segment_count--;
     segment->next_released = log->released;
     log->released = segment;
@@ -654,13 +680,13 @@ void vlog_release(struct vlog *log, struct segment *segment)
 void vlog_reap(struct vlog *log)
 {
     (void)pthread_mutex_lock(&log->mutex);
-    for (struct segment **place = &log->released; *place != NULL;) {
-        struct segment *segment = *place;
+    for (struct segment **link = &log->released; *link != NULL;) {
+        struct segment *segment = *link;
         if (atomic_load(&segment->pins) == 0) {
-            *place = segment->next_released;
+            *link = segment->next_released;
             segment_free(segment);
         } else {
-            place = &segment->next_released;
+            link = &segment->next_released;
         }
     }
     (void)pthread_mutex_unlock(&log->mutex);
@@ -668,12 +694,15 @@ void vlog_reap(struct vlog *log)
 
 int32_t vlog_adopt(struct vlog *log, struct segment *segment, uint64_t tail, oort_error *error)
 {
+    OORT_ASSERT(tail >= SEGMENT_HEADER_BYTES && tail <= segment->capacity,
+                "the tail lies inside the segment");
     atomic_store(&segment->tail, tail);
     if (atomic_load(&segment->synced) > tail)
         atomic_store(&segment->synced, tail);
-    /* Until it is sealed any value may be in it: no tombstone may go for want of an older one. */
+    /* An unsealed segment may hold any value.  Stamp 0 keeps compaction from dropping tombstones
+     * that hide values in it. */
     atomic_store(&segment->min_stamp, 0);
-    (void)atomic_fetch_or(&log->checkpoint->segment_flags[segment->slot], SEGMENT_APPLIED);
+    (void)atomic_fetch_or(&log->checkpoint->segment_flags[segment->number], SEGMENT_APPLIED);
     atomic_store(&segment->state, SEGMENT_SEALING);
     if (log->open_count < LOG_WRITERS) {
         (void)pthread_mutex_lock(&log->mutex);

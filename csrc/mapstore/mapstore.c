@@ -1,17 +1,16 @@
 /*
  * mapstore.c: the in-memory store.
  *
- * Every database has a table (maptable.h) for each of the 16384 cluster slots, made on its first
- * write.  A stripe is a lock over 16 neighbouring slots of every database;
- * stripes are always taken in ascending order, which is the order of SCAN too.
+ * Every database has a table (maptable.h) for each of the 16384 cluster slots, made by its first
+ * write. A stripe is a lock over 16 neighbouring slots of every database.  Stripes are always taken
+ * in ascending order, which is also the order of SCAN.
  *
- * An entry is immutable but for its expiry and stamp, and counts its references,
- * so that a pinned value outlives its key.  What a session unlinks stays readable until
- * it unlocks.  A batch is applied at once, under locks nobody else can pass,
- * and remembers what to put back if it is aborted.
+ * Only the expiry and the stamp of an entry can change.  An entry counts its references, so a
+ * pinned value outlives its key.  An entry that a session unlinks stays readable until the session
+ * unlocks.  A batch is applied immediately, under locks that keep other sessions out, and keeps an
+ * undo list for abort.
  *
- * Nothing survives the process: sync succeeds at once, no ticket ever waits,
- * and no read is ever cold.
+ * Nothing survives the process: sync succeeds at once, no ticket waits, and no read is cold.
  */
 #include "mapstore/mapstore.h"
 
@@ -44,6 +43,9 @@ void map_exchange(map_store *store, map_table *table, map_entry *old, map_entry 
     const map_entry *either = entry != NULL ? entry : old;
     map_counters *counters = &map_stripe_of(store, either->hash)->of[either->database];
     uint64_t bytes_before = maptable_bytes(table);
+    OORT_ASSERT(old == NULL || (map_counted(&counters->keys) != 0 &&
+                                map_counted(&counters->entry_bytes) >= map_entry_bytes(old)),
+                "an entry of a table is counted");
 
     if (old != NULL && entry != NULL)
         maptable_replace(table, old, entry);
@@ -75,19 +77,19 @@ void map_change(map_session *session, map_table *table, map_entry *old, map_entr
             (map_undo){.old = old, .entry = entry, .expired = old_expired};
     } else if (old != NULL) {
         if (old_expired)
-            map_count(&map_stripe_of(map_store_of(session), old->hash)->expired, 1);
+            metric_add(&session->base.store->metrics.expired_keys, 1);
         retire(session, old);
     }
 }
 
 static uint64_t next_stamp(map_session *session, uint64_t hash)
 {
-    map_stripe *place = map_stripe_of(map_store_of(session), hash);
+    map_stripe *stripe = map_stripe_of(map_store_of(session), hash);
     uint64_t stamp = (uint64_t)session->base.now_us << 8;
 
-    if (session->base.now_us < 0 || stamp < place->last_stamp + 2)
-        stamp = place->last_stamp + 2;
-    place->last_stamp = stamp;
+    if (session->base.now_us < 0 || stamp < stripe->last_stamp + 2)
+        stamp = stripe->last_stamp + 2;
+    stripe->last_stamp = stamp;
     return stamp;
 }
 
@@ -107,7 +109,7 @@ static int32_t check_change(map_session *session, const oort_key *key)
 
     if (status == OORT_OK && session->in_batch && session->undo_count == session->undo_capacity)
         status = oort_fail(&session->base.error, OORT_ERR_ARGUMENT, 0,
-                           "the batch was announced with %u changes and gets one more",
+                           "the batch has more than the %u changes it was begun with",
                            session->undo_capacity);
     return status;
 }
@@ -120,7 +122,7 @@ int32_t map_check_idle(map_session *session)
     return OORT_OK;
 }
 
-/* The live entry of a key, or NULL; one that has expired goes. */
+/* The live entry of a key, or NULL.  Removes an expired entry. */
 static map_entry *find(map_session *session, const oort_key *key, map_table **table)
 {
     map_entry *entry;
@@ -162,7 +164,7 @@ static void session_close(oort_session *base)
     free(session);
 }
 
-/* The table's own fields are not read: they belong to whoever holds the lock. */
+/* The fields of the table are not read, because they belong to the holder of the lock. */
 static void prefetch(oort_session *base, const oort_key *keys, uint32_t count)
 {
     map_store *store = (map_store *)base->store;
@@ -293,7 +295,7 @@ static int32_t write_value(oort_session *base, const oort_key *key, const oort_b
     if (session->in_batch) {
         if (size + key->size > session->batch_bytes)
             return oort_fail(&base->error, OORT_ERR_ARGUMENT, 0,
-                             "the batch gets more bytes than it was announced with");
+                             "the batch has more bytes than it was begun with");
         session->batch_bytes -= size + key->size;
     }
     table = map_table_of(store, key->database, map_slot(key->hash), !gone);
@@ -386,7 +388,7 @@ static int32_t batch_begin(oort_session *base, uint32_t changes, uint64_t bytes)
 
     if (!session->holding || session->in_batch)
         return oort_fail(&base->error, OORT_ERR_ARGUMENT, 0,
-                         "a batch begins once, after oort_lock");
+                         "a batch needs oort_lock, and the end of the batch before it");
     if (changes > session->undo_capacity || session->undos == NULL) {
         map_undo *undos = reallocarray(session->undos, (size_t)changes + 1, sizeof *undos);
         if (undos == NULL)
@@ -403,7 +405,7 @@ static int32_t batch_begin(oort_session *base, uint32_t changes, uint64_t bytes)
 
 static void batch_end(map_session *session)
 {
-    /* A huge batch must not keep its memory for the life of the session. */
+    /* The memory of a huge batch must not stay with the session. */
     free(session->undos);
     session->undos = NULL;
     session->undo_capacity = 0;
@@ -422,7 +424,7 @@ static int32_t batch_commit(oort_session *base)
         if (done->old == NULL)
             continue;
         if (done->expired)
-            map_count(&map_stripe_of(map_store_of(session), done->old->hash)->expired, 1);
+            metric_add(&session->base.store->metrics.expired_keys, 1);
         retire(session, done->old);
     }
     batch_end(session);
@@ -479,19 +481,18 @@ static int32_t close_store(oort_store *base, oort_error *error)
     return OORT_OK;
 }
 
-static void get_stats(oort_store *base, oort_store_stats *out)
+static void measure(oort_store *base, struct store_reading *out)
 {
     map_store *store = (map_store *)base;
 
     for (uint32_t i = 0; i < MAP_STRIPES; i++) {
-        map_stripe *place = &store->stripes[i];
+        map_stripe *stripe = &store->stripes[i];
         for (uint8_t database = 0; database < OORT_DATABASES; database++) {
-            map_counters *counters = &place->of[database];
+            map_counters *counters = &stripe->of[database];
             out->keys[database] += map_counted(&counters->keys);
             out->live_bytes += map_counted(&counters->entry_bytes);
             out->index_bytes += map_counted(&counters->table_bytes);
         }
-        out->expired_keys += map_counted(&place->expired);
     }
     out->log_bytes = out->live_bytes;
 }
@@ -530,7 +531,7 @@ static int event_fd(oort_store *store)
     return ((map_store *)store)->event_fd;
 }
 
-/* Nothing is ever synced, and no ticket given. */
+/* Nothing is ever synced, and no tickets are given out. */
 static void request_sync(oort_store *store, uint64_t ticket)
 {
     (void)store, (void)ticket;
@@ -588,7 +589,7 @@ static uint64_t ticket(oort_session *session)
 static const struct oort_store_ops map_store_ops = {
     .name = "mapstore",
     .close = close_store,
-    .get_stats = get_stats,
+    .measure = measure,
     .set_fsync = set_fsync,
     .sync = sync_store,
     .compact = compact,
@@ -650,7 +651,8 @@ oort_store *oort_mapstore_open(const oort_store_config *config, oort_error *erro
     if (store->event_fd < 0) {
         int failed = errno;
         (void)close_store(&store->base, NULL);
-        (void)oort_fail(error, OORT_ERR_IO, failed, "eventfd: %s", strerrordesc_np(failed));
+        (void)oort_fail(error, OORT_ERR_IO, failed, "cannot make an eventfd: %s",
+                        strerrordesc_np(failed));
         return NULL;
     }
     if (config->background != 0) {

@@ -1,11 +1,10 @@
 /*
  * maptable.c: the ordered hash table of maptable.h.
  *
- * Resizing.  The unit that moves is the range of tags one bucket of the coarser of
- * the two bucket arrays covers.  Lists are in order and ranges move in order,
- * so moving is splitting (growth) or joining (shrinking) lists, never sorting.
- * One range moves with every put: a table that doubles has moved everything
- * well before it could want to double again.
+ * Resizing moves ranges of tags.  A range is the tags of one bucket in the smaller of the two
+ * bucket arrays.  Lists are sorted and ranges move in order, so a move splits lists (growth) or
+ * joins them (shrinking) and never sorts.  A few ranges move with every put and take, so a table
+ * that doubles has moved all of them long before it doubles again.
  */
 #include "mapstore/maptable.h"
 
@@ -15,7 +14,7 @@
 enum {
     LEAST_BITS = 2,
     RANGES_A_STEP = 4,
-    SHRINK_BELOW = 8 /* a table halves when fewer than one bucket in so many is needed */
+    SHRINK_BELOW = 8 /* a table halves when it needs fewer than one in so many of its buckets */
 };
 
 static map_entry **bucket_of(const map_table *table, uint32_t tag, uint32_t *end)
@@ -60,7 +59,8 @@ static void move_range(map_table *table)
     }
 }
 
-/* Without memory for new buckets the table stays as it is: lists get longer, nothing fails. */
+/* Without memory for new buckets the table stays as it is.  Its lists get longer, but nothing
+ * fails. */
 static void resize(map_table *table, uint8_t bits)
 {
     map_entry **buckets = calloc((size_t)1 << bits, sizeof *buckets);
@@ -115,7 +115,7 @@ map_entry *maptable_find(const map_table *table, const oort_key *key)
     return NULL;
 }
 
-/* The link that leads to an entry of the table. */
+/* The pointer that leads to an entry of the table. */
 static map_entry **link_to(const map_table *table, const map_entry *entry)
 {
     map_entry **link = bucket_of(table, map_tag(entry->hash), NULL);

@@ -1,10 +1,9 @@
 /*
- * mapwalk.c: what goes through whole databases of the in-memory store: flush, SCAN, a
- * random key, and the removal of expired entries that nobody reads.
+ * mapwalk.c: operations on whole databases of the in-memory store: flush, SCAN, a random key, and
+ * the removal of expired entries that nobody reads.
  *
- * Nothing here holds a lock for long: a scan holds one stripe while it is in one slot, the
- * sweep for a few hundred entries, and a flush takes every stripe only to
- * take the tables out.
+ * No operation holds a lock for long.  A scan holds one stripe while it is in one slot.  The sweep
+ * holds a stripe for a few hundred entries.  A flush takes all stripes only to take the tables out.
  */
 #include "mapstore/mapstore.h"
 
@@ -15,9 +14,9 @@
 
 enum {
     SWEEP_INTERVAL_MS = 100,
-    SWEEP_ENTRIES = 65536, /* looked at in one interval, at most */
-    SWEEP_HOLD = 512,      /* looked at while one lock is held */
-    WALK_LIMIT = 64        /* larger tables are sampled, not walked, for a random key */
+    SWEEP_ENTRIES = 65536, /* most entries looked at in one interval */
+    SWEEP_HOLD = 512,      /* most entries looked at under one lock */
+    WALK_LIMIT = 64        /* for a random key, larger tables are sampled and not walked */
 };
 
 void map_free_tables(map_table *tables)
@@ -37,7 +36,7 @@ void map_free_tables(map_table *tables)
     free(tables);
 }
 
-/* Everybody waits only while the tables are taken out; they are freed afterwards. */
+/* Other sessions wait only while the tables are taken out.  The tables are freed afterwards. */
 int32_t map_flush(oort_session *base, int32_t database)
 {
     map_session *session = (map_session *)base;
@@ -53,13 +52,13 @@ int32_t map_flush(oort_session *base, int32_t database)
         if (database < 0 || database == i)
             taken[i] = atomic_exchange(&store->tables[i], NULL);
     for (uint32_t i = 0; i < MAP_STRIPES; i++) {
-        map_stripe *place = &store->stripes[i];
+        map_stripe *stripe = &store->stripes[i];
         for (uint8_t at = 0; at < OORT_DATABASES; at++) {
             if (taken[at] == NULL)
                 continue;
-            atomic_store(&place->of[at].keys, 0);
-            atomic_store(&place->of[at].entry_bytes, 0);
-            atomic_store(&place->of[at].table_bytes, 0);
+            atomic_store(&stripe->of[at].keys, 0);
+            atomic_store(&stripe->of[at].entry_bytes, 0);
+            atomic_store(&stripe->of[at].table_bytes, 0);
         }
     }
     for (uint32_t i = MAP_STRIPES; i-- > 0;)
@@ -83,7 +82,7 @@ static int32_t deliver(oort_scan *scan, const map_entry *entry)
     return OORT_OK;
 }
 
-/* Deliver every live entry of the position *at is in, or none; *at moves past it. */
+/* Delivers all live entries of the position of *at, or none.  Moves *at past the position. */
 static int32_t scan_position(const map_table *table, map_entry **at, int64_t now_ms,
                              oort_scan *scan, uint64_t *visited)
 {
@@ -125,14 +124,14 @@ int32_t map_scan(oort_session *base, uint8_t database, oort_scan *scan_out)
     scan_out->count = 0;
     scan_out->capacity_needed = 0;
     if (scan_out->position >> (MAPTABLE_TAG_BITS + 14) != 0)
-        slot = MAP_SLOTS; /* past every position: finished */
+        slot = MAP_SLOTS; /* the cursor is past every position */
     for (; slot < MAP_SLOTS; slot++, tag = 0) {
-        map_stripe *place = &store->stripes[slot / MAP_SLOTS_A_STRIPE];
+        map_stripe *stripe = &store->stripes[slot / MAP_SLOTS_A_STRIPE];
         map_table *table;
         map_entry *at;
-        if (map_counted(&place->of[database].keys) == 0)
+        if (map_counted(&stripe->of[database].keys) == 0)
             continue;
-        (void)pthread_mutex_lock(&place->mutex);
+        (void)pthread_mutex_lock(&stripe->mutex);
         table = map_table_of(store, database, slot, false);
         at = table != NULL ? maptable_from(table, tag) : NULL;
         while (at != NULL && visited < want && status == OORT_OK) {
@@ -141,7 +140,7 @@ int32_t map_scan(oort_session *base, uint8_t database, oort_scan *scan_out)
             if (status == OORT_OK && at != NULL)
                 tag = map_tag(at->hash);
         }
-        (void)pthread_mutex_unlock(&place->mutex);
+        (void)pthread_mutex_unlock(&stripe->mutex);
         if (status != OORT_OK && scan_out->count == 0)
             return oort_fail(&base->error, status, 0, "the scan buffer needs %llu bytes",
                              (unsigned long long)scan_out->capacity_needed);
@@ -166,7 +165,7 @@ static uint64_t random_below(map_session *session, uint64_t limit)
     return (session->random >> 16) % limit;
 }
 
-/* Any of a stripe's keys; NULL: it has none. */
+/* A random key of a stripe; NULL: the stripe has none. */
 static map_entry *random_entry(map_session *session, uint8_t database, uint32_t at,
                                map_table **table)
 {
@@ -241,38 +240,38 @@ int32_t map_random_key(oort_session *base, uint8_t database, uint8_t *buffer, ui
 
 /* ---- active expiry ------------------------------------------------------- */
 
-/* Where a sweep stands: it walks every table that may hold an expired entry. */
+/* The state of a sweep, which visits every table that may hold an expired entry. */
 typedef struct sweep {
     uint32_t slot;
     uint32_t tag;
     uint8_t database;
-    int64_t first_expiry_ms; /* of the survivors seen in this table */
+    int64_t first_expiry_ms; /* of the entries that were kept in this table */
 } sweep;
 
-/* One lock's worth of work; returns how many entries it looked at. */
+/* Sweeps a table under one lock.  Returns the number of entries that it looked at. */
 static uint32_t sweep_table(map_store *store, sweep *at, int64_t now_ms)
 {
-    map_stripe *place = &store->stripes[at->slot / MAP_SLOTS_A_STRIPE];
+    map_stripe *stripe = &store->stripes[at->slot / MAP_SLOTS_A_STRIPE];
     uint32_t looked_at = 0;
     map_entry *entry = NULL;
     map_table *table;
 
-    (void)pthread_mutex_lock(&place->mutex);
+    (void)pthread_mutex_lock(&stripe->mutex);
     table = map_table_of(store, at->database, at->slot, false);
     if (table != NULL && table->count != 0 && (at->tag != 0 || table->first_expiry_ms <= now_ms)) {
         if (at->tag == 0) {
-            /* Whatever is written from here on lowers it again. */
+            /* Every later write with an expiry lowers it again. */
             table->first_expiry_ms = INT64_MAX;
             at->first_expiry_ms = INT64_MAX;
         }
         entry = maptable_from(table, at->tag);
-        /* Stops between two tags only: the next hold starts from a tag. */
+        /* Stops only between two tags, because the next call begins at a tag. */
         while (entry != NULL && (looked_at < SWEEP_HOLD || map_tag(entry->hash) == at->tag)) {
             map_entry *next = maptable_after(table, entry);
             at->tag = map_tag(entry->hash);
             if (map_expired(entry, now_ms)) {
                 map_exchange(store, table, entry, NULL);
-                map_count(&place->expired, 1);
+                metric_add(&store->base.metrics.expired_keys, 1);
                 map_release(entry);
             } else if (entry->expiry_ms != 0 && entry->expiry_ms < at->first_expiry_ms) {
                 at->first_expiry_ms = entry->expiry_ms;
@@ -284,7 +283,7 @@ static uint32_t sweep_table(map_store *store, sweep *at, int64_t now_ms)
             table->first_expiry_ms = at->first_expiry_ms;
     }
     at->tag = entry != NULL ? map_tag(entry->hash) : 0;
-    (void)pthread_mutex_unlock(&place->mutex);
+    (void)pthread_mutex_unlock(&stripe->mutex);
     return looked_at;
 }
 
@@ -294,8 +293,8 @@ static void sweep_some(map_store *store, sweep *at)
     uint32_t tables = 0;
 
     for (uint32_t entries = 0; entries < SWEEP_ENTRIES && tables < MAP_SLOTS * OORT_DATABASES;) {
-        map_stripe *place = &store->stripes[at->slot / MAP_SLOTS_A_STRIPE];
-        if (map_counted(&place->of[at->database].keys) == 0)
+        map_stripe *stripe = &store->stripes[at->slot / MAP_SLOTS_A_STRIPE];
+        if (map_counted(&stripe->of[at->database].keys) == 0)
             at->tag = 0;
         else
             entries += sweep_table(store, at, now_ms);

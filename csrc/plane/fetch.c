@@ -9,6 +9,8 @@
 
 #include <string.h>
 
+#include "base/clock.h"
+
 #define FETCHER_THREADS 2u
 
 static void *fetch_loop(void *context)
@@ -27,7 +29,10 @@ static void *fetch_loop(void *context)
         struct conn *conn = fetcher->first;
         fetcher->first = conn->fetch_next;
         (void)pthread_mutex_unlock(&fetcher->mutex);
+        int64_t began_ns = clock_monotonic_ns();
         conn->fetch_status = oort_fetch(fetcher->store, conn->cold);
+        uint64_t took_ns = (uint64_t)(clock_monotonic_ns() - began_ns);
+        histogram_add(fetcher->time, took_ns, 1, took_ns);
         worker_post(conn->worker, &conn->fetch_mail);
         (void)pthread_mutex_lock(&fetcher->mutex);
     }
@@ -35,12 +40,14 @@ static void *fetch_loop(void *context)
     return NULL;
 }
 
-int32_t fetcher_open(struct fetcher *fetcher, oort_store *store, oort_error *error)
+int32_t fetcher_open(struct fetcher *fetcher, oort_store *store, struct histogram *time,
+                     oort_error *error)
 {
     int failed;
 
     memset(fetcher, 0, sizeof *fetcher);
     fetcher->store = store;
+    fetcher->time = time;
     failed = pthread_mutex_init(&fetcher->mutex, NULL);
     if (failed != 0 || (failed = pthread_cond_init(&fetcher->cond, NULL)) != 0) {
         error->code = OORT_ERR_NOMEM;

@@ -1,14 +1,19 @@
 /*
- * metrics.c: the data plane's figures: the workers' counters, summed when asked.
+ * metrics.c: the data plane's metrics: the workers' counters, summed for each reading.
  *
- * Each counter has one writer, so a reset cannot write them: it remembers where
- * they stood, and later answers are counted from there.
+ * Each counter of a worker has one writer, and that is the worker.  A reset therefore cannot set it to
+ * 0: the reset notes where the counters are, and later readings begin there.  Histograms are written by
+ * atomic additions, so a reset empties them.
+ *
+ * Memory: a histogram for each command of the table, shared by all workers.  Pages that hold histograms
+ * of unused commands only stay untouched.
  */
 #include <string.h>
 
+#include "base/assert.h"
 #include "plane/plane.h"
 
-/* What can stand at the beginning of an error; anything else counts as the first. */
+/* The first words of error replies.  Any other first word is counted as the first of these. */
 static const char *const codes[OORT_ERROR_CODES] = {"ERR",     "NOAUTH", "WRONGPASS", "NOPROTO",
                                                     "MISCONF", "NOPERM", "OOM"};
 
@@ -31,93 +36,93 @@ void worker_count_error(struct worker *worker, const uint8_t *reply, uint64_t si
     shown_add(&worker->stats.errors[found], 1);
 }
 
-static void sum_errors(oort_dataplane *plane, uint64_t *out)
+static struct plane_reading sum(oort_dataplane *plane)
 {
-    memset(out, 0, OORT_ERROR_CODES * sizeof *out);
+    struct plane_reading out = {0};
     for (uint32_t i = 0; i < plane->worker_count; i++)
-        for (uint32_t code = 0; code < OORT_ERROR_CODES; code++)
-            out[code] += shown_get(&plane->workers[i].stats.errors[code]);
-}
-
-void oort_dataplane_get_error_stats(oort_dataplane *plane, uint64_t *out)
-{
-    (void)pthread_mutex_lock(&plane->mutex);
-    sum_errors(plane, out);
-    for (uint32_t code = 0; code < OORT_ERROR_CODES; code++)
-        out[code] -= plane->error_base[code];
-    (void)pthread_mutex_unlock(&plane->mutex);
-}
-
-static void sum(oort_dataplane *plane, oort_dataplane_stats *out)
-{
-    memset(out, 0, sizeof *out);
-    for (uint32_t i = 0; i < plane->worker_count; i++) {
-        struct worker_stats *stats = &plane->workers[i].stats;
-        out->commands += shown_get(&stats->commands);
-        out->bytes_in += shown_get(&stats->bytes_in);
-        out->bytes_out += shown_get(&stats->bytes_out);
-        out->hits += shown_get(&stats->hits);
-        out->misses += shown_get(&stats->misses);
-        out->protocol_errors += shown_get(&stats->protocol_errors);
-        out->dropped_slow += shown_get(&stats->dropped_slow);
-        out->dropped_idle += shown_get(&stats->dropped_idle);
-        out->dropped_query += shown_get(&stats->dropped_query);
-        out->cold_reads += shown_get(&stats->cold_reads);
-        out->waiting_sync += shown_get(&stats->waiting_sync);
-    }
-}
-
-void oort_dataplane_get_stats(oort_dataplane *plane, oort_dataplane_stats *out)
-{
-    (void)pthread_mutex_lock(&plane->mutex);
-    const oort_dataplane_stats *base = &plane->stats_base;
-    sum(plane, out);
-    out->connections = plane->live_count;
-    out->commands -= base->commands;
-    out->bytes_in -= base->bytes_in;
-    out->bytes_out -= base->bytes_out;
-    out->hits -= base->hits;
-    out->misses -= base->misses;
-    out->protocol_errors -= base->protocol_errors;
-    out->dropped_slow -= base->dropped_slow;
-    out->dropped_idle -= base->dropped_idle;
-    out->dropped_query -= base->dropped_query;
-    out->cold_reads -= base->cold_reads;
-    (void)pthread_mutex_unlock(&plane->mutex);
-}
-
-static oort_command_stats sum_command(oort_dataplane *plane, uint32_t command)
-{
-    oort_command_stats out = {0};
-    for (uint32_t i = 0; i < plane->worker_count; i++) {
-        struct worker_command_stats *stats = &plane->workers[i].commands[command];
-        out.calls += shown_get(&stats->calls);
-        out.failed += shown_get(&stats->failed);
-        out.rejected += shown_get(&stats->rejected);
-        out.nanoseconds += shown_get(&stats->nanoseconds);
-    }
+        for (uint32_t place = 0; place < PLANE_PLACES; place++)
+            out.place[place] += shown_get(&plane->workers[i].stats.place[place]);
     return out;
+}
+
+static struct command_reading sum_command(oort_dataplane *plane, uint32_t command)
+{
+    struct command_reading out = {0};
+    for (uint32_t i = 0; i < plane->worker_count; i++)
+        for (uint32_t place = 0; place < COMMAND_PLACES; place++)
+            out.place[place] += shown_get(&plane->workers[i].commands[command].place[place]);
+    return out;
+}
+
+static void subtract(uint64_t *values, const uint64_t *base, uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        OORT_ASSERT(values[i] >= base[i], "a counter only grows");
+        values[i] -= base[i];
+    }
+}
+
+void oort_dataplane_get_metrics(oort_dataplane *plane, uint64_t *out)
+{
+    (void)pthread_mutex_lock(&plane->mutex);
+    struct plane_reading now = sum(plane);
+    subtract(now.place, plane->base.place, PLANE_PLACES);
+    now.connections = plane->live_count;
+    (void)pthread_mutex_unlock(&plane->mutex);
+    memcpy(out, now.place, sizeof now.place);
 }
 
 void oort_dataplane_get_command_stats(oort_dataplane *plane, oort_command_stats *out)
 {
     (void)pthread_mutex_lock(&plane->mutex);
     for (uint32_t i = 0; i < oort_command_count(); i++) {
-        out[i] = sum_command(plane, i);
-        out[i].calls -= plane->command_base[i].calls;
-        out[i].failed -= plane->command_base[i].failed;
-        out[i].rejected -= plane->command_base[i].rejected;
-        out[i].nanoseconds -= plane->command_base[i].nanoseconds;
+        struct command_reading now = sum_command(plane, i);
+        subtract(now.place, plane->command_base[i].place, COMMAND_PLACES);
+        memcpy(&out[i], now.place, sizeof now.place);
     }
     (void)pthread_mutex_unlock(&plane->mutex);
 }
 
-void oort_dataplane_reset_stats(oort_dataplane *plane)
+int32_t oort_dataplane_get_histogram(oort_dataplane *plane, uint32_t place, oort_histogram *out)
 {
+    if (place >= PLANE_HISTOGRAMS)
+        return OORT_ERR_ARGUMENT;
+    histogram_read(&plane->histograms.place[place], out);
+    return OORT_OK;
+}
+
+int32_t oort_dataplane_get_command_histogram(oort_dataplane *plane, uint32_t place,
+                                             uint32_t command, oort_histogram *out)
+{
+    if (place >= COMMAND_HISTOGRAMS || command >= oort_command_count())
+        return OORT_ERR_ARGUMENT;
+    histogram_read(&plane->command_histograms[command].place[place], out);
+    return OORT_OK;
+}
+
+int32_t oort_dataplane_add_time(oort_dataplane *plane, uint32_t command, uint64_t nanoseconds)
+{
+    if (command >= oort_command_count())
+        return OORT_ERR_ARGUMENT;
+    histogram_add(&plane->command_histograms[command].latency, nanoseconds, 1, nanoseconds);
+    return OORT_OK;
+}
+
+void oort_dataplane_reset_metrics(oort_dataplane *plane)
+{
+    const oort_metric *metric;
     (void)pthread_mutex_lock(&plane->mutex);
-    sum(plane, &plane->stats_base);
-    sum_errors(plane, plane->error_base);
-    for (uint32_t i = 0; i < oort_command_count(); i++)
+    struct plane_reading now = sum(plane);
+    for (uint32_t i = 0; (metric = oort_metric_at(OORT_METRICS_PLANE, i)) != NULL; i++)
+        if (metric->resets != 0)
+            memcpy(&plane->base.place[metric->place], &now.place[metric->place],
+                   metric->values * sizeof *now.place);
+    for (uint32_t i = 0; i < oort_command_count(); i++) {
         plane->command_base[i] = sum_command(plane, i);
+        for (uint32_t place = 0; place < COMMAND_HISTOGRAMS; place++)
+            histogram_reset(&plane->command_histograms[i].place[place]);
+    }
+    for (uint32_t place = 0; place < PLANE_HISTOGRAMS; place++)
+        histogram_reset(&plane->histograms.place[place]);
     (void)pthread_mutex_unlock(&plane->mutex);
 }

@@ -231,8 +231,11 @@ static int32_t plane_open(oort_dataplane *plane, const oort_plane_config *config
         return status;
     plane->request_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     plane->command_base = calloc(oort_command_count() + 1u, sizeof *plane->command_base);
+    plane->command_histograms = calloc(oort_command_count() + 1u,
+                                       sizeof *plane->command_histograms);
     plane->workers = calloc(config->workers, sizeof *plane->workers);
-    if (plane->request_fd < 0 || plane->command_base == NULL || plane->workers == NULL)
+    if (plane->request_fd < 0 || plane->command_base == NULL || plane->command_histograms == NULL ||
+        plane->workers == NULL)
         return oort_fail(error, OORT_ERR_NOMEM, errno, "no memory for the data plane");
     for (uint32_t i = 0; status == OORT_OK && i < config->workers; i++) {
         struct worker *worker = &plane->workers[i];
@@ -257,7 +260,8 @@ oort_dataplane *oort_dataplane_open(oort_store *store, const oort_plane_config *
         return NULL;
     }
     oort_dataplane *plane = calloc(1, sizeof *plane);
-    if (plane == NULL || fetcher_open(&plane->fetcher, store, error) != OORT_OK) {
+    if (plane == NULL ||
+        fetcher_open(&plane->fetcher, store, &plane->histograms.fetch, error) != OORT_OK) {
         (void)oort_fail(error, OORT_ERR_NOMEM, 0, "no memory for the data plane");
         free(plane);
         return NULL;
@@ -287,6 +291,7 @@ void oort_dataplane_close(oort_dataplane *plane)
         (void)close(plane->request_fd);
     (void)pthread_mutex_destroy(&plane->mutex);
     free(plane->command_base);
+    free(plane->command_histograms);
     free(plane->workers);
     free(plane);
 }

@@ -31,7 +31,8 @@
 #include <pthread.h>
 
 #include "base/clock.h"
-#include "commands/commands.h"
+#include "base/metrics.h"
+#include "commands/call.h"
 #include "plane/conn.h"
 #include "plane/timers.h"
 
@@ -41,17 +42,6 @@ struct shared_settings;
 
 #define WORKER_READ_BYTES (16u * 1024u) /* bytes read from a connection a round */
 #define WORKER_BATCH 16u                /* requests parsed ahead */
-
-struct worker_command_stats {
-    _Atomic uint64_t calls, failed, rejected, nanoseconds;
-};
-
-/* Written by the worker's thread only, relaxed. */
-struct worker_stats {
-    _Atomic uint64_t commands, bytes_in, bytes_out, hits, misses, protocol_errors;
-    _Atomic uint64_t dropped_slow, dropped_idle, dropped_query, cold_reads, waiting_sync;
-    _Atomic uint64_t errors[OORT_ERROR_CODES];
-};
 
 struct park_list {
     struct conn *first, *last;
@@ -97,7 +87,8 @@ struct worker {
 
     struct commit commit;
     struct resp_parser parsers[WORKER_BATCH];
-    /* argv[1] of each as a key, hashed once for the prefetch and the command. */
+    int32_t command[WORKER_BATCH]; /* what command_resolve says of each */
+    /* The first key of each, hashed once for the prefetch and the command. */
     oort_key keys[WORKER_BATCH];
     const oort_key *first_key[WORKER_BATCH];
     struct oort_output output;
@@ -105,9 +96,10 @@ struct worker {
 
     _Atomic uint64_t rounds; /* begun */
     _Atomic int32_t thread;  /* the kernel's id of the thread in oort_worker_run */
-    struct worker_stats stats;
-    struct worker_command_stats *commands; /* by position in the table */
-    uint8_t *countdown;                    /* likewise: calls until one is timed */
+    /* Metrics: written by the worker's thread only, with shown_add and shown_set. */
+    struct plane_metrics stats;
+    struct command_metrics *commands; /* by position in the table */
+    uint8_t *countdown;               /* likewise: calls until one is timed */
 
     pthread_mutex_t mail_mutex;
     struct conn_mail *mail_first, *mail_last;
@@ -170,6 +162,7 @@ struct client {
 
 struct fetcher {
     oort_store *store;
+    struct histogram *time; /* of a fetch */
     pthread_mutex_t mutex;
     pthread_cond_t cond;
     struct conn *first, *last;
@@ -189,6 +182,9 @@ struct oort_dataplane {
     _Atomic(struct shared_settings *) settings; /* the present ones */
     _Atomic uint64_t message_bytes;
     struct fetcher fetcher;
+    /* Shared by all threads: few calls are timed, so there is little to contend for. */
+    struct plane_histograms histograms;
+    struct command_histograms *command_histograms; /* by position in the table */
 
     pthread_mutex_t mutex; /* everything below */
     struct shared_settings *settings_retired;
@@ -202,9 +198,8 @@ struct oort_dataplane {
     struct request *request_first, *request_last;
     int request_fd;
     bool request_signalled;
-    oort_dataplane_stats stats_base; /* at the last reset */
-    oort_command_stats *command_base;
-    uint64_t error_base[OORT_ERROR_CODES];
+    struct plane_reading base; /* where the counters were at the last reset */
+    struct command_reading *command_base;
 };
 
 /* worker.c: lists. */
@@ -299,7 +294,8 @@ void settings_close(oort_dataplane *plane);
 void settings_pick_up(struct worker *worker);
 
 /* fetch.c: read conn->cold into memory, then post conn->fetch_mail.  false: there is no thread. */
-int32_t fetcher_open(struct fetcher *fetcher, oort_store *store, oort_error *error);
+int32_t fetcher_open(struct fetcher *fetcher, oort_store *store, struct histogram *time,
+                     oort_error *error);
 bool fetcher_submit(struct fetcher *fetcher, struct conn *conn);
 /* Returns when every thread has ended.  Jobs that were not begun are posted as failed. */
 void fetcher_close(struct fetcher *fetcher);

@@ -18,6 +18,7 @@
 
 #include "base/assert.h"
 #include "base/clock.h"
+#include "commands/table.h"
 #include "plane/plane.h"
 
 #define TURN_OUTPUT (256u * 1024u)
@@ -25,7 +26,8 @@
 #define ARGV_KEEP 1024u            /* a parser with more arguments is freed after its batch */
 #define PREFETCH_KEY_BYTES 1024u   /* a longer key is not hashed ahead */
 #define LINGER_READS 64
-#define TIMED_CALLS 256u
+#define TIMED_CALLS 256u             /* calls of a command that are all timed */
+#define TIMED_EVERY (UINT8_MAX + 1u) /* later one call in so many is: the countdown is a byte */
 #define TIMED_MOST_NS UINT64_C(1000000)
 /* A command over n cold records comes back cold n times, and more often if a fetched record is
  * evicted again before the command's turn. */
@@ -63,16 +65,21 @@ static void reset_parser(struct resp_parser *parser)
     resp_parser_init(parser);
 }
 
-/* The first calls are all timed.  Later a timed call stands for 256 calls.  If it took very long,
- * perhaps because of a new segment, the other calls are taken for a millisecond each. */
-static void count_time(struct turn *turn, struct worker_command_stats *stats)
+/* The first calls are timed one by one.  Later a timed call stands for TIMED_EVERY.  If it took very
+ * long, for a new segment perhaps, each of the other calls adds only a millisecond to the sum. */
+static void count_time(struct turn *turn, struct command_metrics *stats)
 {
-    uint64_t took = (uint64_t)(clock_monotonic_ns() - turn->call.begun_ns);
-    if (shown_get(&stats->calls) < TIMED_CALLS)
-        turn->worker->countdown[turn->call.command] = 0;
-    else
-        took += UINT8_MAX * (took < TIMED_MOST_NS ? took : TIMED_MOST_NS);
-    shown_add(&stats->nanoseconds, took);
+    struct worker *worker = turn->worker;
+    uint32_t command = (uint32_t)turn->call.command;
+    uint64_t took = (uint64_t)(clock_monotonic_ns() - turn->call.begun_ns), sum = took;
+    uint64_t calls = 1;
+    if (shown_get(&stats->calls) < TIMED_CALLS) {
+        worker->countdown[command] = 0;
+    } else {
+        calls = TIMED_EVERY;
+        sum += (TIMED_EVERY - 1) * (took < TIMED_MOST_NS ? took : TIMED_MOST_NS);
+    }
+    histogram_add(&worker->plane->command_histograms[command].latency, took, calls, sum);
 }
 
 static void count_call(struct turn *turn)
@@ -85,7 +92,7 @@ static void count_call(struct turn *turn)
                            call->output->size - turn->reply_at);
     if (call->command < 0)
         return;
-    struct worker_command_stats *stats = &turn->worker->commands[call->command];
+    struct command_metrics *stats = &turn->worker->commands[call->command];
     if (call->rejected) {
         shown_add(&stats->rejected, 1);
     } else {
@@ -132,8 +139,8 @@ static enum turn_end wait_for_fetch(struct turn *turn, struct resp_parser *parse
     return TURN_WAITS;
 }
 
-/* Execute one request.  TURN_STARVED: done, go on with the next. */
-static enum turn_end execute(struct turn *turn, struct resp_parser *parser)
+/* Execute one request, of this command.  TURN_STARVED: done, go on with the next. */
+static enum turn_end execute(struct turn *turn, struct resp_parser *parser, int32_t command)
 {
     struct conn *conn = turn->conn;
     struct oort_call *call = &turn->call;
@@ -142,24 +149,20 @@ static enum turn_end execute(struct turn *turn, struct resp_parser *parser)
         turn->offset += parser->consumed;
         return TURN_STARVED;
     }
-    if (turn->worker->behind) {
-        int32_t command = oort_command_find(parser->argv[0].data, parser->argv[0].size);
-        if (command >= 0 && (oort_command_at((uint32_t)command)->flags & OORT_CMD_WRITE) != 0) {
-            if (parser != &conn->parser)
-                swap_parsers(parser, &conn->parser);
-            conn->has_request = true;
-            worker_park(turn->worker, conn, PARK_TICK);
-            return TURN_WAITS;
-        }
-    }
     turn->reply_at = call->output->size;
     call->argv = parser->argv;
     call->argc = parser->argc;
-    call->failed = false;
-    call->rejected = false;
+    call->command = command;
     int32_t result = oort_execute(call);
     if (result == OORT_CALL_COLD)
         return wait_for_fetch(turn, parser);
+    if (result == OORT_CALL_LATER) {
+        if (parser != &conn->parser)
+            swap_parsers(parser, &conn->parser);
+        conn->has_request = true;
+        worker_park(turn->worker, conn, PARK_TICK);
+        return TURN_WAITS;
+    }
     if (result == OORT_CALL_FOREIGN) {
         shown_add(&turn->worker->stats.protocol_errors, 1);
         return TURN_BROKEN;
@@ -194,9 +197,8 @@ static enum turn_end protocol_error(struct turn *turn, const struct resp_parser 
     return turn->call.output->failed ? TURN_BROKEN : TURN_WAITS;
 }
 
-/* Parse a batch ahead so that the memory its keys lie in is on its way while the first are
- * executed.  The first argument is the first key of every hot command that has one; for the
- * others the prefetch is idle, not wrong. */
+/* Parse a batch ahead, and look its commands up, so that the memory of their first keys is on its
+ * way while the first requests are executed. */
 static uint32_t parse_batch(struct turn *turn, int *result)
 {
     struct worker *worker = turn->worker;
@@ -231,10 +233,14 @@ static uint32_t parse_batch(struct turn *turn, int *result)
     for (uint32_t i = 0; i < count; i++) {
         const struct resp_parser *parser = &worker->parsers[i];
         worker->first_key[i] = NULL;
-        if (parser->argc < 2 || parser->argv[1].size > PREFETCH_KEY_BYTES)
+        if (parser->argc == 0)
+            continue;
+        uint32_t first;
+        worker->command[i] = command_resolve(parser->argv, parser->argc, &first);
+        if (first == 0 || first >= parser->argc || parser->argv[first].size > PREFETCH_KEY_BYTES)
             continue;
         oort_key *key = &worker->keys[keys++];
-        oort_key_init(key, parser->argv[1].data, parser->argv[1].size, conn->database);
+        oort_key_init(key, parser->argv[first].data, parser->argv[first].size, conn->database);
         worker->first_key[i] = key;
     }
     if (keys > 1)
@@ -253,7 +259,8 @@ static enum turn_end execute_batch(struct turn *turn)
 
     while (done < count && end == TURN_STARVED) {
         turn->call.first_key = worker->first_key[done];
-        end = execute(turn, &worker->parsers[done++]);
+        end = execute(turn, &worker->parsers[done], worker->command[done]);
+        done++;
         if (end == TURN_STARVED && turn->call.output->size >= turn->output_stop)
             end = TURN_BUDGET;
     }
@@ -282,7 +289,9 @@ static enum turn_end execute_window(struct turn *turn)
     enum turn_end end = TURN_STARVED;
 
     if (conn->has_request) {
-        end = execute(turn, &conn->parser);
+        uint32_t first_key;
+        int32_t command = command_resolve(conn->parser.argv, conn->parser.argc, &first_key);
+        end = execute(turn, &conn->parser, command);
         if (end == TURN_STARVED && conn->parser.argv_capacity > 0)
             reset_parser(&conn->parser);
     }
@@ -557,7 +566,7 @@ static bool run_commands(struct worker *worker, struct conn *conn)
                  .countdown = worker->countdown,
                  .database = conn->database,
                  .protocol = conn->protocol,
-                 .command = -1},
+                 .writes_wait = worker->behind},
         .output_stop = output->size + TURN_OUTPUT,
     };
     bool alive = take_turn(&turn);

@@ -2,11 +2,11 @@
  * background.c: the persistent store's threads, and the disk watermark.
  *
  *   sync         see commit.c
- *   maintenance  sealing full segments, preparing the next one, the disk watermark,
- *                the sweep of expired keys (expiry.c), the residency clock
+ *   maintenance  seals full segments, prepares the next one, checks the disk watermark,
+ *                sweeps expired keys (expiry.c), advances the residency clock
  *   compaction   one segment at a time (compaction.c)
  *
- * No thread holds a stripe for longer than one key's change.
+ * No thread holds a stripe for longer than the change of one key.
  */
 #include "store/valuestore.h"
 
@@ -29,7 +29,7 @@ void valuestore_check_disk(struct valuestore *store)
     uint64_t unit = status.f_frsize ? status.f_frsize : status.f_bsize;
     uint64_t bytes = (uint64_t)status.f_bavail * unit;
     atomic_store(&store->free_bytes, bytes);
-    /* Several threads look; the one that changes it tells. */
+    /* Several threads check the disk.  The thread that changes the state posts the event. */
     bool was = atomic_load(&store->read_only);
     if (bytes < store->free_bytes_low) {
         if (was || atomic_exchange(&store->read_only, true))
@@ -88,14 +88,14 @@ static void *maintenance_main(void *context)
             else
                 reported = false;
         } else {
-            valuestore_tell_watchers(store, -1); /* whoever waits for a sync waits in vain */
+            valuestore_tell_watchers(store, -1); /* no sync will end any more: wake the waiters */
         }
         vlog_reap(&store->log);
         if (now - disk_checked >= 1000) {
             valuestore_check_disk(store);
             disk_checked = now;
         }
-        /* A store that failed is not behind: it refuses. */
+        /* A store that has failed is not behind: it refuses writes. */
         atomic_store(&store->behind, atomic_load(&store->fsync) != OORT_FSYNC_NO &&
                                          atomic_load(&store->log.failed) == 0 &&
                                          vlog_unsynced(&store->log) > BEHIND_BYTES);
@@ -140,7 +140,7 @@ int32_t valuestore_start(struct valuestore *store, oort_error *error)
     store->compaction_session = valuestore_session(store, error);
     if (store->compaction_session == NULL)
         return error->code;
-    ((struct value_session *)(void *)store->compaction_session)->writer.compacts = true;
+    value_session_of(store->compaction_session)->writer.compacts = true;
     if (!store->background)
         return OORT_OK;
     atomic_store(&store->log.tick, (uint32_t)(clock_monotonic_ms() / 1000 / RESIDENCY_SECONDS) + 1);

@@ -1,10 +1,10 @@
 /*
- * batch.c: writes that count together or not at all.
+ * batch.c: writes that take effect together or not at all.
  *
- * Writes are gathered until the commit; then they go, contiguous, into one
- * segment, closed by an end record with their count, and only then into the
- * index.  Recovery drops a batch without its end.  All records of a batch carry
- * one stamp, so of several writes of one key only the last is logged.
+ * The writes are collected until the commit.  The commit appends them without gaps to one segment,
+ * followed by an end record with their number.  Only then does it change the index.  Recovery drops
+ * a batch without an end record.  All records of a batch have the same stamp, so if a batch writes
+ * a key several times, only the last write is logged.
  */
 #include "store/valuestore.h"
 
@@ -15,9 +15,10 @@
 
 int32_t valuestore_batch_begin(oort_session *base, uint32_t count, uint64_t bytes)
 {
-    struct value_session *session = (struct value_session *)(void *)base;
+    struct value_session *session = value_session_of(base);
     uint64_t most = (uint64_t)count * (sizeof(record_header) + RECORD_ALIGN) + bytes +
                     record_size(0, sizeof(record_batch_end));
+    OORT_ASSERT(!session->in_batch, "a batch ends before the next one begins");
     if (most > session->store->log.segment_bytes - SEGMENT_HEADER_BYTES)
         return oort_fail(&base->error, OORT_ERR_TOO_BIG, 0,
                          "a batch of %" PRIu64 " bytes is larger than a segment (%" PRIu64
@@ -46,7 +47,7 @@ int32_t valuestore_stash(struct value_session *session, const oort_key *key,
         return result;
     if (session->batch_count == session->batch_capacity)
         return oort_fail(&session->base.error, OORT_ERR_ARGUMENT, 0,
-                         "more writes than the batch was begun for");
+                         "the batch has more writes than it was begun with");
     if (session->batch_part_capacity - session->batch_part_count < part_count) {
         uint32_t capacity = (session->batch_part_capacity + part_count) * 2;
         oort_bytes *larger = realloc(session->batch_parts, capacity * sizeof *larger);
@@ -89,15 +90,16 @@ static bool equal_keys(const oort_key *a, const oort_key *b)
 
 int32_t valuestore_batch_commit(oort_session *base)
 {
-    struct value_session *session = (struct value_session *)(void *)base;
+    struct value_session *session = value_session_of(base);
     struct valuestore *store = session->store;
     struct batch_write *batch = session->batch;
     record_batch_end end = {0, 0};
     uint64_t total = record_size(0, sizeof end);
+    OORT_ASSERT(session->in_batch, "a batch that is committed has begun");
     session->in_batch = false;
     if (session->batch_count == 0)
         return OORT_OK;
-    /* One stamp for all: the last of several writes of a key is the only one. */
+    /* All records get the same stamp, so only the last of several writes of a key may remain. */
     qsort(batch, session->batch_count, sizeof *batch, by_key);
     for (uint32_t i = 0; i < session->batch_count; i++) {
         batch[i].superseded = i + 1 < session->batch_count &&
@@ -123,14 +125,14 @@ int32_t valuestore_batch_commit(oort_session *base)
                                .value_size = (uint32_t)batch[i].value_size,
                                .stamp = stamp,
                                .expiry_ms = batch[i].expiry_ms};
-        valuestore_place(segment, offset, &shape, batch[i].key.data,
-                         session->batch_parts + batch[i].first_part, batch[i].part_count);
-        batch[i].location = segment_location(segment->slot, offset);
+        valuestore_write_record(segment, offset, &shape, batch[i].key.data,
+                                session->batch_parts + batch[i].first_part, batch[i].part_count);
+        batch[i].location = segment_location(segment->number, offset);
         offset += record_size(shape.key_size, shape.value_size);
     }
     record_header closing = {.kind = RECORD_BATCH_END, .value_size = sizeof end, .stamp = stamp};
     oort_bytes part = {(const uint8_t *)&end, sizeof end};
-    valuestore_place(segment, offset, &closing, (const uint8_t *)"", &part, 1);
+    valuestore_write_record(segment, offset, &closing, (const uint8_t *)"", &part, 1);
     vlog_append(&session->writer, segment, total);
     for (uint32_t i = 0; i < session->batch_count; i++)
         if (!batch[i].superseded)
@@ -147,14 +149,15 @@ int32_t valuestore_batch_commit(oort_session *base)
     }
     vlog_applied(&session->writer, segment);
     if (result != OORT_OK)
-        /* The batch is in the log as a whole and in the index in part: only a rebuild puts it right. */
+        /* The log has the whole batch, but the index only part of it.  Only a rebuild corrects
+         * that. */
         vlog_fail(&store->log, &base->error);
     return result;
 }
 
 void valuestore_batch_abort(oort_session *base)
 {
-    struct value_session *session = (struct value_session *)(void *)base;
+    struct value_session *session = value_session_of(base);
     session->in_batch = false;
     session->batch_count = 0;
 }

@@ -1,9 +1,9 @@
 /*
  * commit.c: group commit: sync rounds, the tickets that wait for them, and their watchers.
  *
- * One fdatasync round covers every run of commands that ended before the round began; under
- * everysec there is a round once a second.  A caller that waits may run the round itself while
- * the device is quick: the sync thread is for slow devices, which must not hold up a data plane.
+ * One round of fdatasync covers every run of commands that ended before the round began.  With
+ * everysec there is one round a second.  A caller that waits may run the round itself while the
+ * device is quick. The sync thread is for slow devices, which must not delay a data plane.
  */
 #include "store/valuestore.h"
 
@@ -27,7 +27,7 @@ void valuestore_tell_watchers(struct valuestore *store, int except)
     (void)pthread_mutex_unlock(&store->sync_mutex);
 }
 
-/* Under sync_round_mutex. */
+/* The caller holds sync_round_mutex. */
 static void sync_round(struct valuestore *store, int except)
 {
     oort_error error;
@@ -36,7 +36,7 @@ static void sync_round(struct valuestore *store, int except)
     if (vlog_sync(&store->log, &error) == OORT_OK)
         atomic_store(&store->sync_done, round);
     int64_t took_ns = clock_monotonic_ns() - began_ns, mean_ns = atomic_load(&store->sync_ns);
-    /* One slow round is believed at once, quick ones by and by. */
+    /* The mean follows a slower round at once, and faster rounds gradually. */
     atomic_store(&store->sync_ns, took_ns > mean_ns ? took_ns : mean_ns - (mean_ns - took_ns) / 4);
     valuestore_tell_watchers(store, except);
 }
@@ -70,8 +70,9 @@ void *valuestore_sync_main(void *context)
     return NULL;
 }
 
-/* The first round that starts from now on, so that it covers what the caller has appended: to change the
- * counter, if by nothing, is to be before or after that round in all that it reads. */
+/* The first round that starts from now on, so it covers everything that the caller has appended.
+ * The counter is read by an addition of 0: a change, unlike a load, is ordered before or after the
+ * start of that round. */
 static uint64_t next_round(struct valuestore *store)
 {
     return atomic_fetch_add(&store->sync_started, 0) + 1;

@@ -1,9 +1,9 @@
 /*
- * expiry.c: the sweep: expired keys that nobody reads leave the index.
+ * expiry.c: the sweep, which takes expired keys that nobody reads out of the index.
  *
- * A segment is swept when the earliest expiry in it has come, at most once a second.  A sealed
- * segment is swept by its table of contents, an active one by its records.  One stripe is held
- * at a time, for one key's change.
+ * A segment is swept when its earliest expiry has passed, but at most once a second.  A sealed
+ * segment is swept by its table of contents, an active segment by its records.  The sweep holds one
+ * stripe at a time, for the change of one key.
  */
 #include "store/valuestore.h"
 
@@ -13,7 +13,7 @@
 
 #define SWEEP_BUDGET_MS 20
 
-/* The value at location has expired: its entry is dead from now on. */
+/* The value at location has expired.  Marks its entry as dead. */
 static void expire_at(struct valuestore *store, uint64_t hash, uint8_t database, uint64_t location)
 {
     index_cursor cursor;
@@ -26,8 +26,8 @@ static void expire_at(struct valuestore *store, uint64_t hash, uint8_t database,
             continue;
         valuestore_account(store, location, -1);
         index_replace(store->index, &cursor, location, index_stamp(entry) | 1);
-        (void)atomic_fetch_sub(&store->checkpoint->keys[database], 1);
-        (void)atomic_fetch_add(&store->expired_keys, 1);
+        valuestore_uncount(store, database);
+        metric_add(&store->base.metrics.expired_keys, 1);
         break;
     }
     valuestore_unlock_stripe(store, stripe);
@@ -51,7 +51,7 @@ static void sweep_sealed(struct valuestore *store, struct segment *segment, int6
             segment_note_expiry(segment, entry->expiry_ms);
         else
             expire_at(store, entry->hash, toc_database(entry),
-                      segment_location(segment->slot, toc_offset(entry)));
+                      segment_location(segment->number, toc_offset(entry)));
     }
     segment->swept_until_ms = now_ms;
     (void)munmap((void *)(uintptr_t)toc, mapped);
@@ -64,12 +64,12 @@ static void sweep_active(struct valuestore *store, struct segment *segment, int6
         uint64_t size = record_extent(segment->map, offset, tail);
         const record_header *record = segment_record(segment, offset);
         if (size == 0)
-            break; /* damage: whoever reads the record reports it */
+            break; /* damage: a read of the record reports it */
         if (record->expiry_ms != 0 && record->expiry_ms > now_ms)
             segment_note_expiry(segment, record->expiry_ms);
         else if (record->expiry_ms != 0)
             expire_at(store, oort_ring_hash(record_key(record), record->key_size, record->database),
-                      record->database & 15, segment_location(segment->slot, offset));
+                      record->database & 15, segment_location(segment->number, offset));
         offset += size;
     }
 }
@@ -78,17 +78,17 @@ void valuestore_sweep_expired(struct valuestore *store, uint32_t *resume)
 {
     int64_t now_ms = clock_wall_ms();
     int64_t begin = clock_monotonic_ms();
-    for (uint32_t i = 0; i < SEGMENT_SLOTS; i++) {
-        uint32_t slot = (*resume + i) % SEGMENT_SLOTS;
-        if (atomic_load_explicit(&store->log.table[slot], memory_order_relaxed) == NULL)
+    for (uint32_t i = 0; i < SEGMENT_NUMBERS; i++) {
+        uint32_t number = (*resume + i) % SEGMENT_NUMBERS;
+        if (atomic_load_explicit(&store->log.table[number], memory_order_relaxed) == NULL)
             continue;
         (void)pthread_mutex_lock(&store->log.mutex);
-        struct segment *segment = atomic_load(&store->log.table[slot]);
+        struct segment *segment = atomic_load(&store->log.table[number]);
         bool due = segment != NULL && atomic_load(&segment->min_expiry_ms) <= now_ms &&
                    begin - segment->swept_ms >= 1000 &&
                    atomic_load(&segment->state) != SEGMENT_CLOSING;
         if (due)
-            (void)atomic_fetch_add(&segment->pins, 1);
+            segment_pin(segment);
         (void)pthread_mutex_unlock(&store->log.mutex);
         if (!due)
             continue;
@@ -99,9 +99,9 @@ void valuestore_sweep_expired(struct valuestore *store, uint32_t *resume)
             sweep_active(store, segment, now_ms);
         int64_t end = clock_monotonic_ms();
         segment->swept_ms = end;
-        (void)atomic_fetch_sub(&segment->pins, 1);
+        segment_unpin(segment);
         if (end - begin >= SWEEP_BUDGET_MS) {
-            *resume = (slot + 1) % SEGMENT_SLOTS;
+            *resume = (number + 1) % SEGMENT_NUMBERS;
             return;
         }
     }

@@ -1,17 +1,19 @@
 /*
- * open.c: opening and closing the persistent store: whom to trust.
+ * open.c: opens and closes the persistent store, and decides whether the index can be trusted.
  *
- *   closed in order            the index is taken as it is: its mark, and the list of segments, match
- *   process died, kernel lives a nonce matches between the index and a file on tmpfs, in the same
- *                              boot, for the same inode, and the file system has been mounted all the
- *                              while: the mapping is as the process left it; what the index did not yet
- *                              know (at most one change a writer) is replayed
- *   anything else              the index is made anew from tables of contents and scans
+ *   The store was closed in order: the mark and the list of segments match.
+ *       The index is used unchanged.
+ *   The process died but the kernel lives: the index and a file on a tmpfs hold the same nonce, for
+ *   this boot and this inode, and the file system was mounted all the time.
+ *       The mapping is as the process left it.  Records that the index did not know yet (at most
+ *       one change a writer) are replayed.
+ *   Anything else:
+ *       The index is rebuilt from tables of contents and scans.
  *
- * The file system has been there all the while if the directory is reached through the same mount (the
- * kernel gives each mount of a boot a number of its own, from Linux 6.8 on), or if somebody has held
- * the directory open.  One that was unmounted, or that refuses to sync the index now, may have lost pages.
- * No index is trusted that does not know the stamp of every sealed segment.
+ * The file system was mounted all the time if the directory is reached through the same mount (from
+ * Linux 6.8 on each mount of a boot has a unique number), or if another process has held the
+ * directory open.  A file system that was unmounted, or that cannot sync the index now, may have
+ * lost pages.  An index that does not know the stamps of all sealed segments is never trusted.
  */
 #include "store/valuestore.h"
 
@@ -34,7 +36,7 @@
 #define TMPFS_MAGIC_NUMBER 0x01021994
 #define SEGMENT_BYTES_DEFAULT (UINT64_C(64) * 1024 * 1024)
 #define SEGMENT_BYTES_MIN (UINT64_C(64) * 1024)
-#define SEGMENTS_ON_DISK 32u /* a smaller disk has smaller segments, so that these fit */
+#define SEGMENTS_ON_DISK 32u /* a smaller disk has smaller segments, so that so many fit */
 #define COMPACTION_RATE_DEFAULT (UINT64_C(64) * 1024 * 1024)
 
 _Static_assert(sizeof(struct checkpoint) <= INDEX_OWNER_BYTES, "the checkpoint has its place");
@@ -65,7 +67,7 @@ int32_t oort_is_tmpfs(const char *directory)
     return statfs(directory, &status) == 0 && status.f_type == TMPFS_MAGIC_NUMBER ? 1 : 0;
 }
 
-/* The name of this store's nonce file: by the data directory's identity. */
+/* The path of the store's nonce file, which is named after the identity of the data directory. */
 static char *nonce_path(struct valuestore *store, const char *runtime_directory)
 {
     struct stat status;
@@ -87,7 +89,8 @@ static bool same_file(const struct checkpoint *checkpoint, int fd)
            checkpoint->inode == (uint64_t)status.st_ino;
 }
 
-/* The mount through which the data directory is reached; never used again in this boot.  0: not told. */
+/* The number of the mount through which the data directory is reached.  The kernel does not use a
+ * number twice in a boot.  0: the kernel does not tell. */
 static uint64_t mount_number(const struct valuestore *store)
 {
     struct statx status;
@@ -127,20 +130,20 @@ static bool nonce_matches(const struct valuestore *store, const struct checkpoin
             same_directory(held_directory, store->log.directory_fd));
 }
 
-/* Whether the index has seen the latest record of every sealed segment.  The delete bit does not count:
- * the tombstone of an expired value has the value's stamp otherwise. */
+/* Whether the index knows the latest record of every sealed segment.  The delete bit is ignored,
+ * because the tombstone of an expired value has the value's stamp with that bit set. */
 static bool knows_tables(const struct valuestore *store)
 {
     uint64_t highest = atomic_load(&store->checkpoint->highest_stamp);
-    for (uint32_t slot = 0; slot < SEGMENT_SLOTS; slot++) {
-        const struct segment *segment = atomic_load(&store->log.table[slot]);
+    for (uint32_t number = 0; number < SEGMENT_NUMBERS; number++) {
+        const struct segment *segment = atomic_load(&store->log.table[number]);
         if (segment != NULL && atomic_load(&segment->max_stamp) >> 1 > highest >> 1)
             return false;
     }
     return true;
 }
 
-/* From here on the index on disk is not to be trusted, but for the nonce. */
+/* From here on the index on disk must not be trusted without the nonce. */
 static int32_t mark_open(struct valuestore *store, oort_error *error)
 {
     struct checkpoint *checkpoint = store->checkpoint;
@@ -188,8 +191,8 @@ static int32_t mark_open(struct valuestore *store, oort_error *error)
 static int32_t take_lock(struct valuestore *store, const char *directory, oort_error *error)
 {
     char text[32] = {0};
-    /* The directory itself: a file in it can be removed, and made anew by another process.  Some network
-     * file systems lock files only. */
+    /* The directory itself is locked because a file in it can be removed and made again by another
+     * process. Some network file systems can lock only files. */
     bool locked = flock(store->log.directory_fd, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK;
     store->lock_fd = openat(store->log.directory_fd, "lock", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     if (store->lock_fd < 0)
@@ -220,25 +223,24 @@ static int32_t fresh_index(struct valuestore *store, const char *path, oort_erro
     return OORT_OK;
 }
 
-/* Whether the index points into segments that are not there as it knew them: somebody has removed or
- * cut files.  tell: say of those that are gone. */
+/* Whether segments that the index points into are missing or shorter than the index knows, because
+ * files were removed or cut.  tell: posts an event for each missing segment. */
 static bool segments_lost(struct valuestore *store, bool tell)
 {
     bool lost = false;
-    for (uint32_t slot = 0; slot < SEGMENT_SLOTS; slot++) {
-        struct segment *segment = atomic_load(&store->log.table[slot]);
-        int64_t live = atomic_load(&store->checkpoint->live_bytes[slot]);
+    for (uint32_t number = 0; number < SEGMENT_NUMBERS; number++) {
+        struct segment *segment = atomic_load(&store->log.table[number]);
+        int64_t live = atomic_load(&store->checkpoint->live_bytes[number]);
         if (segment != NULL ? segment->lost_bytes == 0 : live <= 0)
             continue;
         lost = true;
         if (segment == NULL)
-            vlog_skip_slot(&store->log, slot);
+            vlog_skip_number(&store->log, number);
         if (tell && segment == NULL)
             events_post(&store->events, EVENT_ERROR, OORT_EVENT_DAMAGE, 0,
-                        "%s: a segment (slot %" PRIu32 ") with about %" PRId64
-                        " bytes of live records"
-                        " is missing or unreadable: restore it from a copy",
-                        store->log.directory, slot, live);
+                        "%s: segment number %" PRIu32 ", with about %" PRId64
+                        " bytes of live records, is missing or unreadable: restore it from a copy",
+                        store->log.directory, number, live);
     }
     return lost;
 }
@@ -256,7 +258,8 @@ static int32_t recover(struct valuestore *store, const char *path, const oort_st
     bool known = false;
     if (store->index != NULL) {
         store->checkpoint = index_owner_area(store->index);
-        /* A copy may be another store's: the segments say who they are. */
+        /* A copied index may belong to another store, so the store id then comes from the
+         * segments. */
         known = store->checkpoint->magic == CHECKPOINT_MAGIC &&
                 same_file(store->checkpoint, index_fd(store->index));
         store->log.checkpoint = store->checkpoint;
@@ -269,13 +272,15 @@ static int32_t recover(struct valuestore *store, const char *path, const oort_st
     if (known) {
         clean = store->checkpoint->clean == 1 &&
                 store->checkpoint->manifest == vlog_manifest(&store->log);
-        /* A file system that has failed, or failed to write pages of the index, says so once more. */
+        /* A file system that has failed, or that failed to write pages of the index, reports the
+         * error again. */
         alive = !clean && store->checkpoint->clean == 0 &&
                 nonce_matches(store, store->checkpoint, config->held_directory) &&
                 fsync(index_fd(store->index)) == 0;
         if (!knows_tables(store))
             clean = alive = false;
-        /* After a kill the live bytes are no more than a guide: enough for doubt, not to tell. */
+        /* After a kill the live bytes are inexact: enough for doubt about a segment, not for a
+         * report. */
         bool closed = store->checkpoint->clean == 1;
         if (!clean && segments_lost(store, closed))
             alive = false;
@@ -294,9 +299,10 @@ static int32_t recover(struct valuestore *store, const char *path, const oort_st
         if (memcmp(store->log.store_id, no_id, sizeof no_id) == 0 &&
             getrandom(store->log.store_id, sizeof store->log.store_id, 0) !=
                 (ssize_t)sizeof store->log.store_id)
-            return oort_fail(error, OORT_ERR_IO, errno, "no random numbers: %s", strerror(errno));
+            return oort_fail(error, OORT_ERR_IO, errno, "cannot get random numbers: %s",
+                             strerror(errno));
     }
-    store->recovery = clean || new_store ? 0 : alive ? 1 : 2;
+    metric_add(&store->base.metrics.recovery, clean || new_store ? 0 : alive ? 1 : 2);
     if (!clean)
         result = valuestore_recover(store, alive, config->progress, error);
     return result;
@@ -366,7 +372,8 @@ static void set_defaults(struct valuestore *store, const oort_store_config *conf
     store->background = config->background != 0;
     store->free_bytes_low = config->free_bytes_low;
     if (store->free_bytes_low == 0 && fstatfs(store->log.directory_fd, &status) == 0) {
-        /* Room to seal, to compact and to delete in: some segments, or a hundredth of the disk. */
+        /* Leaves room to seal, to compact and to delete in: four segments, or a hundredth of the
+         * disk. */
         uint64_t hundredth = (uint64_t)status.f_blocks * (uint64_t)status.f_bsize / 100;
         uint64_t most = UINT64_C(2) << 30;
         store->free_bytes_low = 4 * segment_bytes > hundredth ? 4 * segment_bytes : hundredth;
@@ -375,15 +382,15 @@ static void set_defaults(struct valuestore *store, const oort_store_config *conf
     }
 }
 
-/* On a small disk four segments, the watermark, must not be all there is. */
+/* The watermark is four segments.  On a small disk that must not be the whole disk. */
 static uint64_t default_segment_bytes(const char *directory)
 {
     struct statfs status;
     if (directory == NULL || statfs(directory, &status) != 0)
-        return SEGMENT_BYTES_DEFAULT; /* opening the directory says what is wrong */
+        return SEGMENT_BYTES_DEFAULT; /* opening the directory will report the cause */
     uint64_t part = (uint64_t)status.f_blocks * (uint64_t)status.f_bsize / SEGMENTS_ON_DISK;
     if (part == 0 || part >= SEGMENT_BYTES_DEFAULT)
-        return SEGMENT_BYTES_DEFAULT; /* a file system that tells no size has 0 */
+        return SEGMENT_BYTES_DEFAULT; /* 0: the file system does not tell its size */
     return part < SEGMENT_BYTES_MIN ? SEGMENT_BYTES_MIN : part - part % SEGMENT_BYTES_MIN;
 }
 
@@ -416,6 +423,7 @@ oort_store *oort_valuestore_open(const oort_store_config *config, oort_error *er
         free_store(store);
         return NULL;
     }
+    store->log.sync_time = &store->base.histograms.fsync;
     size_t size = strlen(config->directory) + 16;
     char *path = malloc(size);
     int32_t result = path != NULL ? take_lock(store, config->directory, error)
@@ -447,7 +455,7 @@ oort_store *oort_valuestore_open(const oort_store_config *config, oort_error *er
 
 int32_t valuestore_close(oort_store *base, oort_error *error)
 {
-    struct valuestore *store = (struct valuestore *)(void *)base;
+    struct valuestore *store = valuestore_of(base);
     oort_error ignored;
     if (error == NULL)
         error = &ignored;
@@ -456,7 +464,7 @@ int32_t valuestore_close(oort_store *base, oort_error *error)
     if (result >= 0)
         result = vlog_sync(&store->log, error);
     bool clean = result == OORT_OK && atomic_load(&store->log.failed) == 0;
-    /* The mark must not reach the device before what it vouches for. */
+    /* The mark must not reach the device before the index does. */
     if (clean && fsync(index_fd(store->index)) != 0) {
         result = oort_fail(error, OORT_ERR_IO, errno, "%s/index: cannot sync it: %s",
                            store->log.directory, strerror(errno));

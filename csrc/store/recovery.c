@@ -1,9 +1,9 @@
 /*
- * recovery.c: bringing the index up to the log: replay of what a killed process had
- * not told it, or a rebuild from tables of contents and scans.  Which of them it is, open.c
- * decides.
+ * recovery.c: brings the index up to date with the log, by a replay of the records that a killed
+ * process had not put into the index, or by a rebuild from tables of contents and scans.  open.c
+ * decides which.
  *
- * Whatever was active is sealed; writers begin new segments.
+ * Segments that were active are sealed.  Writers begin new segments.
  */
 #include "store/valuestore.h"
 
@@ -17,7 +17,7 @@ struct recovery {
     uint64_t flush_stamp[OORT_DATABASES];
     uint64_t highest_stamp;
     uint64_t records;
-    oort_open_progress *progress; /* NULL: nobody looks */
+    oort_open_progress *progress; /* NULL: not wanted */
     int32_t result;
     oort_error *error;
 };
@@ -53,18 +53,19 @@ static void count_record(struct recovery *work)
 
 /* ---- applying records ----------------------------------------------------------------- */
 
-/* A record's bytes count as live unless it is a tombstone; a plain value's size is known without
- * touching it. */
+/* The record's bytes are live unless it is a tombstone.  The size of a plain value is known without
+ * reading the record. */
 static void add_live(struct recovery *work, uint64_t location, uint32_t kind, uint64_t size)
 {
     if (kind == RECORD_SET)
-        (void)atomic_fetch_add(&work->store->checkpoint->live_bytes[location_slot(location)],
+        (void)atomic_fetch_add(&work->store->checkpoint->live_bytes[location_number(location)],
                                (int64_t)size);
     else if (kind != RECORD_DELETE)
         valuestore_account(work->store, location, 1);
 }
 
-/* Compaction is to look for what points into that segment, damaged or not. */
+/* The record points into another segment.  Marks that segment, so that compaction looks for such
+ * records. The target may be damaged. */
 static void note_target(struct recovery *work, uint64_t location)
 {
     struct vlog *log = &work->store->log;
@@ -76,13 +77,14 @@ static void note_target(struct recovery *work, uint64_t location)
         return;
     segment = vlog_segment(log, target.location);
     if (segment != NULL && segment->sequence == target.sequence)
-        (void)atomic_fetch_or(&work->store->checkpoint->segment_flags[segment->slot],
+        (void)atomic_fetch_or(&work->store->checkpoint->segment_flags[segment->number],
                               SEGMENT_HAS_TARGETS);
 }
 
-/* Does the record at location win over the entry found?  Later stamp; at equal stamps a full
- * value over an expiry that compaction has merged into it; and the same record again.  Damaged records
- * take part by their stamps: an older value must not be served in place of a damaged newer one. */
+/* Whether the record at location replaces the entry.  The larger stamp wins.  At equal stamps a
+ * full value wins over an expiry record, which compaction has merged into the value.  Damaged
+ * records compete by their stamps, because an older value must not be served in place of a damaged
+ * newer one. */
 static bool wins(const struct found *at, uint32_t kind, uint64_t stamp, uint64_t location,
                  bool replay)
 {
@@ -95,8 +97,8 @@ static bool wins(const struct found *at, uint32_t kind, uint64_t stamp, uint64_t
     return kind == RECORD_SET && at->record != NULL && at->record->kind == RECORD_EXPIRY;
 }
 
-/* The entry of the key whose record lies at location.  A record that a table of contents knows and
- * that is damaged now cannot say its key: its hash must do. */
+/* Finds the entry of the key whose record lies at location.  If a table of contents lists the
+ * record but the record is damaged now, its key is unknown, and the hash alone decides. */
 static bool find_same(struct recovery *work, uint64_t hash, uint8_t database, uint64_t location,
                       uint64_t size, struct found *at)
 {
@@ -171,7 +173,7 @@ static int32_t apply_record(struct recovery *work, struct segment *segment, uint
                             const record_header *record, uint64_t size, bool replay)
 {
     uint8_t database = record->database & 15;
-    uint64_t location = segment_location(segment->slot, offset);
+    uint64_t location = segment_location(segment->number, offset);
     if (record->kind == RECORD_FLUSH) {
         apply_flush(work, record->database == RECORD_ALL_DATABASES, database, record->stamp);
         return OORT_OK;
@@ -207,24 +209,24 @@ static void report_scan(struct valuestore *store, const struct segment *segment,
                         const segment_damage *damage)
 {
     if (segment->lost_bytes != 0) {
-        (void)atomic_fetch_add(&store->damaged_bytes, segment->lost_bytes);
+        metric_add(&store->base.metrics.damaged_bytes, segment->lost_bytes);
         events_post(&store->events, EVENT_ERROR, OORT_EVENT_DAMAGE, segment->sequence,
                     "segment %016" PRIx64 ".log has lost its last %" PRIu64
-                    " bytes; the records there are lost here: restore them from a copy",
+                    " bytes and the records in them: restore them from a copy",
                     segment->sequence, segment->lost_bytes);
     }
     if (damage->damaged_runs != 0) {
-        (void)atomic_fetch_add(&store->damaged_records, damage->damaged_runs);
-        (void)atomic_fetch_add(&store->damaged_bytes, damage->damaged_bytes);
+        metric_add(&store->base.metrics.damaged_records, damage->damaged_runs);
+        metric_add(&store->base.metrics.damaged_bytes, damage->damaged_bytes);
         events_post(&store->events, EVENT_ERROR, OORT_EVENT_DAMAGE, segment->sequence,
                     "segment %016" PRIx64 ".log: %" PRIu64 " damaged bytes in %" PRIu64
                     " places, the first at offset %" PRIu64
-                    "; the records there are lost here: restore them from a copy",
+                    "; the records in them are lost: restore them from a copy",
                     segment->sequence, damage->damaged_bytes, damage->damaged_runs,
                     damage->first_damage);
     }
     if (damage->cut_bytes != 0) {
-        store->cut_bytes += damage->cut_bytes;
+        metric_add(&store->base.metrics.cut_bytes, damage->cut_bytes);
         events_post(&store->events, EVENT_NOTICE, OORT_EVENT_RECOVERY, segment->sequence,
                     "segment %016" PRIx64 ".log: cut %" PRIu64
                     " bytes of an unfinished write at offset %" PRIu64 " (never synced)",
@@ -237,11 +239,12 @@ static void report_scan(struct valuestore *store, const struct segment *segment,
                     segment->sequence, damage->dropped);
 }
 
-/* An unsealed segment's tail is known: hand it on to be sealed, or remove it when it holds nothing. */
+/* The tail of an unsealed segment is known.  Hands the segment on to be sealed, or removes it if it
+ * has no records. */
 static int32_t settle(struct valuestore *store, struct segment *segment, uint64_t tail,
                       oort_error *error)
 {
-    /* What was on the device stays in the file, damaged or not. */
+    /* Bytes that were on the device stay in the file, damaged or not. */
     if (tail < atomic_load(&segment->synced))
         tail = atomic_load(&segment->synced);
     if (tail > SEGMENT_HEADER_BYTES)
@@ -262,11 +265,12 @@ static uint64_t replay_from(const struct checkpoint *checkpoint, const struct se
     return SEGMENT_HEADER_BYTES;
 }
 
-/* Until its tail is known, all of an unsealed segment may be looked at: records in others point into it. */
+/* Records of other segments may point into an unsealed segment.  Until its tail is known, all of it
+ * may be read. */
 static void open_tails(struct valuestore *store)
 {
-    for (uint32_t slot = 0; slot < SEGMENT_SLOTS; slot++) {
-        struct segment *segment = atomic_load(&store->log.table[slot]);
+    for (uint32_t number = 0; number < SEGMENT_NUMBERS; number++) {
+        struct segment *segment = atomic_load(&store->log.table[number]);
         if (segment != NULL && atomic_load(&segment->state) != SEGMENT_SEALED)
             atomic_store(&segment->tail, segment->capacity);
     }
@@ -275,8 +279,8 @@ static void open_tails(struct valuestore *store)
 static uint64_t unsealed_segments(struct valuestore *store)
 {
     uint64_t count = 0;
-    for (uint32_t slot = 0; slot < SEGMENT_SLOTS; slot++) {
-        struct segment *segment = atomic_load(&store->log.table[slot]);
+    for (uint32_t number = 0; number < SEGMENT_NUMBERS; number++) {
+        struct segment *segment = atomic_load(&store->log.table[number]);
         count += segment != NULL && atomic_load(&segment->state) != SEGMENT_SEALED;
     }
     return count;
@@ -285,12 +289,12 @@ static uint64_t unsealed_segments(struct valuestore *store)
 static int32_t replay(struct recovery *work)
 {
     struct valuestore *store = work->store;
-    for (uint32_t slot = 0; slot < SEGMENT_SLOTS; slot++) {
-        struct segment *segment = atomic_load(&store->log.table[slot]);
+    for (uint32_t number = 0; number < SEGMENT_NUMBERS; number++) {
+        struct segment *segment = atomic_load(&store->log.table[number]);
         if (segment == NULL || atomic_load(&segment->state) == SEGMENT_SEALED)
             continue;
         segment_damage damage;
-        bool applied = (atomic_load(&store->checkpoint->segment_flags[slot]) & SEGMENT_APPLIED) !=
+        bool applied = (atomic_load(&store->checkpoint->segment_flags[number]) & SEGMENT_APPLIED) !=
                        0;
         uint64_t from = applied ? SEGMENT_HEADER_BYTES : replay_from(store->checkpoint, segment);
         int32_t result = segment_scan(segment, from, segment->capacity, true,
@@ -306,7 +310,7 @@ static int32_t replay(struct recovery *work)
     return OORT_OK;
 }
 
-/* A table of contents to rebuild from, or NULL. */
+/* A table of contents that is good enough for a rebuild, or NULL. */
 static const toc_header *usable_toc(struct valuestore *store, const struct segment *segment,
                                     uint64_t *mapped)
 {
@@ -315,9 +319,9 @@ static const toc_header *usable_toc(struct valuestore *store, const struct segme
     const toc_header *toc = toc_map(store->log.directory_fd, segment->sequence, segment->capacity,
                                     true, mapped);
     for (uint64_t i = 0; toc != NULL && i < toc->count; i++) {
-        const toc_entry *place = &toc_entries(toc)[i];
-        uint64_t offset = toc_offset(place);
-        uint64_t size = toc_size(place);
+        const toc_entry *row = &toc_entries(toc)[i];
+        uint64_t offset = toc_offset(row);
+        uint64_t size = toc_size(row);
         if (offset >= SEGMENT_HEADER_BYTES && size >= sizeof(record_header) &&
             offset + size <= toc->tail)
             continue;
@@ -331,20 +335,19 @@ static int32_t rebuild_from_toc(struct recovery *work, struct segment *segment,
                                 const toc_header *toc)
 {
     for (uint64_t i = 0; i < toc->count; i++) {
-        const toc_entry *place = &toc_entries(toc)[i];
-        uint32_t kind = toc_kind(place);
+        const toc_entry *row = &toc_entries(toc)[i];
+        uint32_t kind = toc_kind(row);
         if (i % INDEX_PREFETCH_BATCH == 0)
-            valuestore_prefetch_entries(work->store, place, toc->count - i);
-        uint8_t database = toc_database(place);
-        uint64_t offset = toc_offset(place);
-        uint64_t size = toc_size(place);
-        uint64_t location = segment_location(segment->slot, offset);
+            valuestore_prefetch_entries(work->store, row, toc->count - i);
+        uint8_t database = toc_database(row);
+        uint64_t offset = toc_offset(row);
+        uint64_t size = toc_size(row);
+        uint64_t location = segment_location(segment->number, offset);
         if (kind == RECORD_FLUSH) {
-            apply_flush(work, place->expiry_ms == RECORD_ALL_DATABASES, database, place->stamp);
+            apply_flush(work, row->expiry_ms == RECORD_ALL_DATABASES, database, row->stamp);
             continue;
         }
-        int32_t result = apply(work, place->hash, database, kind, place->stamp, location, size,
-                               false);
+        int32_t result = apply(work, row->hash, database, kind, row->stamp, location, size, false);
         if (result != OORT_OK)
             return result;
     }
@@ -355,8 +358,8 @@ static int32_t rebuild(struct recovery *work)
 {
     struct valuestore *store = work->store;
     int32_t result = OORT_OK;
-    for (uint32_t slot = 0; slot < SEGMENT_SLOTS && result == OORT_OK; slot++) {
-        struct segment *segment = atomic_load(&store->log.table[slot]);
+    for (uint32_t number = 0; number < SEGMENT_NUMBERS && result == OORT_OK; number++) {
+        struct segment *segment = atomic_load(&store->log.table[number]);
         if (segment == NULL)
             continue;
         bool sealed = atomic_load(&segment->state) == SEGMENT_SEALED;
@@ -369,9 +372,10 @@ static int32_t rebuild(struct recovery *work)
             report_scan(store, segment, &damage);
             result = rebuild_from_toc(work, segment, toc);
             (void)munmap((void *)(uintptr_t)toc, mapped);
-            /* Compaction unlinks the table of contents before the log.  Died in between, a replay
-             * takes the segment for one that was being written: its old values must stay dead. */
-            (void)atomic_fetch_or(&store->checkpoint->segment_flags[slot], SEGMENT_APPLIED);
+            /* Compaction removes the table of contents before the segment.  After a death in
+             * between, a replay would take the segment for an active one.  The flag keeps its old
+             * values dead. */
+            (void)atomic_fetch_or(&store->checkpoint->segment_flags[number], SEGMENT_APPLIED);
         } else {
             segment_damage damage;
             result = segment_scan(segment, SEGMENT_HEADER_BYTES, segment->capacity, false,
@@ -383,7 +387,7 @@ static int32_t rebuild(struct recovery *work)
             if (result == 0)
                 result = settle(store, segment, damage.tail, work->error);
         }
-        if (atomic_load(&store->log.table[slot]) == segment)
+        if (atomic_load(&store->log.table[number]) == segment)
             (void)madvise(segment->map, segment->capacity, MADV_RANDOM);
         tell_done(work);
     }
@@ -408,7 +412,7 @@ static int settle_entry(void *context, uint32_t slot, index_entry entry)
     return INDEX_KEEP;
 }
 
-/* Flushes have done their work; the keys are counted anew. */
+/* Erases the entries that flushes have made invisible, and counts the keys. */
 static void settle_index(struct recovery *work)
 {
     struct checkpoint *checkpoint = work->store->checkpoint;
@@ -437,7 +441,10 @@ int32_t valuestore_recover(struct valuestore *store, bool alive, oort_open_progr
     oort_session *session = valuestore_session(store, error);
     if (session == NULL)
         return error->code;
-    work.session = (struct value_session *)(void *)session;
+    work.session = value_session_of(session);
+    /* No other thread uses the store yet, so the recovery holds every stripe without locking. */
+    memset(work.session->locked, 0xff, sizeof work.session->locked);
+    work.session->locked_single = LOCKED_SEVERAL;
     open_tails(store);
     work.highest_stamp = atomic_load(&store->checkpoint->highest_stamp);
     tell_stage(&work, alive ? OORT_OPEN_REPLAY : OORT_OPEN_REBUILD,
@@ -445,7 +452,9 @@ int32_t valuestore_recover(struct valuestore *store, bool alive, oort_open_progr
     int32_t result = alive ? replay(&work) : rebuild(&work);
     if (result == OORT_OK)
         settle_index(&work);
+    work.session->locked_single = LOCKED_NONE;
     oort_session_close(session);
-    store->recovered_records = work.records;
+    store->keys_counted = result == OORT_OK;
+    metric_add(&store->base.metrics.recovered_records, work.records);
     return result;
 }

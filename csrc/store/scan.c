@@ -1,9 +1,9 @@
 /*
- * scan.c: walking all keys: SCAN, RANDOMKEY, FLUSH.
+ * scan.c: walks over all keys: SCAN, RANDOMKEY, FLUSH.
  *
- * A position is 14 bits of slot and 24 bits of tag; all keys of one position are
- * delivered together, so that a cursor is nothing but the next position: it
- * means the same after a restart, a compaction, and on any replica.
+ * A position is 14 bits of slot and 24 bits of tag.  All keys of a position are delivered together,
+ * so a cursor is just the next position.  It means the same after a restart, after a compaction and
+ * on any replica.
  */
 #include "store/valuestore.h"
 
@@ -15,13 +15,8 @@
 #define SCAN_ENTRIES 1024u
 #define POSITION_END (UINT64_C(1) << INDEX_POSITION_BITS)
 
-static struct value_session *session_of(oort_session *session)
-{
-    return (struct value_session *)(void *)session;
-}
-
-/* The record behind an entry, if it is a key of this database that a client would see.
- * OORT_OK, OORT_MISSING, or OORT_COLD (session->base.cold says where). */
+/* The record of an entry, if it is a key of this database that a client can see.  OORT_OK,
+ * OORT_MISSING, or OORT_COLD (session->base.cold tells which record). */
 static int32_t visible(struct value_session *session, uint8_t database, index_entry entry,
                        const record_header **record)
 {
@@ -50,7 +45,7 @@ static int32_t visible(struct value_session *session, uint8_t database, index_en
     return OORT_COLD;
 }
 
-/* Append what is visible of these entries to the buffer; all or nothing. */
+/* Appends the visible keys of these entries to the buffer: all of them or none. */
 static int32_t deliver(struct value_session *session, uint8_t database, const index_entry *entries,
                        uint32_t count, oort_scan *scan)
 {
@@ -71,7 +66,7 @@ static int32_t deliver(struct value_session *session, uint8_t database, const in
             used += size;
             keys++;
         } else {
-            used = scan->capacity + 1; /* does not fit: only the need is summed from here on */
+            used = scan->capacity + 1; /* does not fit: from here on only sum the sizes */
         }
     }
     if (used > scan->capacity) {
@@ -85,12 +80,12 @@ static int32_t deliver(struct value_session *session, uint8_t database, const in
 
 int32_t valuestore_scan(oort_session *base, uint8_t database, oort_scan *scan)
 {
-    struct value_session *session = session_of(base);
+    struct value_session *session = value_session_of(base);
     struct valuestore *store = session->store;
     uint32_t capacity = SCAN_ENTRIES, most = UINT32_MAX;
     uint64_t visited = 0;
     if (scan->position >= POSITION_END) {
-        scan->position = scan->used = scan->count = 0; /* a cursor of nobody's: the walk is over */
+        scan->position = scan->used = scan->count = 0; /* an invalid cursor: the walk is over */
         return OORT_OK;
     }
     index_entry *entries = malloc(capacity * sizeof *entries);
@@ -109,12 +104,12 @@ int32_t valuestore_scan(oort_session *base, uint8_t database, oort_scan *scan)
         result = index_scan_slot(store->index, slot, tag, entries,
                                  want < capacity ? (uint32_t)want : capacity, &count, &next_tag);
         if (result == OORT_ERR_TOO_BIG && want < capacity)
-            /* One position holds more than was wanted: it comes as a whole all the same. */
+            /* One position has more entries than were wanted.  It is delivered as a whole. */
             result = index_scan_slot(store->index, slot, tag, entries, capacity, &count, &next_tag);
         if (result == OORT_OK)
             result = deliver(session, database, entries, count, scan);
         else if (result == OORT_ERR_TOO_BIG)
-            result = OORT_MISSING; /* even that was not enough: see below */
+            result = OORT_MISSING; /* the array is too small for one position: see below */
         valuestore_unlock_stripe(store, slot / STRIPE_SLOTS);
         if (result == OORT_COLD) {
             result = oort_fetch(base->store, base->cold);
@@ -130,7 +125,8 @@ int32_t valuestore_scan(oort_session *base, uint8_t database, oort_scan *scan)
             continue;
         }
         if (result == OORT_ERR_TOO_BIG) {
-            /* What the buffer holds already is an answer; else fewer entries, down to one position. */
+            /* If the buffer holds keys already, they are the answer.  Otherwise retry with fewer
+             * entries, down to one position. */
             if (scan->used == 0 && count > 1 && most > 1) {
                 most = count / 2;
                 result = OORT_OK;
@@ -180,7 +176,7 @@ static int gather(void *context, uint32_t slot, index_entry entry)
     return INDEX_KEEP;
 }
 
-/* One visible key of a slot, starting at a random one of its entries. */
+/* One visible key of a slot, searched from a random entry on. */
 static int32_t pick(struct value_session *session, uint8_t database, uint32_t slot, uint32_t draw,
                     struct gathered *gathered, uint8_t *buffer, uint32_t *size)
 {
@@ -212,14 +208,14 @@ static int32_t pick(struct value_session *session, uint8_t database, uint32_t sl
 
 int32_t valuestore_random_key(oort_session *base, uint8_t database, uint8_t *buffer, uint32_t *size)
 {
-    struct value_session *session = session_of(base);
+    struct value_session *session = value_session_of(base);
     struct gathered gathered = {0};
     uint32_t draw[2];
     int32_t result = OORT_MISSING;
     if (atomic_load(&session->store->checkpoint->keys[database]) <= 0)
         return OORT_MISSING;
     if (getrandom(draw, sizeof draw, 0) != (ssize_t)sizeof draw)
-        return oort_fail(&base->error, OORT_ERR_IO, errno, "no random numbers: %s",
+        return oort_fail(&base->error, OORT_ERR_IO, errno, "cannot get random numbers: %s",
                          strerror(errno));
     for (uint32_t i = 0; i < INDEX_SLOTS && result == OORT_MISSING; i++)
         result = pick(session, database, (draw[0] + i) % INDEX_SLOTS, draw[1], &gathered, buffer,
@@ -246,7 +242,7 @@ static int sweep_entry(void *context, uint32_t slot, index_entry entry)
     if (stamp_is_dead(index_stamp(entry)))
         return INDEX_ERASE;
     valuestore_account(store, index_location(entry), -1);
-    (void)atomic_fetch_sub(&store->checkpoint->keys[database], 1);
+    valuestore_uncount(store, database);
     return INDEX_ERASE;
 }
 
@@ -262,7 +258,7 @@ void valuestore_sweep_flushed(struct valuestore *store)
 
 int32_t valuestore_flush(oort_session *base, int32_t database)
 {
-    struct value_session *session = session_of(base);
+    struct value_session *session = value_session_of(base);
     struct valuestore *store = session->store;
     struct checkpoint *checkpoint = store->checkpoint;
     struct segment *segment;
@@ -285,8 +281,8 @@ int32_t valuestore_flush(oort_session *base, int32_t database)
             result = index_clear(store->index, &base->error);
             for (int other = 0; other < OORT_DATABASES; other++)
                 atomic_store(&checkpoint->keys[other], 0);
-            for (uint32_t slot = 0; slot < SEGMENT_SLOTS; slot++)
-                atomic_store(&checkpoint->live_bytes[slot], 0);
+            for (uint32_t number = 0; number < SEGMENT_NUMBERS; number++)
+                atomic_store(&checkpoint->live_bytes[number], 0);
         }
         valuestore_note_removal(store);
         vlog_applied(&session->writer, segment);
@@ -295,7 +291,7 @@ int32_t valuestore_flush(oort_session *base, int32_t database)
         valuestore_unlock_stripe(store, stripe);
     if (result == OORT_OK && !all)
         valuestore_sweep_flushed(store);
-    /* The caller waits here, on a thread that may. */
+    /* The thread of a flush may block, so it waits for the sync here. */
     if (result == OORT_OK && atomic_load(&store->fsync) == OORT_FSYNC_ALWAYS)
         result = valuestore_sync(&store->base, &base->error);
     return result;

@@ -1,7 +1,7 @@
 /*
- * stats.c: the persistent store's facts for the operator: counters,
- * sizes, messages, and whether the disk keeps up.  Counters are read one by one while
- * others change them: each is right, together they are of about the same moment.
+ * stats.c: what the persistent store measures for the operator: sizes, states, messages, and whether
+ * the disk keeps up.  The values are read one by one while other threads change them: each is
+ * correct, but they are of slightly different moments.
  */
 #include "store/valuestore.h"
 
@@ -10,7 +10,7 @@ static struct valuestore *store_of(oort_store *store)
     return (struct valuestore *)(void *)store;
 }
 
-void valuestore_get_stats(oort_store *base, oort_store_stats *out)
+void valuestore_measure(oort_store *base, struct store_reading *out)
 {
     struct valuestore *store = store_of(base);
     struct checkpoint *checkpoint = store->checkpoint;
@@ -19,32 +19,24 @@ void valuestore_get_stats(oort_store *base, oort_store_stats *out)
         out->keys[i] = keys > 0 ? (uint64_t)keys : 0;
     }
     (void)pthread_mutex_lock(&store->log.mutex);
-    for (uint32_t slot = 0; slot < SEGMENT_SLOTS; slot++) {
-        struct segment *segment = atomic_load_explicit(&store->log.table[slot],
+    for (uint32_t number = 0; number < SEGMENT_NUMBERS; number++) {
+        struct segment *segment = atomic_load_explicit(&store->log.table[number],
                                                        memory_order_relaxed);
         if (segment == NULL)
             continue;
         out->segments++;
         out->log_bytes += atomic_load(&segment->tail);
-        int64_t live = atomic_load_explicit(&checkpoint->live_bytes[slot], memory_order_relaxed);
+        int64_t live = atomic_load_explicit(&checkpoint->live_bytes[number], memory_order_relaxed);
         out->live_bytes += live > 0 ? (uint64_t)live : 0;
     }
     (void)pthread_mutex_unlock(&store->log.mutex);
-    out->expired_keys = atomic_load(&store->expired_keys);
     out->index_bytes = index_file_bytes(store->index);
-    out->compactions = atomic_load(&store->compactions);
-    out->compacted_bytes = atomic_load(&store->compacted_bytes);
     out->syncs = atomic_load(&store->log.rounds);
     out->unsynced_bytes = vlog_unsynced(&store->log);
-    out->damaged_records = atomic_load(&store->damaged_records);
-    out->damaged_bytes = atomic_load(&store->damaged_bytes);
-    out->cut_bytes = store->cut_bytes;
-    out->recovered_records = store->recovered_records;
     out->free_bytes = atomic_load(&store->free_bytes);
     out->last_sync_ms = (uint64_t)atomic_load(&store->log.last_sync_ms);
-    out->recovery = store->recovery;
     out->read_only = atomic_load(&store->read_only) ? 1 : 0;
-    out->failed = atomic_load(&store->log.failed);
+    out->failed = (uint64_t)-atomic_load(&store->log.failed);
     out->compacting = atomic_load(&store->compacting) ? 1 : 0;
 }
 

@@ -1,6 +1,6 @@
 /*
- * store.c: the public store calls: check what the caller gives, pass it on to
- * the store behind the session, and the hashing every store shares.
+ * store.c: the public calls of a store.  They check the caller's arguments and pass them on to the
+ * store behind the session.
  */
 #include "store/store.h"
 
@@ -14,10 +14,34 @@ int32_t oort_store_close(oort_store *store, oort_error *error)
     return store->ops->close(store, error);
 }
 
-void oort_store_get_stats(oort_store *store, oort_store_stats *out)
+void oort_store_get_metrics(oort_store *store, uint64_t *out)
 {
-    memset(out, 0, sizeof *out);
-    store->ops->get_stats(store, out);
+    struct store_reading reading;
+    for (uint32_t i = 0; i < STORE_PLACES; i++)
+        reading.place[i] = atomic_load_explicit(&store->metrics.place[i], memory_order_relaxed);
+    store->ops->measure(store, &reading);
+    memcpy(out, reading.place, sizeof reading.place);
+}
+
+int32_t oort_store_get_histogram(oort_store *store, uint32_t place, oort_histogram *out)
+{
+    if (place >= STORE_HISTOGRAMS)
+        return OORT_ERR_ARGUMENT;
+    histogram_read(&store->histograms.place[place], out);
+    return OORT_OK;
+}
+
+/* A counter that any thread may write is written by atomic additions only, so that setting it to 0
+ * cannot lose one that follows. */
+void oort_store_reset_metrics(oort_store *store)
+{
+    const oort_metric *metric;
+    for (uint32_t i = 0; (metric = oort_metric_at(OORT_METRICS_STORE, i)) != NULL; i++)
+        for (uint32_t value = 0; metric->resets != 0 && value < metric->values; value++)
+            atomic_store_explicit(&store->metrics.place[metric->place + value], 0,
+                                  memory_order_relaxed);
+    for (uint32_t i = 0; i < STORE_HISTOGRAMS; i++)
+        histogram_reset(&store->histograms.place[i]);
 }
 
 int32_t oort_store_set_fsync(oort_store *store, int32_t fsync)

@@ -1,19 +1,21 @@
 /*
- * store.h: what every store implements, and what every session begins with.
+ * store.h: the interface that every store implements, and the first members of every session.
  *
- * A store knows no protocol.  The public calls in oort.h check their arguments
- * in store.c and pass on through this table; the stores are the persistent
- * one in this folder (valuestore.h) and the one in memory (mapstore/).
+ * A store knows no protocol.  The public calls in oort.h check their arguments in store.c and call
+ * the store through this table.  The persistent store is in this folder (valuestore.h), the
+ * in-memory store in mapstore/.
  */
 #ifndef OORT_STORE_H
 #define OORT_STORE_H
 
+#include "base/metrics.h"
 #include "oort.h"
 
 struct oort_store_ops {
     const char *name;
     int32_t (*close)(oort_store *store, oort_error *error);
-    void (*get_stats)(oort_store *store, oort_store_stats *out);
+    /* Fill in the gauges that the store measures instead of keeping them in its metrics. */
+    void (*measure)(oort_store *store, struct store_reading *out);
     int32_t (*set_fsync)(oort_store *store, int32_t fsync);
     int32_t (*sync)(oort_store *store, oort_error *error);
     int32_t (*compact)(oort_store *store, uint32_t dead_percent, oort_error *error);
@@ -50,16 +52,18 @@ struct oort_store_ops {
     int32_t (*random_key)(oort_session *session, uint8_t database, uint8_t *buffer, uint32_t *size);
 };
 
-/* Every store's first member. */
+/* The first member of every store. */
 struct oort_store {
     const struct oort_store_ops *ops;
+    struct store_metrics metrics;
+    struct store_histograms histograms;
 };
 
-/* Every session's first member. */
+/* The first member of every session. */
 struct oort_session {
     oort_store *store;
-    int64_t now_us;   /* the batch's clock */
-    oort_cold cold;   /* where the last OORT_COLD was */
+    int64_t now_us;   /* the clock, set once a batch of commands */
+    oort_cold cold;   /* the record of the last OORT_COLD */
     oort_error error; /* the last failure */
 };
 

@@ -1,12 +1,10 @@
 /*
- * dataplane_suite.h: what a test of the data plane needs: a running worker over a store that can
- * be made to wait, a clock that can be moved, clients on socket pairs, and what they say and
- * expect.
+ * dataplane_suite.h: shared by the tests of the data plane: a running worker over a store that can
+ * be made to wait, a clock that can be moved, and clients on socket pairs.
  *
- * The store is the map store behind a thin shell that can be told to answer OORT_COLD, to hand out
- * sync tickets, to be behind, or to fail.  So a test meets every wait of a connection without a
- * disk.
- * The clock is the system's plus what the test adds.
+ * The store is the in-memory store behind a thin shell.  The shell can be told to answer OORT_COLD,
+ * to give out sync tickets, to be behind, or to fail, so the tests reach every wait of a connection
+ * without a disk.  The clock is the system's plus what the test adds.
  */
 #ifndef OORT_TESTS_DATAPLANE_SUITE_H
 #define OORT_TESTS_DATAPLANE_SUITE_H
@@ -37,16 +35,17 @@
 
 /* ---- a store that can be made to wait ------------------------------------ */
 
-/* The map store's table with some entries replaced.  Their state is behind the table. */
+/* The in-memory store's operations with some of them replaced.  Their state lies behind the
+ * table. */
 struct shell {
     struct oort_store_ops ops;
     const struct oort_store_ops *inner;
-    _Atomic int cold; /* so many reads still return OORT_COLD */
+    _Atomic int cold; /* the next reads, so many, answer OORT_COLD */
     _Atomic int fetches;
     _Atomic int fetch_status;
-    _Atomic uint64_t ticket; /* of every run; 0: no sync is needed */
+    _Atomic uint64_t ticket; /* given out after every run; 0: none */
     _Atomic uint64_t synced;
-    _Atomic uint64_t asked; /* the last ticket a sync was asked for */
+    _Atomic uint64_t asked; /* the last ticket for which a sync was requested */
     _Atomic int asks;
     _Atomic uint32_t gather_ms;
     _Atomic int behind;
@@ -235,7 +234,7 @@ static inline void say(int fd, const char *text)
     put(fd, text, strlen(text));
 }
 
-/* Exactly these bytes come. */
+/* Exactly these bytes must arrive. */
 static inline void expect_bytes(int fd, const void *data, size_t size)
 {
     const uint8_t *wanted = data;
@@ -260,7 +259,7 @@ static inline void expect(int fd, const char *text)
     expect_bytes(fd, text, strlen(text));
 }
 
-/* Whatever still comes, then the end. */
+/* Reads up to the end of the connection. */
 static inline void expect_end(int fd)
 {
     char got[65536];
@@ -322,10 +321,10 @@ static inline void sync_to(struct rig *rig, uint64_t position)
     CHECK(eventfd_write(atomic_load(&rig->shell.watcher), 1) == 0);
 }
 
-static inline oort_dataplane_stats stats(struct rig *rig)
+static inline struct plane_reading stats(struct rig *rig)
 {
-    oort_dataplane_stats out;
-    oort_dataplane_get_stats(rig->plane, &out);
+    struct plane_reading out;
+    oort_dataplane_get_metrics(rig->plane, out.place);
     return out;
 }
 
@@ -335,6 +334,16 @@ static inline oort_command_stats command_stats(struct rig *rig, const char *name
     CHECK(oort_command_count() <= 512);
     oort_dataplane_get_command_stats(rig->plane, all);
     return all[oort_command_find((const uint8_t *)name, strlen(name))];
+}
+
+static inline oort_histogram command_latency(struct rig *rig, const char *name)
+{
+    oort_histogram out;
+    int32_t command = oort_command_find((const uint8_t *)name, strlen(name));
+    CHECK(command >= 0);
+    CHECK(oort_dataplane_get_command_histogram(rig->plane, COMMAND_HISTOGRAM_latency,
+                                               (uint32_t)command, &out) == OORT_OK);
+    return out;
 }
 
 #endif

@@ -1,9 +1,10 @@
 /*
- * recovery_suite.h: what the tests of the persistent store's survival share: a model of what
- * must be in the store, the comparison with it, and ways to handle the data directory behind the
- * store's back (copies, bit flips).
+ * recovery_suite.h: shared by the tests of the persistent store's recovery: a model of the expected
+ * content, the comparison of a store with it, and changes of the data directory behind the store's
+ * back (copies, bit flips).
  *
- * Directories are made in /dev/shm: the fast restart wants a tmpfs, and many rounds want speed.
+ * The directories are in /dev/shm, because the fast restart needs a tmpfs and many rounds need
+ * speed.
  */
 #ifndef OORT_TESTS_RECOVERY_SUITE_H
 #define OORT_TESTS_RECOVERY_SUITE_H
@@ -22,7 +23,7 @@
 #define MODEL_KEYS 512u
 #define MODEL_DATABASES 4u
 
-/* A value is made from its version, so that the model need not hold it. */
+/* A value follows from its version and size, so the model does not store it. */
 struct state {
     bool present;
     uint32_t version;
@@ -30,13 +31,13 @@ struct state {
     int64_t expiry_ms;
 };
 
-typedef struct place {
+typedef struct directories {
     char base[64];
     char data[96];
     char run[96];
-} place;
+} directories;
 
-static inline void place_make(place *p)
+static inline void directories_make(directories *p)
 {
     (void)snprintf(p->base, sizeof p->base, "/dev/shm/oort_test.XXXXXX");
     CHECK(mkdtemp(p->base) != NULL);
@@ -45,12 +46,12 @@ static inline void place_make(place *p)
     CHECK(mkdir(p->data, 0700) == 0 && mkdir(p->run, 0700) == 0);
 }
 
-static inline void place_remove(place *p)
+static inline void directories_remove(directories *p)
 {
     CHECK(nftw(p->base, remove_one, 8, FTW_DEPTH | FTW_PHYS) == 0);
 }
 
-static inline fixture in_place(place *p)
+static inline fixture in_directories(directories *p)
 {
     fixture f = {.open = oort_valuestore_open};
     (void)snprintf(f.directory, sizeof f.directory, "%.60s", p->data);
@@ -92,7 +93,7 @@ static inline void write_file(const char *path, const uint8_t *bytes, size_t siz
     CHECK(close(fd) == 0);
 }
 
-/* The names in a directory that end so; sorted (segments: oldest first). */
+/* The names in a directory that have this suffix, sorted (segments: oldest first). */
 static inline size_t list_files(const char *directory, const char *suffix, char names[][32],
                                 size_t most)
 {
@@ -122,7 +123,7 @@ static inline void copy_directory(const char *from, const char *to)
         size_t size;
         (void)snprintf(source, sizeof source, "%.400s/%.31s", from, names[i]);
         (void)snprintf(target, sizeof target, "%.400s/%.31s", to, names[i]);
-        /* A background thread may remove a file between the listing and now. */
+        /* A background thread may have removed the file after it was listed. */
         if (access(source, F_OK) != 0)
             continue;
         uint8_t *bytes = read_file(source, &size);
@@ -146,7 +147,7 @@ static inline void fill_value(uint8_t *out, uint32_t version, uint32_t size)
                                       : state >> i % 8 * 8);
 }
 
-/* Keys share a few hash tags, so that they crowd few slots of the index and make it split. */
+/* The keys share a few hash tags, so they crowd a few slots of the index and make buckets split. */
 static inline oort_key model_key(char *name, uint32_t database, uint32_t number)
 {
     int size = snprintf(name, 32, "{%u}key:%u", number % 3, number);
@@ -158,7 +159,7 @@ static inline bool state_alive(const struct state *state, int64_t now_ms)
     return state->present && (state->expiry_ms == 0 || state->expiry_ms > now_ms);
 }
 
-/* Does the store hold exactly this under the key? */
+/* Whether the store holds exactly this state of the key. */
 static inline bool same_state(fixture *f, uint32_t database, uint32_t number,
                               const struct state *expected)
 {
@@ -192,7 +193,7 @@ static inline uint64_t scan_count(fixture *f, uint32_t database)
     return total;
 }
 
-/* Every key, and that there are no others. */
+/* Checks every key, and that there are no other keys. */
 static inline void check_model(fixture *f, struct state model[MODEL_DATABASES][MODEL_KEYS])
 {
     for (uint32_t database = 0; database < MODEL_DATABASES; database++) {
@@ -224,14 +225,14 @@ static inline int32_t put_state(fixture *f, uint32_t database, uint32_t number,
 
 /* ---- what the store says ------------------------------------------------------- */
 
-static inline oort_store_stats stats_of(fixture *f)
+static inline struct store_reading stats_of(fixture *f)
 {
-    oort_store_stats stats;
-    oort_store_get_stats(f->store, &stats);
+    struct store_reading stats;
+    oort_store_get_metrics(f->store, stats.place);
     return stats;
 }
 
-/* Take all messages; was there one with this in it? */
+/* Reads all messages.  Whether one of them contains the text. */
 static inline bool said(fixture *f, const char *text)
 {
     oort_event event;

@@ -1,10 +1,11 @@
 /*
- * store_suite.h: what the tests of all stores share: the list of stores, a new and
- * empty one for every test, and each public call with its way to the disk.
+ * store_suite.h: shared by the tests of all stores: the list of stores, a new and empty store for
+ * every test, and the public calls, each of which fetches cold records.
  */
 #ifndef OORT_TESTS_STORE_SUITE_H
 #define OORT_TESTS_STORE_SUITE_H
 
+#include "base/metrics.h"
 #include "oort.h"
 
 #include <ftw.h>
@@ -127,7 +128,7 @@ static inline int32_t expire(fixture *f, oort_key key, int64_t expiry_ms)
     return status;
 }
 
-/* Read, and stay locked. */
+/* Reads a key and keeps it locked. */
 static inline int32_t look(fixture *f, const oort_key *key, oort_value *value)
 {
     int32_t status;
@@ -172,9 +173,9 @@ static inline uint64_t stamp_of(fixture *f, oort_key key)
 
 static inline uint64_t keys_in(fixture *f, uint8_t database)
 {
-    oort_store_stats stats;
+    struct store_reading stats;
 
-    oort_store_get_stats(f->store, &stats);
+    oort_store_get_metrics(f->store, stats.place);
     return stats.keys[database];
 }
 
@@ -208,7 +209,7 @@ typedef struct suite_test {
     void (*run)(fixture *f);
 } suite_test;
 
-/* Arguments of the program: nothing, or the name of a store. */
+/* Arguments of the program: none, or the name of a store. */
 static inline int run_suite(int argc, char **argv, const suite_test *tests, size_t test_count)
 {
     for (size_t store = 0; store < sizeof stores / sizeof stores[0]; store++) {

@@ -1,9 +1,10 @@
 /*
- * test_commands.c: the hot commands over the map store, reply by reply, in RESP2 and RESP3; and
- * over a store that fails at every single call in turn: a command that meets a cold record leaves
- * no trace and succeeds when repeated, one that meets an error replies with that error alone.
+ * test_commands.c: the native commands over the in-memory store, reply by reply, in RESP2 and
+ * RESP3.  Also over a store that fails at each call in turn: a command that meets a cold record
+ * leaves no trace and succeeds when it is repeated, and a command that meets an error replies with
+ * that error only.
  */
-#include "commands/commands.h"
+#include "commands/table.h"
 #include "store/store.h"
 
 #include <stdio.h>
@@ -31,9 +32,9 @@ struct faulty_store {
 struct faulty_session {
     struct oort_session session;
     oort_session *inner;
-    int32_t countdown; /* the call that fails, counted from 1; 0: none does */
-    int32_t status;    /* what it answers */
-    bool failed;       /* it has been reached */
+    int32_t countdown; /* the number of the call that fails, from 1; 0: no call */
+    int32_t status;    /* the result of that call */
+    bool failed;       /* that call was made */
     bool batch;        /* a batch is open */
 };
 
@@ -160,7 +161,8 @@ struct world {
     uint64_t hits, misses;
     uint8_t protocol;
     bool failed, rejected;
-    bool anonymous; /* not authenticated */
+    bool anonymous;
+    bool writes_wait; /* not authenticated */
 };
 
 static int open_world(struct world *world)
@@ -191,8 +193,8 @@ static int close_world(struct world *world)
     return 0;
 }
 
-/* Execute one inline request; its reply is appended to the output. What oort_execute returned,
- * or -1. */
+/* Executes one inline request and appends its reply to the output.  Returns the result of
+ * oort_execute, or -1. */
 static int32_t run(struct world *world, const char *line)
 {
     struct resp_limits limits = {.bulk_cap = VALUE_CAP, .authenticated = true};
@@ -207,6 +209,7 @@ static int32_t run(struct world *world, const char *line)
     resp_parser_init(&parser);
     int32_t result = -1;
     if (resp_parse(&parser, data, size + 1, &limits) == RESP_REQUEST && parser.argc > 0) {
+        uint32_t first_key;
         struct oort_call call = {
             .session = &world->session.session,
             .argv = parser.argv,
@@ -215,6 +218,8 @@ static int32_t run(struct world *world, const char *line)
             .output = &world->output,
             .value_cap = world->value_cap,
             .protocol = world->protocol,
+            .command = command_resolve(parser.argv, parser.argc, &first_key),
+            .writes_wait = world->writes_wait,
         };
         result = oort_execute(&call);
         world->hits += call.hits;
@@ -464,13 +469,24 @@ static int test_time_passes(void)
     return close_world(&world);
 }
 
-/* Who may run what; what is counted; what is not executed here. */
+/* Which clients may run which commands, what is counted, and which commands are not executed
+ * here. */
 static int test_checks(void)
 {
     struct world world;
     CHECK(open_world(&world) == 0);
-    CHECK(run(&world, "SELECT 1") == OORT_CALL_NOT_HOT);
-    CHECK(run(&world, "CLIENT NOSUCH") == OORT_CALL_NOT_HOT && world.output.size == 0);
+    CHECK(run(&world, "SELECT 1") == OORT_CALL_PYTHON);
+    CHECK(run(&world, "client Id") == OORT_CALL_PYTHON && world.output.size == 0);
+    CHECK(expect(&world, "CLIENT NOSUCH x",
+                 "-ERR unknown subcommand 'NOSUCH'. Try CLIENT HELP.\r\n") == 0);
+    CHECK(world.rejected && !world.failed);
+    CHECK(expect(&world, "CLIENT", ARITY("client")) == 0);
+    CHECK(expect(&world, "CLIENT ID x", ARITY("client|id")) == 0);
+    CHECK(run(&world, "COMMAND") == OORT_CALL_PYTHON);
+    world.writes_wait = true;
+    CHECK(run(&world, "SET k v") == OORT_CALL_LATER && run(&world, "FLUSHALL") == OORT_CALL_LATER);
+    CHECK(expect(&world, "GET k", NIL) == 0 && expect(&world, "SET k", ARITY("set")) == 0);
+    world.writes_wait = false;
     CHECK(expect(&world, "INCRBY k x", NOT_INTEGER) == 0 && world.failed && !world.rejected);
     CHECK(expect(&world, "GET", ARITY("get")) == 0 && world.rejected && !world.failed);
     world.hits = world.misses = 0;
@@ -482,13 +498,13 @@ static int test_checks(void)
     CHECK(world.rejected);
     CHECK(expect(&world, "SELECT 1", "-NOAUTH Authentication required.\r\n") == 0);
     clear(&world);
-    CHECK(run(&world, "AUTH x") == OORT_CALL_NOT_HOT && run(&world, "HELLO") == OORT_CALL_NOT_HOT);
-    CHECK(run(&world, "QUIT") == OORT_CALL_NOT_HOT && run(&world, "RESET") == OORT_CALL_NOT_HOT);
+    CHECK(run(&world, "AUTH x") == OORT_CALL_PYTHON && run(&world, "HELLO") == OORT_CALL_PYTHON);
+    CHECK(run(&world, "QUIT") == OORT_CALL_PYTHON && run(&world, "RESET") == OORT_CALL_PYTHON);
     return close_world(&world);
 }
 
-/* Large values go by reference, and stay as they were read while the key changes; long keys are
- * refused. */
+/* Large values are sent by reference and keep the bytes that were read while the key changes.  Long
+ * keys are refused. */
 static int test_sizes(void)
 {
     struct world world;
@@ -509,13 +525,15 @@ static int test_sizes(void)
                  "-ERR string exceeds maximum allowed size (proto-max-bulk-len)\r\n") == 0);
     memset(key, 'k', sizeof(key));
     oort_bytes argv[2] = {{(const uint8_t *)"GET", 3}, {(const uint8_t *)key, OORT_KEY_CAP}};
+    uint32_t first_key;
     struct oort_call call = {.session = &world.session.session,
                              .argv = argv,
                              .argc = 2,
                              .flags = OORT_CONN_AUTHENTICATED,
                              .output = &world.output,
                              .value_cap = VALUE_CAP,
-                             .protocol = 2};
+                             .protocol = 2,
+                             .command = command_resolve(argv, 2, &first_key)};
     clear(&world);
     CHECK(oort_execute(&call) == OORT_CALL_DONE && !call.failed);
     CHECK(world.output.size == strlen(NIL));
@@ -562,7 +580,7 @@ static int32_t run_failing(struct world *world, const char *line, int32_t at, in
     return result;
 }
 
-/* What the keys are, appended to what a reply was. */
+/* Appends the content of the keys to `out`. */
 static int remember(struct world *world, struct oort_output *out)
 {
     CHECK(run(world, state) == OORT_CALL_DONE);
@@ -572,8 +590,8 @@ static int remember(struct world *world, struct oort_output *out)
     return 0;
 }
 
-/* The command, failing at its at-th store call and, if that was cold, repeated; *reached: there
- * was one. */
+/* Runs the command and lets its at-th store call fail.  Repeats the command if it met a cold
+ * record. *reached: there was such a call. */
 static int check_failure(const char *line, int32_t at, int32_t status, bool *reached)
 {
     struct world undisturbed;
@@ -597,7 +615,7 @@ static int check_failure(const char *line, int32_t at, int32_t status, bool *rea
         CHECK(status == OORT_COLD && disturbed.output.size == 7 && disturbed.output.pin_count == 0);
         CHECK(run(&disturbed, line) == OORT_CALL_DONE);
     }
-    CHECK(result != OORT_CALL_NOT_HOT);
+    CHECK(result != OORT_CALL_PYTHON);
     CHECK(disturbed.output.size >= 7 && memcmp(disturbed.output.data, "earlier", 7) == 0);
     if (status == OORT_COLD || !*reached) {
         CHECK(disturbed.hits == hits && disturbed.output.pin_count == pins);
@@ -615,7 +633,7 @@ static int check_failure(const char *line, int32_t at, int32_t status, bool *rea
         CHECK(end == disturbed.output.data + disturbed.output.size - 1);
         clear(&disturbed);
         CHECK(remember(&disturbed, &after) == 0);
-        /* Deleting several keys is no transaction: those before the error are gone. */
+        /* DEL of several keys is no transaction: the keys before the error are gone. */
         CHECK(strcmp(line, "DEL a b d c") == 0 ||
               (after.size == before.size && memcmp(after.data, before.data, after.size) == 0));
     }
@@ -646,14 +664,14 @@ static int test_failures(void)
 
 /* ---- the table ---------------------------------------------------------- */
 
-/* Every row is found by its name in any case, once, and nothing else is. */
+/* Every row is found by its name in any case, and exactly once.  No other name is found. */
 static int test_table(void)
 {
     for (uint32_t i = 0; i < oort_command_count(); i++) {
         const oort_command_info *info = oort_command_at(i);
         char upper[64];
         size_t size = strlen(info->name);
-        CHECK(size < sizeof(upper) && info->arity != 0 && info->summary[0] != 0);
+        CHECK(size < sizeof(upper) && info->arity != 0 && info->details[0] == '{');
         for (size_t j = 0; j <= size; j++) {
             bool letter = info->name[j] >= 'a' && info->name[j] <= 'z';
             CHECK(!(info->name[j] >= 'A' && info->name[j] <= 'Z'));
@@ -671,9 +689,20 @@ static int test_table(void)
     CHECK(oort_command_at(oort_command_count()) == NULL);
     CHECK(oort_command_find((const uint8_t *)"", 0) < 0);
     int32_t get = oort_command_find((const uint8_t *)"get", 3);
-    CHECK((oort_command_at((uint32_t)get)->flags & OORT_CMD_HOT) != 0);
-    CHECK(oort_command_first_key(get) == 1);
-    CHECK(oort_command_first_key(oort_command_find((const uint8_t *)"ping", 4)) == 0);
+    CHECK((oort_command_at((uint32_t)get)->flags & OORT_CMD_NATIVE) != 0);
+    static const oort_bytes requests[][2] = {
+        {{(const uint8_t *)"GeT", 3}, {(const uint8_t *)"a", 1}},
+        {{(const uint8_t *)"ping", 4}, {(const uint8_t *)"a", 1}},
+        {{(const uint8_t *)"keys", 4}, {(const uint8_t *)"a", 1}}};
+    uint32_t first_key;
+    CHECK(command_resolve(requests[0], 2, &first_key) == get && first_key == 1);
+    CHECK(command_resolve(requests[1], 2, &first_key) >= 0 && first_key == 0);
+    CHECK(command_resolve(requests[2], 2, &first_key) >= 0 && first_key == 0);
+    /* A byte that differs from a letter's or a sign's by the bit of lower case only. */
+    CHECK(oort_command_find((const uint8_t *)"client|no\revict", 15) < 0);
+    CHECK(oort_command_find((const uint8_t *)"client|no-evict", 15) >= 0);
+    CHECK(oort_command_find((const uint8_t *)"client|", 7) < 0);
+    CHECK(oort_command_find((const uint8_t *)"id", 2) < 0);
     return 0;
 }
 

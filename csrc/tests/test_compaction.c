@@ -1,9 +1,9 @@
 /*
- * test_compaction.c: compaction gives space back and loses nothing, and the dead stay dead.
+ * test_compaction.c: compaction gives space back and loses nothing, and dead keys stay dead.
  *
- * The strongest test runs random schedules of changes, compactions and restarts against a model;
- * every now and then a copy of the data directory is opened, whose index must be rebuilt from the
- * log alone.  A failure prints its seed; OORT_TEST_SEED runs that one.
+ * The strongest test runs random schedules of changes, compactions and restarts against a model.
+ * From time to time it opens a copy of the data directory, whose index must be rebuilt from the log
+ * alone. A failure prints its seed; OORT_TEST_SEED runs that seed only.
  */
 #include "tests/recovery_suite.h"
 
@@ -20,7 +20,7 @@ static struct state model[MODEL_DATABASES][MODEL_KEYS];
 
 struct schedule {
     fixture f;
-    place at;
+    directories at;
     uint64_t random;
     int64_t now_us;
     uint32_t version;
@@ -79,7 +79,7 @@ static void do_batch(struct schedule *s)
     oort_unlock(s->f.session);
 }
 
-/* A copy knows nothing but the log. */
+/* The copy has no trusted index, so the store is rebuilt from the log. */
 static void check_copy(struct schedule *s)
 {
     char path[128];
@@ -89,7 +89,7 @@ static void check_copy(struct schedule *s)
     copy.config.directory = path;
     copy.config.runtime_directory = NULL;
     open_store(&copy);
-    oort_store_stats stats = stats_of(&copy);
+    struct store_reading stats = stats_of(&copy);
     CHECK((stats.recovery == 2 || stats.segments == 0) && stats.damaged_records == 0);
     oort_session_set_clock(copy.session, s->now_us);
     check_model(&copy, model);
@@ -105,8 +105,8 @@ static void restart(struct schedule *s, bool rebuild)
     if (rebuild)
         CHECK(unlink(path) == 0);
     open_store(&s->f);
-    /* With nothing in the log there is nothing to rebuild from. */
-    oort_store_stats stats = stats_of(&s->f);
+    /* Without segments there is nothing to rebuild from. */
+    struct store_reading stats = stats_of(&s->f);
     CHECK(stats.recovery == (rebuild && stats.segments != 0 ? 2 : 0));
 }
 
@@ -146,7 +146,8 @@ static void step(struct schedule *s)
     } else if (choice < 870) {
         CHECK(oort_store_compact(s->f.store, 1 + below(s, 90), &error) >= 0);
     } else if (choice < 890) {
-        /* Look, so that what has expired is forgotten without a trace in the log. */
+        /* Reads all keys, so that expired ones become dead in the index without a record in the
+         * log. */
         for (uint32_t i = 0; i < SCHEDULE_KEYS; i++)
             CHECK(same_state(&s->f, database, i, &model[database][i]));
     } else if (choice < 900) {
@@ -154,7 +155,7 @@ static void step(struct schedule *s)
     } else if (choice < 905) {
         check_copy(s);
     }
-    /* A stamp is drawn for every change: the clock must not fall behind them. */
+    /* Every change takes a new stamp, and the clock must not fall behind the stamps. */
     s->now_us += 20;
 }
 
@@ -163,8 +164,8 @@ static void run_schedule(uint64_t seed)
     struct schedule s = {.random = seed, .now_us = START_US};
     oort_error error;
     memset(model, 0, sizeof model);
-    place_make(&s.at);
-    s.f = in_place(&s.at);
+    directories_make(&s.at);
+    s.f = in_directories(&s.at);
     open_store(&s.f);
     for (int i = 0; i < 1200; i++)
         step(&s);
@@ -179,7 +180,7 @@ static void run_schedule(uint64_t seed)
     oort_session_set_clock(s.f.session, s.now_us);
     check_model(&s.f, model);
     close_store(&s.f);
-    place_remove(&s.at);
+    directories_remove(&s.at);
 }
 
 static void test_schedules(void)
@@ -196,15 +197,15 @@ static void test_schedules(void)
 
 /* ---- what is dead is not read --------------------------------------------------- */
 
-/* Segments that are all dead go although nothing of their records can be read any more: no I/O is spent,
- * and so no time waited, on what is thrown away. */
+/* Segments without live records are removed even if their records cannot be read any more, because
+ * no I/O and no waiting is spent on them. */
 static void test_dead_segments_are_not_read(void)
 {
-    place p;
+    directories p;
     oort_error error;
     char names[512][32], path[192];
-    place_make(&p);
-    fixture f = in_place(&p);
+    directories_make(&p);
+    fixture f = in_directories(&p);
     open_store(&f);
     for (uint32_t version = 1; version <= 60; version++)
         for (uint32_t number = 0; number < 20; number++)
@@ -214,19 +215,19 @@ static void test_dead_segments_are_not_read(void)
     CHECK(oort_store_sync(f.store, &error) == OORT_OK);
     size_t before = list_files(p.data, ".log", names, 512);
     CHECK(before > 10);
-    /* All but the last few are dead through and through. */
+    /* All segments except the last few have no live records. */
     for (size_t i = 0; i + 4 < before; i++) {
         (void)snprintf(path, sizeof path, "%s/%s", p.data, names[i]);
         CHECK(truncate(path, 0) == 0);
     }
     CHECK(oort_store_compact(f.store, 100, &error) >= 0);
-    oort_store_stats stats = stats_of(&f);
+    struct store_reading stats = stats_of(&f);
     CHECK(stats.damaged_records == 0 && stats.compactions >= before - 5);
     CHECK(list_files(p.data, ".log", names, 512) <= 6);
     for (uint32_t number = 0; number < 20; number++)
         CHECK(same_state(&f, 0, number, &model[0][number]));
     close_store(&f);
-    place_remove(&p);
+    directories_remove(&p);
 }
 
 /* ---- what a change beside it needs is not dead ------------------------------------ */
@@ -238,47 +239,66 @@ static void *compact_all(void *store)
     return NULL;
 }
 
-/* A key gets its first expiry, which points at the value, just when compaction wants to know whether that
- * value is dead. */
+/* Every compaction and every sync is timed.  A reset empties the times and keeps the totals. */
+static void check_times(fixture *f)
+{
+    struct store_reading before = stats_of(f), after;
+    oort_histogram compaction, fsync;
+    CHECK(oort_store_get_histogram(f->store, STORE_HISTOGRAM_compaction, &compaction) == OORT_OK);
+    CHECK(oort_store_get_histogram(f->store, STORE_HISTOGRAM_fsync, &fsync) == OORT_OK);
+    CHECK(compaction.count == before.compactions && compaction.sum_ns > 0);
+    CHECK(fsync.count == before.syncs && fsync.sum_ns > 0 && fsync.max_ns <= fsync.sum_ns);
+    oort_store_reset_metrics(f->store);
+    CHECK(oort_store_get_histogram(f->store, STORE_HISTOGRAM_fsync, &fsync) == OORT_OK);
+    CHECK(fsync.count == 0 && fsync.sum_ns == 0 && fsync.max_ns == 0);
+    CHECK(oort_store_get_histogram(f->store, STORE_HISTOGRAMS, &fsync) == OORT_ERR_ARGUMENT);
+    after = stats_of(f);
+    CHECK(after.compactions == before.compactions && after.syncs == before.syncs);
+    CHECK(after.keys[0] == before.keys[0] && after.log_bytes == before.log_bytes);
+}
+
+/* A key gets its first expiry record, which points at its value, just when compaction is about to
+ * check whether the value is dead. */
 static void test_expiry_meanwhile(void)
 {
-    place p;
+    directories p;
     char name[32];
     pthread_t thread;
     struct state dead = {true, 1, 3000, 0}, kept = {true, 2, 3000, START_MS + 1000000};
-    place_make(&p);
-    fixture f = in_place(&p);
+    directories_make(&p);
+    fixture f = in_directories(&p);
     open_store(&f);
     CHECK(put_state(&f, 0, 0, &(struct state){true, 2, 3000, 0}) == OORT_OK);
     CHECK(put_state(&f, 0, 1, &dead) == OORT_OK);
-    close_store(&f); /* seals */
+    close_store(&f); /* seals the segment */
     open_store(&f);
     CHECK(put_state(&f, 0, 1, &dead) == OORT_OK);
     oort_key key = model_key(name, 0, 0);
     CHECK(oort_lock(f.session, &key, 1) == OORT_OK);
     CHECK(pthread_create(&thread, NULL, compact_all, f.store) == 0);
-    (void)usleep(100000); /* by now it waits for the key */
+    (void)usleep(100000); /* by now compaction waits for the key */
     CHECK(oort_set_expiry(f.session, &key, kept.expiry_ms) == OORT_OK);
     oort_unlock(f.session);
     CHECK(pthread_join(thread, NULL) == 0);
     CHECK(stats_of(&f).compactions == 1);
+    check_times(&f);
     CHECK(same_state(&f, 0, 0, &kept) && same_state(&f, 0, 1, &dead));
     close_store(&f);
-    place_remove(&p);
+    directories_remove(&p);
 }
 
-/* A damaged value stays where it is, also when only an expiry record points at it. */
+/* A damaged value keeps its segment, even if only an expiry record points at the value. */
 static void test_damaged_target(size_t in_record, bool rebuilt)
 {
-    place p;
+    directories p;
     char name[32], names[8][32], path[192], index[192];
     oort_error error;
-    place_make(&p);
-    fixture f = in_place(&p);
+    directories_make(&p);
+    fixture f = in_directories(&p);
     open_store(&f);
     CHECK(put_state(&f, 0, 0, &(struct state){true, 1, 3000, 0}) == OORT_OK);
     CHECK(put_state(&f, 0, 1, &(struct state){true, 1, 3000, 0}) == OORT_OK);
-    close_store(&f); /* seals */
+    close_store(&f); /* seals the segment */
     open_store(&f);
     CHECK(expire(&f, model_key(name, 0, 0), START_MS + 1000000) == OORT_OK);
     CHECK(put_state(&f, 0, 1, &(struct state){true, 2, 3000, 0}) == OORT_OK);
@@ -296,17 +316,17 @@ static void test_damaged_target(size_t in_record, bool rebuilt)
     CHECK(oort_store_compact(f.store, 1, &error) >= 0);
     CHECK(access(path, F_OK) == 0 && said(&f, "will not be compacted"));
     close_store(&f);
-    place_remove(&p);
+    directories_remove(&p);
 }
 
-/* The index has lost the entry of a value.  Compaction must not take the silence for a deletion. */
+/* The index has lost the entries of some values.  Compaction must not take that for a deletion. */
 static void test_silent_index(void)
 {
-    place p;
+    directories p;
     char path[512], name[32];
     oort_error error = {0};
-    place_make(&p);
-    fixture f = in_place(&p);
+    directories_make(&p);
+    fixture f = in_directories(&p);
     memset(model, 0, sizeof model);
     open_store(&f);
     oort_session_set_clock(f.session, 0);
@@ -335,22 +355,22 @@ static void test_silent_index(void)
     CHECK(stats_of(&f).recovery == 0);
     CHECK(oort_store_compact(f.store, 1, &error) >= 0);
     CHECK(stats_of(&f).compactions > 0);
-    CHECK(said(&f, "the index knew nothing of"));
+    CHECK(said(&f, "the index knows neither"));
     close_store(&f);
     CHECK(unlink(path) == 0);
     open_store(&f);
     CHECK(stats_of(&f).recovery == 2);
     check_model(&f, model);
     close_store(&f);
-    place_remove(&p);
+    directories_remove(&p);
 }
 
 int main(void)
 {
-    /* kind, size of the key, key, value */
-    static const size_t places[] = {4, 8, 33, 200};
-    for (size_t i = 0; i < 2 * sizeof places / sizeof *places; i++)
-        test_damaged_target(places[i / 2], i % 2 == 1);
+    /* kind, key size, key, value */
+    static const size_t offsets[] = {4, 8, 33, 200};
+    for (size_t i = 0; i < 2 * sizeof offsets / sizeof *offsets; i++)
+        test_damaged_target(offsets[i / 2], i % 2 == 1);
     test_dead_segments_are_not_read();
     test_expiry_meanwhile();
     test_silent_index();

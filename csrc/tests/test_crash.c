@@ -1,14 +1,15 @@
 /*
  * test_crash.c: kill -9 at random moments loses nothing that was acknowledged.
  *
- * A child works on the store with several threads, each with a session and a database of its own;
- * segments are small and compaction eager, so that rolls, seals, compactions and index splits happen
- * all the time.  What a thread is about to do and what it was told lies in memory shared with
- * the parent, which kills the child, and lets the next one check: what was acknowledged is there, what
- * was under way is there or not, a batch as a whole.  The next child checks twice: a copy of the directory,
- * whose index is rebuilt from the log, and the directory itself, which is replayed.
+ * A child works on the store with several threads, each with its own session and database.
+ * Segments are small and compaction is eager, so rolls, seals, compactions and index splits happen
+ * all the time. Memory shared with the parent records what each thread is about to do and what was
+ * acknowledged. The parent kills the child and starts the next child, which checks the store: every
+ * acknowledged change is there; a change in progress is there completely or not at all.  It checks
+ * a copy of the directory, whose index is rebuilt from the log, and the directory itself, which is
+ * replayed.
  *
- * OORT_TEST_ROUNDS: how many kills.
+ * OORT_TEST_ROUNDS: the number of kills.
  */
 #include "tests/recovery_suite.h"
 
@@ -19,7 +20,7 @@
 #include <sys/mman.h>
 #include <sys/wait.h>
 
-/* The sanitizers are slow; the thread sanitizer is here for the threads. */
+/* The sanitizers are slow.  The thread sanitizer runs this test only for its threads. */
 #if defined(__SANITIZE_THREAD__)
 #define KILLS 6
 #define CHANGES 1000u
@@ -37,10 +38,10 @@
 #define HOUR_MS INT64_C(3600000)
 #define FAR_MS (20 * HOUR_MS)
 
-/* One change under way: before and after of every key it touches. */
+/* A change in progress: the states of its keys before and after it. */
 struct change {
-    _Atomic uint32_t count; /* 0: nothing under way */
-    bool flush;             /* every key: before is the journal, after is nothing */
+    _Atomic uint32_t count; /* 0: no change in progress */
+    bool flush;             /* of every key: the journal has the state before it */
     uint32_t number[BATCH_MOST];
     struct state after[BATCH_MOST];
 };
@@ -52,7 +53,7 @@ struct journal {
         uint32_t version;
         _Atomic uint64_t acknowledged;
     } threads[THREADS];
-    _Atomic uint32_t working; /* the child has checked and begun */
+    _Atomic uint32_t working; /* the child has checked the store and started */
     _Atomic uint64_t compactions, segments_sealed, replayed, rebuilt, kills_in_flight;
 };
 
@@ -61,7 +62,7 @@ static struct journal *journal;
 struct worker {
     fixture f;
     uint32_t number;
-    uint32_t changes; /* how many; 0: until killed */
+    uint32_t changes; /* number of changes; 0: until killed */
     uint64_t random;
 };
 
@@ -172,7 +173,7 @@ static void change_something(struct worker *w)
     struct state *now = &journal->threads[w->number].keys[number];
     struct state after = *now;
     oort_key key = model_key(name, w->number, number);
-    /* What may expire at any moment is left to do so. */
+    /* Keys that may expire at any moment are left alone, so that they do expire. */
     bool still = now->present && (now->expiry_ms == 0 || now->expiry_ms > wall_ms() + HOUR_MS);
     oort_session_set_clock(w->f.session, 0);
     if (choice < 550) {
@@ -208,10 +209,11 @@ static void *work(void *context)
     CHECK(w->f.session != NULL);
     for (uint32_t i = 1; w->changes == 0 || i <= w->changes; i++) {
         change_something(w);
-        /* Let the compaction keep up, so that there are not ever more segments to check. */
+        /* Gives compaction time, so that the number of segments to check does not grow all the
+         * time. */
         if (i % 16 == 0)
             (void)usleep(1000);
-        /* Under "always" a reply would wait for this. */
+        /* With "always" a reply would wait for this ticket. */
         uint64_t ticket = oort_session_ticket(w->f.session);
         if (ticket != 0 && (i % 2 == 0 || oort_store_sync_here(w->f.store, -1) == 0))
             oort_store_request_sync(w->f.store, ticket);
@@ -234,7 +236,7 @@ static void run_threads(fixture *f, struct worker workers[THREADS], pthread_t th
 
 /* ---- checking ------------------------------------------------------------------- */
 
-/* As same_state, but what expires between the session's clock and now may be either. */
+/* As same_state, but a key that expires between the session's clock and now may be there or not. */
 static bool holds_state(fixture *f, uint32_t database, uint32_t number, const struct state *state)
 {
     struct state gone = {.present = false};
@@ -243,7 +245,8 @@ static bool holds_state(fixture *f, uint32_t database, uint32_t number, const st
             same_state(f, database, number, &gone));
 }
 
-/* Did the change under way happen?  0 no, 1 yes; it must be one of both, as a whole. */
+/* Whether the change in progress happened: 0 no, 1 yes.  It must have happened completely or not at
+ * all. */
 static int outcome(fixture *f, uint32_t thread)
 {
     struct change *change = &journal->threads[thread].change;
@@ -262,7 +265,7 @@ static int outcome(fixture *f, uint32_t thread)
         fprintf(stderr,
                 "database %u: of %u keys of a %s %u are as before, %u as after, recovery %d\n",
                 thread, touched, change->flush ? "flush" : "change", before, after,
-                stats_of(f).recovery);
+                (int)stats_of(f).recovery);
     CHECK(before == touched || after == touched);
     return before == touched ? 0 : 1;
 }
@@ -284,14 +287,15 @@ static void check_journal(fixture *f, int outcomes[THREADS])
                         "database %u key %u: expected %s version %u size %u expiry %" PRId64
                         ", recovery %d\n",
                         thread, i, state->present ? "present" : "absent", state->version,
-                        state->size, state->expiry_ms, stats_of(f).recovery);
+                        state->size, state->expiry_ms, (int)stats_of(f).recovery);
                 CHECK(!"an acknowledged change is lost");
             }
         }
     }
 }
 
-/* No key twice, none that nobody wrote.  What expires meanwhile may be counted or not. */
+/* No key is there twice, and no unknown key is there.  Keys that expire meanwhile may be counted or
+ * not. */
 static void check_counts(fixture *f)
 {
     for (uint32_t database = 0; database < MODEL_DATABASES; database++) {
@@ -307,7 +311,7 @@ static void check_counts(fixture *f)
     }
 }
 
-/* What the first check found counts from here on. */
+/* The result of the first check is the expected state of the next one. */
 static void settle(const int outcomes[THREADS])
 {
     for (uint32_t thread = 0; thread < THREADS; thread++) {
@@ -328,9 +332,9 @@ static void *compact_always(void *store)
     return NULL;
 }
 
-static void child(place *p, uint64_t random, bool first, bool fast)
+static void child(directories *p, uint64_t random, bool first, bool fast)
 {
-    fixture f = in_place(p), copy;
+    fixture f = in_directories(p), copy;
     int outcomes[THREADS], same[THREADS];
     char path[96];
     struct worker workers[THREADS];
@@ -369,10 +373,10 @@ static void child(place *p, uint64_t random, bool first, bool fast)
     pthread_t compactor;
     run_threads(&f, workers, threads, 0, random);
     atomic_store(&journal->working, 1);
-    /* The compaction thread goes slowly on purpose: here is another. */
+    /* The compaction thread is slow by design, so the test adds its own. */
     CHECK(pthread_create(&compactor, NULL, compact_always, f.store) == 0);
     for (;;) {
-        oort_store_stats stats = stats_of(&f);
+        struct store_reading stats = stats_of(&f);
         CHECK(stats.failed == 0 && stats.damaged_records == 0 && stats.read_only == 0);
         if (stats.compactions > atomic_load(&journal->compactions))
             atomic_store(&journal->compactions, stats.compactions);
@@ -382,11 +386,11 @@ static void child(place *p, uint64_t random, bool first, bool fast)
 
 static void test_kills(uint32_t rounds)
 {
-    place p;
+    directories p;
     uint64_t random = (uint64_t)wall_ms();
     printf("  kills, seed %" PRIu64 "\n", random);
     (void)fflush(stdout);
-    place_make(&p);
+    directories_make(&p);
     memset(journal, 0, sizeof *journal);
     uint64_t compacted = 0, acknowledged = 0;
     for (uint32_t round = 0; round < rounds; round++) {
@@ -420,14 +424,14 @@ static void test_kills(uint32_t rounds)
     printf("  %u kills, %" PRIu64 " changes, %" PRIu64 " in flight, %" PRIu64 " compactions\n",
            rounds, acknowledged, atomic_load(&journal->kills_in_flight), compacted);
     CHECK(acknowledged > 0 && compacted > 0);
-    place_remove(&p);
+    directories_remove(&p);
 }
 
 /* ---- the same threads without a kill, for the thread sanitizer as well --------------- */
 
 static void test_threads(void)
 {
-    place p;
+    directories p;
     fixture f;
     int outcomes[THREADS];
     struct worker workers[THREADS];
@@ -436,9 +440,9 @@ static void test_threads(void)
     (void)fflush(stdout);
     for (int32_t fsync = OORT_FSYNC_NO; fsync <= OORT_FSYNC_ALWAYS; fsync++) {
         oort_error error;
-        place_make(&p);
+        directories_make(&p);
         memset(journal, 0, sizeof *journal);
-        f = in_place(&p);
+        f = in_directories(&p);
         f.config.background = 1;
         f.config.compaction_dead_percent = 20;
         f.config.compaction_bytes_per_second = 1u << 30;
@@ -459,7 +463,7 @@ static void test_threads(void)
         CHECK(stats_of(&f).recovery == 0);
         check_journal(&f, outcomes);
         close_store(&f);
-        place_remove(&p);
+        directories_remove(&p);
     }
 }
 

@@ -1,5 +1,5 @@
 /*
- * test_dataplane.c: clients on socket pairs against a running worker: pipelines, limits, and every
+ * test_dataplane.c: clients on socket pairs and a running worker: pipelines, limits, and every
  * reason for which a connection waits.
  */
 #include "tests/dataplane_suite.h"
@@ -26,9 +26,9 @@ static void test_split_pipeline(void)
         }
         expect(fd, replies);
     }
-    oort_dataplane_stats now = stats(&rig);
+    struct plane_reading now = stats(&rig);
     CHECK(now.hits > 0 && now.misses == 0 && now.connections == 1);
-    oort_dataplane_reset_stats(rig.plane);
+    oort_dataplane_reset_metrics(rig.plane);
     say(fd, "GET a\r\nGET missing\r\nINCR a\r\n");
     expect(fd, "$5\r\nhello\r\n$-1\r\n-ERR value is not an integer or out of range\r\n");
     CHECK(close(fd) == 0);
@@ -40,7 +40,8 @@ static void test_split_pipeline(void)
     now = stats(&rig);
     CHECK(now.hits == 1 && now.misses == 1 && now.commands == 3 && now.connections == 0);
     oort_command_stats incr = command_stats(&rig, "incr");
-    CHECK(incr.calls == 1 && incr.failed == 1 && incr.nanoseconds > 0);
+    CHECK(incr.calls == 1 && incr.failed == 1);
+    CHECK(command_latency(&rig, "incr").count == 1 && command_latency(&rig, "incr").sum_ns > 0);
     rig_stop(&rig);
 }
 
@@ -58,7 +59,7 @@ static void test_deep_pipeline(void)
         size += (size_t)sprintf(text + size, "*2\r\n$4\r\nECHO\r\n$6\r\n%06d\r\n", i);
         wanted_size += (size_t)sprintf(wanted + wanted_size, "$6\r\n%06d\r\n", i);
     }
-    /* All is written before anything is read: the plane must take it in. */
+    /* Everything is written before anything is read, so the plane must accept all of it. */
     put(fd, text, size);
     expect_bytes(fd, wanted, wanted_size);
     free(text);
@@ -82,7 +83,8 @@ static void test_big_values(void)
     put(fd, value, size);
     say(fd, "\r\n*3\r\n$3\r\nSET\r\n$5\r\nsmall\r\n$1\r\nx\r\n");
     expect(fd, "+OK\r\n+OK\r\n");
-    /* Another client is served while this one takes its time; the value may even be replaced. */
+    /* Another client is served while this client waits for its replies, and may even replace the
+     * value. */
     say(fd, "GET big\r\nGET small\r\nMGET big small big\r\n");
     int other = client(&rig);
     say(other, "SET big gone\r\nGET big\r\n");
@@ -156,7 +158,7 @@ static void test_cold_command(void)
     CHECK(info.id == id && info.database == 3 && info.protocol == 3 && info.query_bytes > 0);
     CHECK(answer(&rig, id, ":7\r\n", 0) == OORT_OK);
     expect(fd, ":7\r\n:1\r\n");
-    /* QUIT: what follows is not executed. */
+    /* Commands after QUIT are not executed. */
     say(fd, "QUIT\r\nPING\r\n");
     CHECK(next_request(&rig).connection == id);
     CHECK(answer(&rig, id, "+OK\r\n", OORT_CHANGE_CLOSE) == OORT_OK);
@@ -165,7 +167,8 @@ static void test_cold_command(void)
     char byte;
     CHECK(poll(&ready, 1, PATIENCE_MS) == 1 && recv(fd, &byte, 1, 0) == 0);
     CHECK(close(fd) == 0);
-    /* The client goes while its command is out; the arguments stay good, the end is told after. */
+    /* The client closes while its command is being executed.  The arguments stay valid, and the end
+     * of the connection is reported after the command. */
     fd = client_open(&rig, &id, OORT_CONN_AUTHENTICATED);
     say(fd, "CLIENT SETNAME someone\r\n");
     request = next_request(&rig);
@@ -193,8 +196,8 @@ static void test_cold_record(void)
     say(fd, "PING\r\n*2\r\n$3\r\nGET\r\n$1\r\na\r\nMGET a \"b\"\r\nECHO after\r\n");
     expect(fd, "+PONG\r\n$1\r\n1\r\n*2\r\n$1\r\n1\r\n$1\r\n2\r\n$5\r\nafter\r\n");
     CHECK(atomic_load(&rig.shell.fetches) == 5 && stats(&rig).cold_reads >= 1);
-    CHECK(command_stats(&rig, "get").nanoseconds > 0);
-    /* A record that cannot be read is an error, not an endless wait. */
+    CHECK(command_latency(&rig, "get").sum_ns > 0);
+    /* A record that cannot be read gives an error and no endless wait. */
     atomic_store(&rig.shell.fetch_status, OORT_ERR_IO);
     atomic_store(&rig.shell.cold, 1000000);
     say(fd, "GET \"a\"\r\nPING\r\n");
@@ -227,7 +230,7 @@ static void test_group_commit(void)
     sync_to(&rig, 10);
     expect(first, "+OK\r\n:1\r\n");
     expect(second, "+OK\r\n$1\r\n2\r\n");
-    /* The store fails: nothing that waits is acknowledged. */
+    /* The store fails, so no waiting command is acknowledged. */
     atomic_store(&rig.shell.ticket, 20);
     say(first, "SET a 3\r\n");
     while (stats(&rig).waiting_sync < 1)
@@ -235,7 +238,7 @@ static void test_group_commit(void)
     sync_to(&rig, UINT64_MAX);
     expect(first, "-MISCONF the log could not be synced to disk; see the server log\r\n");
     expect_end(first);
-    /* And no sync round will ever come again. */
+    /* There will be no more sync rounds. */
     say(second, "SET b 4\r\n");
     expect(second, "-MISCONF the log could not be synced to disk; see the server log\r\n");
     expect_end(second);
@@ -248,8 +251,8 @@ static void await_ask(struct rig *rig, uint64_t ticket)
         (void)usleep(1000);
 }
 
-/* On a slow device clients that come back share one sync; a client that stays away delays the
- * others for a short time only. */
+/* On a slow device, clients that keep writing share one sync.  A client that stops delays the
+ * others only briefly. */
 static void test_gathering(void)
 {
     struct rig rig;
@@ -273,7 +276,7 @@ static void test_gathering(void)
     expect(first, "+OK\r\n");
     expect(second, "+OK\r\n");
     CHECK(atomic_load(&rig.shell.asks) == 2);
-    /* The first does not come back. */
+    /* The first client does not write again. */
     atomic_store(&rig.shell.gather_ms, 1);
     for (uint64_t ticket = 3; ticket < 10; ticket++) {
         atomic_store(&rig.shell.ticket, ticket);
@@ -282,7 +285,7 @@ static void test_gathering(void)
         sync_to(&rig, ticket);
         expect(second, "+OK\r\n");
     }
-    /* A store that fails while others are waited for. */
+    /* The store fails while a sync waits for more clients. */
     atomic_store(&rig.shell.gather_ms, PATIENCE_MS);
     atomic_store(&rig.shell.ticket, 10);
     say(first, "SET a 3\r\n");
@@ -330,11 +333,11 @@ static void test_limits(void)
     put(slow, value, 60000);
     say(slow, "\r\n");
     expect(slow, "+OK\r\n");
-    /* It may be dropped before it has asked for all. */
+    /* The connection may be dropped before all requests were sent. */
     for (int i = 0; i < 200; i++)
         if (send(slow, "GET v\r\n", 7, MSG_NOSIGNAL) < 0)
             break;
-    /* Nothing is read until it has been dropped. */
+    /* The client reads nothing until the connection was dropped. */
     while (stats(&rig).dropped_slow == 0)
         (void)usleep(1000);
     expect_end(slow);
@@ -353,7 +356,7 @@ static void test_limits(void)
     CHECK(oort_dataplane_configure(rig.plane, &settings) == OORT_OK);
     expect_end(idle);
     CHECK(stats(&rig).dropped_idle == 1);
-    /* Who waits for us is not idle. */
+    /* A client that waits for a reply is not idle. */
     CHECK(answer(&rig, waiting, ":1\r\n", 0) == OORT_OK);
     expect(fine, ":1\r\n");
     free(value);
@@ -401,7 +404,7 @@ static void test_many_and_poll(void)
     free(list);
     rig_stop(&rig);
 
-    /* The same driven from outside: whenever work is left, the descriptor says so. */
+    /* The same, but driven from outside: the descriptor is readable while there is work. */
     oort_error error;
     rig_open(&rig, &default_settings);
     static char text[5000 * 17];
@@ -423,7 +426,7 @@ static void test_many_and_poll(void)
     }
     CHECK(got == 5000 * 17);
     CHECK(close(fd) == 0);
-    fd = client(&rig); /* never served: closed with the plane */
+    fd = client(&rig); /* never served, closed with the plane */
     rig_close(&rig);
     expect_end(fd);
 }

@@ -1,8 +1,9 @@
 /*
- * test_disk.c: a disk that is full, that fails, or that has the bytes while memory has not.
+ * test_disk.c: a disk that is full, that fails, or that is slow to read.
  *
- * The full disk is a small tmpfs (mounting one needs root; without it, a limit on file sizes makes
- * every new segment fail).  fdatasync and fsync are this program's own and fail on demand.
+ * The full disk is a small tmpfs.  Mounting it needs root; without root a limit on file sizes makes
+ * every new segment fail.  The program replaces fdatasync and fsync with its own, which fail on
+ * demand.
  */
 #include "tests/recovery_suite.h"
 
@@ -18,9 +19,9 @@
 
 static struct state model[MODEL_DATABASES][MODEL_KEYS];
 static _Atomic bool device_waits;
-static _Atomic int device_error; /* an errno, 0: the device works */
+static _Atomic int device_error; /* errno of the device's error, 0: the device works */
 
-/* In the place of the C library's. */
+/* Replaces the C library's function. */
 int fdatasync(int fd)
 {
     while (atomic_load(&device_waits))
@@ -41,7 +42,7 @@ int fsync(int fd)
 
 /* ---- full -------------------------------------------------------------------------- */
 
-/* Write until it is full; every answer but "full" must be good. */
+/* Writes until the disk is full.  No other error may occur. */
 static uint32_t fill_up(fixture *f, uint32_t *version)
 {
     uint32_t written = 0;
@@ -62,13 +63,13 @@ static uint32_t fill_up(fixture *f, uint32_t *version)
 
 static void test_full(void)
 {
-    place p;
+    directories p;
     oort_error error;
     uint32_t version = 0, written;
     struct rlimit before, limit;
-    place_make(&p);
+    directories_make(&p);
     bool mounted = mount("tmpfs", p.data, "tmpfs", 0, "size=8m") == 0;
-    fixture f = in_place(&p);
+    fixture f = in_directories(&p);
     memset(model, 0, sizeof model);
     open_store(&f);
     CHECK(getrlimit(RLIMIT_FSIZE, &before) == 0);
@@ -89,7 +90,8 @@ static void test_full(void)
     if (!mounted) {
         CHECK(setrlimit(RLIMIT_FSIZE, &before) == 0);
     } else {
-        /* Really full: what was written is there, also for a restart, clean or not. */
+        /* The disk is completely full.  Everything written is there, also after a restart, clean or
+         * not. */
         (void)oort_session_close(f.session);
         (void)oort_store_close(f.store, &error);
         open_store(&f);
@@ -98,14 +100,14 @@ static void test_full(void)
         CHECK(umount(p.data) == 0);
         CHECK(mount("tmpfs", p.data, "tmpfs", 0, "size=8m") == 0);
 
-        /* With the watermark there is room left to delete and to compact in. */
+        /* Below the watermark there is room left to delete and to compact. */
         memset(model, 0, sizeof model);
         f.config.free_bytes_low = 2u << 20;
         f.config.background = 1;
         f.config.compaction_bytes_per_second = 1u << 30;
         open_store(&f);
         oort_session_set_clock(f.session, 0);
-        /* The watermark is looked at once a second: do not outrun it. */
+        /* The watermark is checked once a second, so the test must not write faster. */
         for (uint32_t i = 0; i < MODEL_DATABASES * MODEL_KEYS && stats_of(&f).read_only == 0; i++) {
             struct state fresh = {.present = true, .version = ++version, .size = 4500};
             int32_t status = put_state(&f, i / MODEL_KEYS, i % MODEL_KEYS, &fresh);
@@ -139,17 +141,17 @@ static void test_full(void)
     close_store(&f);
     if (mounted)
         CHECK(umount(p.data) == 0);
-    place_remove(&p);
+    directories_remove(&p);
 }
 
 /* ---- failing ------------------------------------------------------------------------- */
 
 static void test_failing(int32_t background, int failure)
 {
-    place p;
+    directories p;
     oort_error error = {0};
-    place_make(&p);
-    fixture f = in_place(&p);
+    directories_make(&p);
+    fixture f = in_directories(&p);
     f.config.fsync = OORT_FSYNC_ALWAYS;
     f.config.background = background;
     memset(model, 0, sizeof model);
@@ -169,8 +171,8 @@ static void test_failing(int32_t background, int failure)
     while (oort_store_synced(f.store) < ticket)
         (void)usleep(1000);
     CHECK(oort_store_synced(f.store) == UINT64_MAX);
-    CHECK(stats_of(&f).failed == OORT_ERR_IO);
-    /* It may work again: what was lost meanwhile nobody knows. */
+    CHECK(stats_of(&f).failed == -OORT_ERR_IO);
+    /* The device may work again, but nobody knows which pages were lost meanwhile. */
     atomic_store(&device_error, 0);
     CHECK(put_state(&f, 0, 1, &fresh) == OORT_ERR_FAILED);
     char name[32];
@@ -188,16 +190,17 @@ static void test_failing(int32_t background, int failure)
         CHECK(same_state(&f, 0, i, &model[0][i]));
     CHECK(same_state(&f, 0, 0, &model[0][0]) || same_state(&f, 0, 0, &fresh));
     close_store(&f);
-    place_remove(&p);
+    directories_remove(&p);
 }
 
-/* A segment is full and its sync fails while it is sealed: as final as any other, whatever errno says. */
+/* The sync of a full segment fails while the segment is sealed.  That is as final as any failed
+ * sync, whatever errno is. */
 static void test_failing_seal(int failure)
 {
-    place p;
+    directories p;
     oort_error error = {0};
-    place_make(&p);
-    fixture f = in_place(&p);
+    directories_make(&p);
+    fixture f = in_directories(&p);
     f.config.fsync = OORT_FSYNC_NO;
     memset(model, 0, sizeof model);
     open_store(&f);
@@ -208,12 +211,12 @@ static void test_failing_seal(int failure)
         status = put_state(&f, 0, i, &fresh);
     }
     CHECK(status == OORT_ERR_FAILED);
-    CHECK(stats_of(&f).failed == OORT_ERR_IO);
+    CHECK(stats_of(&f).failed == -OORT_ERR_IO);
     CHECK(said(&f, "restart"));
     atomic_store(&device_error, 0);
     oort_session_close(f.session);
     CHECK(oort_store_close(f.store, &error) != OORT_OK);
-    place_remove(&p);
+    directories_remove(&p);
 }
 
 /* ---- slow ------------------------------------------------------------------------------ */
@@ -224,14 +227,15 @@ static void *flush_all(void *session)
     return NULL;
 }
 
-/* Under always who hears that a key is gone waits until it is gone for good, whoever removed it. */
+/* With "always", a client that learns that a key is gone waits until the removal is durable,
+ * whoever removed the key. */
 static void test_absence_waits(void)
 {
-    place p;
+    directories p;
     pthread_t thread;
     oort_error error = {0};
-    place_make(&p);
-    fixture f = in_place(&p);
+    directories_make(&p);
+    fixture f = in_directories(&p);
     f.config.fsync = OORT_FSYNC_ALWAYS;
     f.config.background = 1;
     open_store(&f);
@@ -259,7 +263,7 @@ static void test_absence_waits(void)
     CHECK(pthread_join(thread, NULL) == 0);
     oort_session_close(other.session);
     close_store(&f);
-    place_remove(&p);
+    directories_remove(&p);
 }
 
 struct committer {
@@ -267,7 +271,7 @@ struct committer {
     uint32_t number;
 };
 
-/* Write, wait for the sync as a data plane does, and read: no further wait is needed. */
+/* Writes, waits for the sync as a data plane does, and reads.  The read needs no further wait. */
 static void *commit_many(void *context)
 {
     struct committer *self = context;
@@ -293,11 +297,11 @@ static void *commit_many(void *context)
 
 static void test_committing_together(void)
 {
-    place p;
+    directories p;
     pthread_t threads[4];
     struct committer committers[4];
-    place_make(&p);
-    fixture f = in_place(&p);
+    directories_make(&p);
+    fixture f = in_directories(&p);
     f.config.fsync = OORT_FSYNC_ALWAYS;
     f.config.background = 1;
     open_store(&f);
@@ -308,7 +312,7 @@ static void test_committing_together(void)
     for (uint32_t i = 0; i < 4; i++)
         CHECK(pthread_join(threads[i], NULL) == 0);
     close_store(&f);
-    place_remove(&p);
+    directories_remove(&p);
 }
 
 /* ---- cold ---------------------------------------------------------------------------- */
@@ -347,10 +351,10 @@ static void test_cold(void)
     memset(large, 'x', sizeof large);
     CHECK(put(&f, key_of("large", 5, 5), large, sizeof large, 0) == OORT_OK);
     close_store(&f);
-    f.config.background = 1; /* the residency clock runs */
+    f.config.background = 1; /* starts the residency clock */
     open_store(&f);
     drop_cache(f.directory);
-    /* What can be answered without a large value does not wait for it. */
+    /* A call that does not need the bytes of a large value does not wait for them. */
     for (int32_t status = OORT_COLD; status != OORT_OK;) {
         oort_key key = key_of("large", 5, 5);
         oort_value value;
@@ -372,7 +376,7 @@ static void test_cold(void)
         CHECK(same_state(&f, 0, i, &model[0][i]));
     }
     CHECK(holds(&f, key_of("large", 5, 5), large, sizeof large));
-    /* A cold key can be overwritten, given another time, and removed. */
+    /* A cold key can be overwritten, get another expiry, and be removed. */
     close_store(&f);
     open_store(&f);
     drop_cache(f.directory);
@@ -392,7 +396,8 @@ static void test_cold(void)
         printf("  this file system keeps its pages: no read was cold\n");
 }
 
-/* Several large values can be read under one lock: what has been checked of one is not forgotten for another. */
+/* Several large values can be read under one lock: checking one value does not discard the result
+ * for another. */
 static void test_large_together(void)
 {
     fixture f = {.open = oort_valuestore_open};
@@ -432,15 +437,15 @@ static void test_large_together(void)
 
 /* ---- pins ------------------------------------------------------------------------------ */
 
-/* A value that is being sent outlives the compaction of its segment; space comes back. */
+/* A pinned value outlives the compaction of its segment.  The space comes back after the unpin. */
 static void test_pins(void)
 {
-    place p;
+    directories p;
     oort_error error;
     oort_value value;
     static uint8_t expected[3000];
-    place_make(&p);
-    fixture f = in_place(&p);
+    directories_make(&p);
+    fixture f = in_directories(&p);
     memset(model, 0, sizeof model);
     open_store(&f);
     for (uint32_t round = 1; round <= 40; round++) {
@@ -457,7 +462,7 @@ static void test_pins(void)
             }
         }
         CHECK(oort_store_compact(f.store, 20, &error) >= 0);
-        oort_store_stats stats = stats_of(&f);
+        struct store_reading stats = stats_of(&f);
         CHECK(stats.log_bytes < 2u * 100 * 3100);
         CHECK(stats.live_bytes >= 100 * 3000 && stats.live_bytes <= stats.log_bytes);
     }
@@ -467,7 +472,7 @@ static void test_pins(void)
     CHECK(stats_of(&f).compactions > 20);
     check_model(&f, model);
     close_store(&f);
-    place_remove(&p);
+    directories_remove(&p);
 }
 
 /* ---- tombstone age ----------------------------------------------------------------------- */
@@ -475,13 +480,12 @@ static void test_pins(void)
 static void test_tombstone_age(void)
 {
     oort_error error;
-    static const uint32_t ages[] = {0,
-                                    40u * 365 * 86400}; /* the clock of the test stands in 2023 */
+    static const uint32_t ages[] = {0, 40u * 365 * 86400}; /* the clock of the test is in 2023 */
     for (int which = 0; which < 2; which++) {
         uint32_t age = ages[which];
-        place p;
-        place_make(&p);
-        fixture f = in_place(&p);
+        directories p;
+        directories_make(&p);
+        fixture f = in_directories(&p);
         f.config.tombstone_age_seconds = age;
         open_store(&f);
         CHECK(put_text(&f, named("k"), "v") == OORT_OK);
@@ -491,11 +495,11 @@ static void test_tombstone_age(void)
             open_store(&f);
             CHECK(oort_store_compact(f.store, 1, &error) >= 0);
         }
-        /* Nothing can be older than the tombstone: only its age keeps it. */
+        /* No older value exists, so only its age keeps the tombstone. */
         CHECK((stats_of(&f).segments != 0) == (age != 0));
         CHECK(missing(&f, named("k")));
         close_store(&f);
-        place_remove(&p);
+        directories_remove(&p);
     }
 }
 

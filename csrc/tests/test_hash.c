@@ -1,6 +1,6 @@
 /*
- * test_hash.c: slots, ring hash and checksums against known values and against
- * bit-by-bit reference sums over every length and alignment that changes the path.
+ * test_hash.c: slots, ring hashes and checksums, compared with known values and with bit-by-bit
+ * reference implementations for every length and alignment that takes another path.
  */
 #include "oort.h"
 

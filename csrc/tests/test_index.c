@@ -1,8 +1,8 @@
 /*
  * test_index.c: the index against a plain array: random churn, reopening, equal tags, one hot slot,
- * scanning, a full disk, and a process killed in the middle of it.
+ * scans, a full disk, and a process killed in the middle of a change.
  *
- * Key i of a model has a fixed hash and, while present, one location that no other key has.
+ * Key i of a model has a fixed hash and, while present, a location that no other key has.
  */
 #include "index/index.h"
 
@@ -25,7 +25,7 @@
         }                                                                                          \
     } while (0)
 
-#define KEY_BITS 23 /* a location is version and key number */
+#define KEY_BITS 23 /* a location consists of version and key number */
 #define RESERVE (UINT64_C(4) << 30)
 
 typedef struct model_key {
@@ -65,7 +65,7 @@ static model model_make(uint32_t count)
     return m;
 }
 
-/* Find the model's key; false when it is not there as the model has it. */
+/* Finds the key.  False: the index does not have it as the model does. */
 static bool find_key(oort_index *index, const model_key *key, index_cursor *at)
 {
     index_entry entry;
@@ -141,7 +141,7 @@ static void remove_key(oort_index *index, model_key *key)
     CHECK(!find_key(index, key, &at));
 }
 
-/* Put with put_percent, else remove, at random. */
+/* Random steps: put_percent of them put a key, the others remove one. */
 static void churn(oort_index *index, model *m, uint64_t *state, uint32_t steps,
                   uint32_t put_percent)
 {
@@ -155,7 +155,7 @@ static void churn(oort_index *index, model *m, uint64_t *state, uint32_t steps,
     }
 }
 
-/* Scan a slot in small and large steps: all entries, in order, equal tags together. */
+/* Scans a slot in small and large steps: returns all entries, in order, equal tags together. */
 static uint64_t scan_slot(oort_index *index, uint32_t slot, uint32_t capacity)
 {
     index_entry *entries = calloc(capacity, sizeof *entries);
@@ -209,7 +209,8 @@ static oort_index *create(const char *path)
     return index;
 }
 
-/* Key sets that reach every structure: all over; one slot; few tags; tags with long prefixes. */
+/* Sets of keys that reach every structure: spread over all slots, one slot, few tags, tags with
+ * long common prefixes. */
 static void fill_hashes(model *m, int shape)
 {
     for (uint32_t i = 0; i < m->count; i++) {
@@ -277,7 +278,7 @@ static void test_model(const char *path)
     }
 }
 
-/* What was emptied is used again: the file does not grow from round to round. */
+/* Freed space is used again, so the file does not grow from round to round. */
 static void test_space(const char *path)
 {
     oort_index *index = create(path);
@@ -321,7 +322,7 @@ static void test_hot_slot(const char *path)
     free(m.keys);
 }
 
-/* The kernel refuses to let the file grow; the index says so and goes on. */
+/* The kernel does not let the file grow.  The index reports that and stays usable. */
 static void test_full_disk(const char *path)
 {
     struct rlimit old, low;
@@ -379,7 +380,7 @@ static void test_refused_files(const char *path)
     CHECK(index_insert(index, 0, 0, 0, 1) == OORT_ERR_ARGUMENT);
     CHECK(index_insert(index, 0, 0, UINT64_C(1) << 40, 1) == OORT_ERR_ARGUMENT);
     {
-        /* Two slots that share a bucket: the directory follows the owner's bytes. */
+        /* Two slots share a bucket.  The directory follows the owner's bytes. */
         uint64_t *directory = (void *)((uint8_t *)index_owner_area(index) + INDEX_OWNER_BYTES);
         directory[4] = directory[3];
     }
@@ -387,18 +388,19 @@ static void test_refused_files(const char *path)
     CHECK(index_open(path, RESERVE, &error) == NULL && error.code == OORT_ERR_DAMAGED);
 }
 
-/* What the child has said about each key, in memory that outlives it. */
+/* The child's record of each key, in memory that outlives the child. */
 typedef struct journal_key {
-    uint64_t doing; /* location being put, or 0: being removed */
+    uint64_t doing; /* the location being put, or 0: being removed */
     uint64_t done;  /* the last acknowledged location, 0: none */
-    uint64_t busy;  /* 1: between the two */
+    uint64_t busy;  /* 1: between doing and done */
 } journal_key;
 
 #define KILL_KEYS 40000u
 
 static uint64_t kill_hash(uint32_t i)
 {
-    /* Most in one slot, so that splits are frequent; some with one tag; the rest spread. */
+    /* Most keys are in one slot, so splits are frequent.  Some have the same tag.  The rest is
+     * spread. */
     uint64_t random = mix(i);
     if (i % 8 == 0)
         return random;
@@ -423,7 +425,7 @@ static void run_child(const char *path, journal_key *journal, uint64_t seed)
     for (uint64_t step = 0;; step++) {
         uint64_t dice = next_random(&seed);
         uint32_t i = (uint32_t)(dice >> 32) % KILL_KEYS;
-        /* Long tides of putting and removing make buckets split and vanish. */
+        /* Long phases of mostly putting or mostly removing make buckets split and vanish. */
         bool putting = dice % 100 < (step >> 15 & 1 ? 15u : 85u);
         index_cursor at;
         bool there = journal[i].done != 0;
@@ -446,7 +448,8 @@ static void run_child(const char *path, journal_key *journal, uint64_t seed)
     }
 }
 
-/* Every acknowledged state is there once; the operation in flight is in its old or new state. */
+/* Every acknowledged state is there exactly once.  A key with a change in progress is in its old or
+ * new state. */
 static void check_journal(oort_index *index, journal_key *journal)
 {
     uint64_t present = 0;

@@ -1,6 +1,6 @@
 /*
- * test_index_threads.c: two threads change slots of their own, share the allocator, and prefetch
- * from each other's slots without a lock, as the index allows.  For the thread sanitizer.
+ * test_index_threads.c: two threads change their own slots, share the allocator, and prefetch from
+ * each other's slots without a lock, as the index allows.  For the thread sanitizer.
  */
 #include "index/index.h"
 
@@ -26,7 +26,7 @@ typedef struct job {
     uint32_t number;
 } job;
 
-/* Even keys belong to even slots; few slots, so that buckets grow, split and shrink. */
+/* Even keys have even slots.  There are few slots, so buckets grow, split and shrink. */
 static uint64_t hash_of(uint32_t key)
 {
     uint64_t random = key * UINT64_C(0x9e3779b97f4a7c15);

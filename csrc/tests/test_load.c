@@ -1,6 +1,6 @@
 /*
- * test_load.c: the parts of the load generator that know no sockets:
- * values, draws, latency counts, and replies fed in pieces of every size.
+ * test_load.c: the parts of the load generator that know no sockets: values, draws, latency counts,
+ * and replies in pieces of every size.
  */
 #include "load/link.h"
 
@@ -19,7 +19,7 @@ static int failures;
         }                                                                                          \
     } while (0)
 
-/* Every quantile of 1 .. n and of powers is within 0.1 % of the true one. */
+/* Every quantile of 1 to n, and of powers, is within 0.1 % of the true quantile. */
 static void test_histogram(void)
 {
     struct load_histogram *histogram = malloc(sizeof *histogram), *other = malloc(sizeof *other);
@@ -67,7 +67,7 @@ static void test_draws(void)
     load_draw_rewind(&draw);
     CHECK(load_draw_key(&draw) == 3);
 
-    /* Zipf: every rank is one key of its own, and comes as often as the law says. */
+    /* Zipf: every rank has its own key, and its frequency is right. */
     double exponents[] = {0.5, 0.99, 1.0, 2.0};
     for (int e = 0; e < 4; e++) {
         double sum = 0;
@@ -167,7 +167,7 @@ static void test_requests(void)
     bench_close(&bench);
 }
 
-/* One good reply of each kind, whole and cut into pieces of every size. */
+/* Valid replies of every kind, complete and cut into pieces of every size. */
 static void test_good_replies(void)
 {
     for (uint64_t piece = 1; piece < 80; piece++) {
@@ -192,7 +192,7 @@ static void test_good_replies(void)
     }
 }
 
-/* Feed one reply to one request: is the connection still of use? */
+/* Feeds one reply to one request.  Whether the connection can still be used. */
 static bool answer(struct bench *bench, uint8_t op, const char *reply, size_t size,
                    oort_load_result *found)
 {

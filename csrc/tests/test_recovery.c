@@ -1,8 +1,9 @@
 /*
- * test_recovery.c: opening what a clean stop, a copy, a power failure or a damaged disk left.
+ * test_recovery.c: opens a store after a clean stop, a copy, a power failure, or damage on disk.
  *
- * Power failure: what lay in the directory right after a sync is what is durable; images with any
- * part of what came later missing must be opened with all of it.  Damage: bits of old records flip.
+ * Power failure: the content of the directory right after a sync is durable.  Images that lack any
+ * part of the later changes must open with all of the durable content.  Damage: bits of old records
+ * flip.
  */
 #include "tests/recovery_suite.h"
 
@@ -47,7 +48,7 @@ static void check_open(fixture *f, int32_t recovery)
 {
     open_store(f);
     oort_session_set_clock(f->session, START_US);
-    CHECK(stats_of(f).recovery == recovery);
+    CHECK(stats_of(f).recovery == (uint64_t)recovery);
     check_model(f, model);
 }
 
@@ -55,13 +56,13 @@ static void check_open(fixture *f, int32_t recovery)
 
 static void test_ways(void)
 {
-    place p;
+    directories p;
     char path[512], other[512];
     uint64_t random = 7;
     oort_error error = {0};
     size_t size;
-    place_make(&p);
-    fixture f = in_place(&p);
+    directories_make(&p);
+    fixture f = in_directories(&p);
     memset(model, 0, sizeof model);
     open_store(&f);
     CHECK(stats_of(&f).recovery == 0);
@@ -69,13 +70,13 @@ static void test_ways(void)
         change_one(&f, model, &random);
     oort_store_config again = f.config;
     CHECK(oort_valuestore_open(&again, &error) == NULL && error.code == OORT_ERR_LOCKED);
-    /* The directory is locked, whatever becomes of the files in it. */
+    /* The directory itself is locked, whatever happens to its files. */
     remove_in(p.data, "lock");
     CHECK(oort_valuestore_open(&again, &error) == NULL && error.code == OORT_ERR_LOCKED);
     close_store(&f);
 
     check_open(&f, 0);
-    /* The clock has stepped back an hour: later writes still win. */
+    /* The clock has gone back an hour.  Later writes still win. */
     oort_session_set_clock(f.session, START_US - INT64_C(3600000000));
     for (int i = 0; i < 200; i++)
         change_one(&f, model, &random);
@@ -105,7 +106,7 @@ static void test_ways(void)
     check_open(&f, 0);
     close_store(&f);
 
-    /* Written by a later version: refused, and nothing is touched. */
+    /* A directory of a newer version is refused and not changed. */
     char names[64][32];
     CHECK(list_files(p.data, ".log", names, 64) > 0);
     (void)snprintf(path, sizeof path, "%s/%s", p.data, names[0]);
@@ -118,13 +119,14 @@ static void test_ways(void)
     write_file(path, bytes, size);
     free(bytes);
     CHECK(oort_valuestore_open(&f.config, &error) == NULL && error.code == OORT_ERR_FORMAT);
-    place_remove(&p);
+    directories_remove(&p);
 }
 
 /* ---- power failure ------------------------------------------------------------------ */
 
-/* A record that the image holds must be the durable one or a later one: a key is as it was at the sync or
- * at any moment since.  Values carry their version, so "later" can be told from "invented". */
+/* A record in the image must be the durable one or a later one: a key has its state at the sync or
+ * at any moment since.  Values carry their version, so a later value can be told from an invented
+ * one. */
 static void check_image(fixture *f)
 {
     for (uint32_t database = 0; database < 2; database++) {
@@ -138,16 +140,16 @@ static void check_image(fixture *f)
 
 /* ---- a kill, and what came between ---------------------------------------------------- */
 
-/* Work in a process of its own, which ends as if it had been killed: sealed segments, then more of them.  The
- * index as it was in between is left beside the data. */
-static void work_and_die(place *p, uint32_t keys)
+/* Works in a separate process, which ends as if it were killed: it seals segments, and then more of
+ * them. A copy of the index from between the two is left beside the data. */
+static void work_and_die(directories *p, uint32_t keys)
 {
     pid_t child = fork();
     CHECK(child >= 0);
     if (child == 0) {
         char path[512], stale[512];
         size_t size;
-        fixture f = in_place(p);
+        fixture f = in_directories(p);
         open_store(&f);
         for (uint32_t i = 0; i < keys; i++) {
             CHECK(put_state(&f, 0, i, &model[0][i]) == OORT_OK);
@@ -173,14 +175,15 @@ static void fill_model(uint32_t keys)
         model[0][i] = (struct state){.present = true, .version = i + 1, .size = 1000};
 }
 
-/* The file system lost pages of the index after the kill: what is there is whole, but of an earlier time. */
+/* The file system lost pages of the index after the kill.  The index is complete but of an earlier
+ * time. */
 static void test_stale_index(void)
 {
-    place p;
+    directories p;
     char path[512], stale[512];
     oort_error error = {0};
     size_t size;
-    place_make(&p);
+    directories_make(&p);
     fill_model(400);
     work_and_die(&p, 400);
     (void)snprintf(path, sizeof path, "%s/index", p.data);
@@ -188,24 +191,24 @@ static void test_stale_index(void)
     uint8_t *bytes = read_file(stale, &size);
     write_file(path, bytes, size);
     free(bytes);
-    fixture f = in_place(&p);
+    fixture f = in_directories(&p);
     check_open(&f, 2);
     CHECK(oort_store_compact(f.store, 1, &error) >= 0);
     check_model(&f, model);
     close_store(&f);
-    place_remove(&p);
+    directories_remove(&p);
 }
 
-/* The data directory was unmounted after the kill, so that the kernel has dropped its pages.  A mount of its own
- * needs root: here the nonce names another one. */
+/* The data directory was unmounted after the kill, so the kernel has dropped its pages.  A real
+ * mount needs root, so the nonce file is changed to name another mount. */
 static void test_other_mount(void)
 {
-    place p;
+    directories p;
     char path[512];
     static char names[8][32];
     size_t size;
     for (int held = 0; held < 2; held++) {
-        place_make(&p);
+        directories_make(&p);
         fill_model(100);
         work_and_die(&p, 100);
         CHECK(list_files(p.run, ".nonce", names, 8) == 1);
@@ -214,28 +217,28 @@ static void test_other_mount(void)
         bytes[size - sizeof(uint64_t)] ^= 1;
         write_file(path, bytes, size);
         free(bytes);
-        fixture f = in_place(&p);
+        fixture f = in_directories(&p);
         int directory = open(held ? p.data : p.run, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
         CHECK(directory > 0);
         f.config.held_directory = directory;
         check_open(&f, held ? 1 : 2);
         close_store(&f);
         CHECK(close(directory) == 0);
-        place_remove(&p);
+        directories_remove(&p);
     }
 }
 
 static void test_power(void)
 {
-    place p;
+    directories p;
     char image[128], path[512], old_path[512];
     static char names[256][32], tables[4][32];
     uint64_t random = 11;
     oort_error error;
     uint64_t cut = 0;
-    place_make(&p);
-    fixture f = in_place(&p);
-    f.config.segment_bytes = 1 << 20; /* what is sealed is synced: all must be in an unsealed one */
+    directories_make(&p);
+    fixture f = in_directories(&p);
+    f.config.segment_bytes = 1 << 20; /* sealed segments are synced: keep all in an unsealed one */
     memset(model, 0, sizeof model);
     open_store(&f);
     for (int i = 0; i < 400; i++)
@@ -243,7 +246,7 @@ static void test_power(void)
     CHECK(oort_store_sync(f.store, &error) == OORT_OK);
     (void)snprintf(image, sizeof image, "%s/durable", p.base);
     copy_directory(p.data, image);
-    /* Each key changes at most once more, so that it has two possible states. */
+    /* Each key changes at most once more, so it has two possible states. */
     memcpy(later, model, sizeof later);
     for (uint32_t i = 0; i < KEYS; i++) {
         later[0][i] = (struct state){.present = i % 3 != 0, .version = 100000 + i, .size = i * 20};
@@ -269,7 +272,7 @@ static void test_power(void)
                 old = read_file(old_path, &old_size);
             for (size_t at = 0; at < size; at += 4096) {
                 size_t part = size - at < 4096 ? size - at : 4096;
-                /* Any page written since may be as it was at the sync, or be torn. */
+                /* Any page written since then may be as it was at the sync, or be torn. */
                 if (next_random(&random) % 3 != 0)
                     continue;
                 size_t from = next_random(&random) % 2 * (next_random(&random) % 4096);
@@ -293,12 +296,12 @@ static void test_power(void)
     }
     CHECK(cut > 0);
     close_store(&f);
-    place_remove(&p);
+    directories_remove(&p);
 }
 
 /* ---- damage -------------------------------------------------------------------------- */
 
-/* Where a key's last record lies. */
+/* The position of a key's last record. */
 static size_t find_record(const uint8_t *bytes, size_t size, uint8_t database, const char *key)
 {
     size_t found = 0;
@@ -325,17 +328,17 @@ static int32_t read_status(fixture *f, oort_key key)
 
 enum { WITH_INDEX = 0, WITHOUT_INDEX = 1, WITHOUT_TOC = 2, BROKEN_TOC = 3, DAMAGE_CASES = 4 };
 
-/* Flip a bit of the newest record of key 5, which has an older one before it. */
+/* Flips a bit of the newest record of key 5, which has an older record before it. */
 static void damage_one(uint32_t how, size_t in_record)
 {
-    place p;
+    directories p;
     char path[512], name[32];
     static char names[64][32];
     oort_error error;
     size_t size, at = 0;
     uint8_t *bytes = NULL;
-    place_make(&p);
-    fixture f = in_place(&p);
+    directories_make(&p);
+    fixture f = in_directories(&p);
     memset(model, 0, sizeof model);
     open_store(&f);
     for (uint32_t version = 1; version <= 2; version++) {
@@ -344,7 +347,7 @@ static void damage_one(uint32_t how, size_t in_record)
                 (struct state){.present = true, .version = version * 1000 + i, .size = 300};
             CHECK(put_state(&f, 0, i, &model[0][i]) == OORT_OK);
         }
-        close_store(&f); /* seals: each version has a segment of its own */
+        close_store(&f); /* seals: each version has its own segment */
         open_store(&f);
     }
     close_store(&f);
@@ -377,14 +380,14 @@ static void damage_one(uint32_t how, size_t in_record)
         if (i != 5)
             CHECK(same_state(&f, 0, i, &model[0][i]));
     int32_t status = read_status(&f, key);
-    /* With a table of contents the key is known to have been there; a scan finds what is left of it, and
-     * says that there is a hole. */
+    /* With a table of contents the store knows that the key was there.  A scan finds the remaining
+     * records and reports a gap. */
     if (how <= WITHOUT_INDEX)
         CHECK(status == OORT_ERR_DAMAGED);
     CHECK(status == OORT_ERR_DAMAGED || how >= WITHOUT_TOC);
     CHECK(stats_of(&f).damaged_records >= 1 && stats_of(&f).damaged_bytes >= 32);
     CHECK(said(&f, "damaged"));
-    /* Compaction leaves the segment where it is. */
+    /* Compaction does not remove the segment. */
     struct state other = {.present = true, .version = 1, .size = 10};
     for (uint32_t i = 10; i < KEYS; i++) {
         CHECK(put_state(&f, 0, i, &other) == OORT_OK);
@@ -393,7 +396,7 @@ static void damage_one(uint32_t how, size_t in_record)
     (void)snprintf(path, sizeof path, "%s/%s", p.data, names[count - 1]);
     CHECK(oort_store_compact(f.store, 1, &error) >= 0);
     CHECK(access(path, F_OK) == 0);
-    /* A write heals. */
+    /* A write replaces the damaged record. */
     model[0][5] = (struct state){.present = true, .version = 77, .size = 400};
     CHECK(put_state(&f, 0, 5, &model[0][5]) == OORT_OK);
     check_model(&f, model);
@@ -401,27 +404,28 @@ static void damage_one(uint32_t how, size_t in_record)
     remove_in(p.data, "index");
     check_open(&f, 2);
     close_store(&f);
-    place_remove(&p);
+    directories_remove(&p);
 }
 
 static void test_damage(void)
 {
     /* checksum, kind, flags, database, sizes, stamp, expiry; key; value */
-    static const size_t places[] = {0, 4, 5, 6, 7, 8, 10, 12, 14, 16, 24, 33, 50, 200};
+    static const size_t offsets[] = {0, 4, 5, 6, 7, 8, 10, 12, 14, 16, 24, 33, 50, 200};
     for (uint32_t how = 0; how < DAMAGE_CASES; how++)
-        for (size_t i = 0; i < sizeof places / sizeof *places; i++)
-            damage_one(how, places[i]);
+        for (size_t i = 0; i < sizeof offsets / sizeof *offsets; i++)
+            damage_one(how, offsets[i]);
 }
 
-/* The image of a valid record inside a value is no record, not even when what is before it is damaged. */
+/* The image of a valid record inside a value is not a record, even if the record before it is
+ * damaged. */
 static void test_no_resurrection(void)
 {
-    place p;
+    directories p;
     char path[512];
     static char names[64][32];
     size_t size;
-    place_make(&p);
-    fixture f = in_place(&p);
+    directories_make(&p);
+    fixture f = in_directories(&p);
     open_store(&f);
     CHECK(put_text(&f, named("ghost"), "of the past") == OORT_OK);
     close_store(&f);
@@ -430,7 +434,7 @@ static void test_no_resurrection(void)
     uint8_t *bytes = read_file(path, &size);
     open_store(&f);
     CHECK(drop(&f, named("ghost")) == OORT_OK);
-    /* At every alignment, and again where the original would lie. */
+    /* At every alignment, and again at the position of the original. */
     uint8_t images[4096] = {0};
     for (size_t at = 0; at + 64 <= sizeof images; at += 72)
         memcpy(images + at, bytes + SEGMENT_HEADER_BYTES, 48);
@@ -443,7 +447,7 @@ static void test_no_resurrection(void)
     bytes = read_file(path, &size);
     size_t at = find_record(bytes, size, 0, "host");
     CHECK(at != 0);
-    bytes[at + 8] ^= 1; /* its key's size: where it ends is not known any more */
+    bytes[at + 8] ^= 1; /* the size of its key, so its end is unknown */
     write_file(path, bytes, size);
     free(bytes);
     remove_in(p.data, ".toc");
@@ -453,27 +457,28 @@ static void test_no_resurrection(void)
     CHECK(holds_text(&f, named("behind"), "it"));
     CHECK(keys_in(&f, 0) == 1);
     close_store(&f);
-    place_remove(&p);
+    directories_remove(&p);
 }
 
 /* ---- segments that are gone --------------------------------------------------------- */
 
-static void segment_path(char path[512], const place *p, size_t position, const char *suffix)
+static void segment_path(char path[512], const directories *p, size_t position, const char *suffix)
 {
     static char names[64][32];
     CHECK(list_files(p->data, ".log", names, 64) > position);
     (void)snprintf(path, 512, "%s/%.16s.%s", p->data, names[position], suffix);
 }
 
-/* An expiry record points at a value whose segment is gone.  What lies there later is another key's. */
+/* An expiry record points at a value whose segment is gone.  Another key's value lies at that
+ * location later. */
 static void test_lost_target(void)
 {
-    place p;
+    directories p;
     char path[512];
     static uint8_t bytes[1000] = {1};
     oort_error error = {0};
-    place_make(&p);
-    fixture f = in_place(&p);
+    directories_make(&p);
+    fixture f = in_directories(&p);
     open_store(&f);
     CHECK(put_text(&f, named("first"), "has a segment") == OORT_OK);
     fixture g = f;
@@ -487,7 +492,7 @@ static void test_lost_target(void)
     CHECK(unlink(path) == 0);
     segment_path(path, &p, 1, "log");
     CHECK(unlink(path) == 0);
-    remove_in(p.data, "index"); /* nothing says that it was there: its place is used again */
+    remove_in(p.data, "index"); /* forgets the lost segment: its number is used again */
     open_store(&f);
     CHECK(read_status(&f, named("one")) == OORT_ERR_DAMAGED);
     bytes[0] = 2;
@@ -500,12 +505,12 @@ static void test_lost_target(void)
     CHECK(holds(&f, named("two"), bytes, sizeof bytes) &&
           holds_text(&f, named("first"), "has a segment"));
     close_store(&f);
-    place_remove(&p);
+    directories_remove(&p);
 }
 
 static const uint8_t filler[984];
 
-/* As many records as fill a segment to its last byte; or are they all there? */
+/* Fills a segment with records up to its last byte.  look_only: checks that they are all there. */
 static bool fill_segment(fixture *f, char first, bool look_only)
 {
     char name[32];
@@ -518,13 +523,13 @@ static bool fill_segment(fixture *f, char first, bool look_only)
     return done;
 }
 
-/* A table of contents whose segment is gone is not taken for a new segment's. */
+/* If a segment is gone and its table of contents is left, no new segment gets the table. */
 static void test_lost_under_table(void)
 {
-    place p;
+    directories p;
     char path[512], copied[512];
-    place_make(&p);
-    fixture f = in_place(&p);
+    directories_make(&p);
+    fixture f = in_directories(&p);
     open_store(&f);
     CHECK(fill_segment(&f, 'a', false));
     close_store(&f);
@@ -533,7 +538,7 @@ static void test_lost_under_table(void)
     open_store(&f);
     CHECK(said(&f, "missing") && keys_in(&f, 0) == 0);
     CHECK(fill_segment(&f, 'b', false));
-    (void)snprintf(copied, sizeof copied, "%s/copied", p.base); /* as a power failure leaves it */
+    (void)snprintf(copied, sizeof copied, "%s/copied", p.base); /* as after a power failure */
     copy_directory(p.data, copied);
     close_store(&f);
     fixture copy = f;
@@ -541,16 +546,16 @@ static void test_lost_under_table(void)
     open_store(&copy);
     CHECK(fill_segment(&copy, 'b', true) && keys_in(&copy, 0) == 60);
     close_store(&copy);
-    place_remove(&p);
+    directories_remove(&p);
 }
 
-/* A segment that was gone can come back, whichever it is, though more was written meanwhile. */
+/* A lost segment can be put back, whichever segment it is, even if more was written meanwhile. */
 static void test_lost_and_found(size_t position)
 {
-    place p;
+    directories p;
     char path[512], kept[512], toc[512], kept_toc[512];
-    place_make(&p);
-    fixture f = in_place(&p);
+    directories_make(&p);
+    fixture f = in_directories(&p);
     open_store(&f);
     for (char first = 'a'; first <= 'c'; first++)
         CHECK(fill_segment(&f, first, false));
@@ -571,7 +576,7 @@ static void test_lost_and_found(size_t position)
     for (char first = 'a'; first <= 'd'; first++)
         CHECK(fill_segment(&f, first, true));
     close_store(&f);
-    place_remove(&p);
+    directories_remove(&p);
 }
 
 int main(void)

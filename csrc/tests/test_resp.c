@@ -1,6 +1,6 @@
 /*
- * test_resp.c: what the parser makes of good and malformed bytes, whole and in pieces, in a buffer
- * that moves and is never a byte larger than what has arrived; and what the reply writer writes.
+ * test_resp.c: the parser with valid and malformed bytes, complete and in pieces, in a buffer that
+ * moves and is never larger than the bytes that have arrived.  Also the reply writer.
  */
 #include "protocol/resp.h"
 
@@ -20,8 +20,8 @@
 #define BULK_CAP 536870912u
 #define SAID_BYTES 4096
 
-/* What a parser said, as text: [argument argument] for a request, the error, or "..." for more
- * needed. */
+/* The parser's results as text: [argument argument] for a request, the error, or "..." if bytes are
+ * missing. */
 struct said {
     char text[SAID_BYTES];
     size_t size;
@@ -56,7 +56,7 @@ static void say_request(struct said *said, const struct resp_parser *parser)
     say(said, "]");
 }
 
-/* Parse what there is of the input in pieces of the given sizes: `first`, then `each`. */
+/* Parses the input in pieces: `first` bytes, then `each` bytes at a time. */
 static int parse_in_pieces(const uint8_t *input, size_t size, bool authenticated, size_t first,
                            size_t each, struct said *said)
 {
@@ -108,7 +108,8 @@ static int parse_in_pieces(const uint8_t *input, size_t size, bool authenticated
 static int check_input(const uint8_t *input, size_t size, bool authenticated, const char *expected)
 {
     struct said said;
-    /* Long inputs at fewer places: the interesting ones are near their ends. */
+    /* Long inputs are cut at fewer positions, because the interesting positions are near their
+     * ends. */
     size_t step = size > 2000 ? 4099 : 1;
     for (size_t first = 1; first <= size + step - 1; first += step) {
         size_t at = first > size ? size : first;
@@ -148,7 +149,7 @@ static const struct row rows[] = {
     ROW("*12\r\n$1\r\n1\r\n$1\r\n2\r\n$1\r\n3\r\n$1\r\n4\r\n$1\r\n5\r\n$1\r\n6\r\n$1\r\n7\r\n"
         "$1\r\n8\r\n$1\r\n9\r\n$2\r\n10\r\n$2\r\n11\r\n$2\r\n12\r\n",
         "[1 2 3 4 5 6 7 8 9 10 11 12]"),
-    /* The byte after a CR, and the two after an argument, may be anything. */
+    /* The byte after a CR, and the two bytes after an argument, may have any value. */
     ROW("*1\rX$4\rYPINGab*1\r\n$1\r\nx\r\n", "[PING][x]"),
     ROW("*\r\n", ERROR("invalid multibulk length")),
     ROW("*abc\r\n", ERROR("invalid multibulk length")),
@@ -209,7 +210,7 @@ static int test_tables(void)
     return 0;
 }
 
-/* A line whose end does not come within its cap: prefix, then `fill` up to a size. */
+/* A line whose end does not come within its limit: the prefix, then `fill` up to a size. */
 static int check_long(const char *prefix, char fill, size_t size, const char *suffix,
                       const char *expected)
 {
@@ -237,7 +238,8 @@ static int test_long_lines(void)
     return 0;
 }
 
-/* A large argument says how much of it is to come; a large count alone takes no memory. */
+/* A large argument tells how many bytes are still missing.  A large count alone allocates no
+ * memory. */
 static int test_announcements(void)
 {
     struct resp_limits limits = {.bulk_cap = BULK_CAP, .authenticated = true};
@@ -326,7 +328,7 @@ static int test_replies(void)
     return 0;
 }
 
-/* Memory that cannot be had: the output says so, keeps what it has and takes nothing more. */
+/* Memory is exhausted: the output reports it, keeps its content and accepts nothing more. */
 static int test_failed_output(void)
 {
     struct oort_output output = {0};

@@ -1,8 +1,8 @@
 /*
- * test_store.c: what every store promises about keys in oort.h, checked on each of them
- * through the public calls alone.
+ * test_store.c: the contract of oort.h about keys, checked on every store through the public calls
+ * alone.
  *
- * Time is the session's clock, which the tests move.
+ * The time is the session's clock, which the tests set.
  */
 #include "tests/store_suite.h"
 
@@ -67,7 +67,7 @@ static void test_expiry(fixture *f)
 {
     oort_value value;
     oort_key key = named("k");
-    oort_store_stats stats;
+    struct store_reading stats;
     uint64_t before;
     char name[16];
 
@@ -82,7 +82,8 @@ static void test_expiry(fixture *f)
     CHECK(expire(f, key, 0) == OORT_MISSING);
     CHECK(keys_in(f, 0) == 0);
 
-    /* A change of expiry keeps the value; zero makes it stay; writing again forgets it. */
+    /* A change of expiry keeps the value.  Zero removes the expiry.  A write removes the expiry
+     * too. */
     CHECK(put(f, key, "w", 1, START_MS + 2000) == OORT_OK);
     before = stamp_of(f, key);
     CHECK(expire(f, key, START_MS + 9000) == OORT_OK);
@@ -97,7 +98,7 @@ static void test_expiry(fixture *f)
     oort_session_set_clock(f->session, START_US + 30000000);
     CHECK(holds_text(f, key, "x"));
 
-    /* A time that has passed removes. */
+    /* An expiry in the past removes the key. */
     CHECK(expire(f, key, START_MS) == OORT_OK);
     CHECK(missing(f, key));
     CHECK(put_text(f, key, "y") == OORT_OK);
@@ -110,7 +111,7 @@ static void test_expiry(fixture *f)
     CHECK(missing(f, named("never was")));
     CHECK(keys_in(f, 0) == 0);
 
-    oort_store_get_stats(f->store, &stats);
+    oort_store_get_metrics(f->store, stats.place);
     before = stats.expired_keys;
     for (int i = 0; i < 100; i++) {
         (void)snprintf(name, sizeof name, "e%d", i);
@@ -121,8 +122,11 @@ static void test_expiry(fixture *f)
         (void)snprintf(name, sizeof name, "e%d", i);
         CHECK(missing(f, named(name)));
     }
-    oort_store_get_stats(f->store, &stats);
+    oort_store_get_metrics(f->store, stats.place);
     CHECK(stats.keys[0] == 0 && stats.expired_keys == before + 100);
+    oort_store_reset_metrics(f->store);
+    oort_store_get_metrics(f->store, stats.place);
+    CHECK(stats.expired_keys == 0);
 }
 
 static void test_caps(fixture *f)
@@ -303,7 +307,7 @@ static void test_batches(fixture *f)
     CHECK(keys_in(f, 0) == 2 + MANY);
 }
 
-/* Random calls against a table of what must be there. */
+/* Random calls, checked against a table of the expected content. */
 static void test_model(fixture *f)
 {
     enum { KEYS = 400, DATABASES = 3 };

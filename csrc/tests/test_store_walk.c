@@ -1,8 +1,8 @@
 /*
- * test_store_walk.c: what every store promises about whole databases in oort.h (flush, SCAN,
- * random keys, the removal of expired keys nobody reads) and about threads.
+ * test_store_walk.c: the contract of oort.h about whole databases (flush, SCAN, random keys, the
+ * removal of expired keys that nobody reads) and about threads, checked on every store.
  *
- * The expiry thread is waited for until it has done its work, however long that takes.
+ * The tests wait until the expiry thread has done its work, however long that takes.
  */
 #include "tests/store_suite.h"
 
@@ -12,7 +12,7 @@ static void test_active_expiry(fixture *f)
 {
     oort_store_config config = f->config;
     int64_t now_ms;
-    oort_store_stats stats;
+    struct store_reading stats;
     char name[24];
 
     config.background = 1;
@@ -26,7 +26,7 @@ static void test_active_expiry(fixture *f)
     }
     for (int wait = 0; wait < 3000; wait++) {
         struct timespec pause = {0, 20000000};
-        oort_store_get_stats(f->store, &stats);
+        oort_store_get_metrics(f->store, stats.place);
         if (stats.keys[0] + stats.keys[1] + stats.keys[2] == 300)
             break;
         (void)nanosleep(&pause, NULL);
@@ -73,7 +73,7 @@ static void test_databases_and_flush(fixture *f)
     CHECK(holds_text(f, named("k"), "new") && keys_in(f, 0) == 1);
 }
 
-/* Keys "s<n>" are there from beginning to end, "c<n>" come and go while the scan runs. */
+/* Keys "s<n>" are there during the whole scan.  Keys "c<n>" come and go while the scan runs. */
 static void scan_under_churn(fixture *f, const char *prefix, uint64_t want)
 {
     enum { STABLE = 3000, CHURN = 12000 };
@@ -151,7 +151,7 @@ static void test_scan(fixture *f)
     oort_session_set_clock(f->session, START_US);
     scan_under_churn(f, "{one slot}", 10);
     oort_session_set_clock(f->session, START_US);
-    scan_under_churn(f, "{one slot}", 100000); /* the buffer bounds it */
+    scan_under_churn(f, "{one slot}", 100000); /* the size of the buffer limits it */
 }
 
 static void test_random_key(fixture *f)
@@ -190,7 +190,7 @@ static void test_random_key(fixture *f)
     }
     CHECK(distinct > 500);
 
-    /* Only the dead are left. */
+    /* Only expired keys are left. */
     for (int i = 0; i < 3; i++) {
         (void)snprintf(name, sizeof name, "key %d", i);
         CHECK(expire(f, named(name), START_MS + 1) == OORT_OK);
@@ -210,7 +210,7 @@ typedef struct racer {
     uint64_t added;
 } racer;
 
-/* A pair of keys always holds the same number, repeated so that a torn value shows. */
+/* Both keys of a pair always hold the same number, repeated so that a torn value is noticed. */
 static void pair_keys(oort_key keys[2], char names[2][16], uint32_t pair)
 {
     for (int i = 0; i < 2; i++) {
@@ -294,7 +294,7 @@ static void *race(void *argument)
         int32_t status;
         oort_session_set_clock(session, START_US + round);
         race_once(me, session);
-        /* Database 1 is noise that is written, expires, is scanned and flushed. */
+        /* Keys of database 1 are written, expire, are scanned and flushed all the time. */
         noise = key_of(&number, sizeof number, 1);
         UNTIL_WARM(me->f->store, session, &noise,
                    round % 3 == 0 ? oort_remove(session, &noise)

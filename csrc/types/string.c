@@ -1,8 +1,9 @@
 /*
- * string.c: the hot commands that read or write string values, and PING and ECHO.
+ * string.c: the commands that read or write string values.  Replies and errors are those of Redis
+ * 7.0.
  *
- * Each reads what it needs before it writes; a reply that must precede the write (an old value) is
- * taken back when the write does not succeed. Replies and errors are those of Redis 7.0.
+ * Each command reads what it needs before it writes.  A reply may be appended before the write (an
+ * old value): dispatch takes the reply back if the write does not succeed.
  */
 #include <errno.h>
 #include <math.h>
@@ -10,106 +11,54 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "commands/commands_hot.h"
-#include "commands/keyspace.h"
+#include "commands/handler.h"
+#include "commands/handlers.h"
 
 /* The longest number INCRBYFLOAT reads or writes, with its NUL. */
 #define FLOAT_BYTES 5120
-
-int32_t command_ping(struct oort_call *call)
-{
-    if (call->argc > 2) {
-        return call_wrong_arguments(call);
-    }
-    if (call->argc == 1) {
-        reply_simple(call->output, "PONG");
-    } else {
-        reply_bulk(call->output, call->argv[1].data, call->argv[1].size);
-    }
-    return OORT_CALL_DONE;
-}
-
-int32_t command_echo(struct oort_call *call)
-{
-    reply_bulk(call->output, call->argv[1].data, call->argv[1].size);
-    return OORT_CALL_DONE;
-}
-
-/* The value, or null when it is missing. */
-static void reply_found(struct oort_call *call, int32_t status, oort_value *value)
-{
-    if (status == OORT_OK) {
-        keyspace_reply_value(call, value);
-    } else if (status == OORT_MISSING) {
-        reply_null(call->output, call->protocol);
-    }
-}
 
 /* ---- reading ------------------------------------------------------------ */
 
 int32_t command_get(struct oort_call *call)
 {
-    oort_key key;
-    if (!keyspace_open(call, &key)) {
-        return OORT_CALL_DONE;
-    }
     oort_value value;
-    int32_t status = keyspace_lookup(call, &key, &value);
-    reply_found(call, status, &value);
-    return keyspace_close(call, status);
+    int32_t status = call_read(call, call->keys, &value);
+    call_reply_found(call, status, &value);
+    return status;
 }
 
 int32_t command_strlen(struct oort_call *call)
 {
-    oort_key key;
-    if (!keyspace_open(call, &key)) {
-        return OORT_CALL_DONE;
-    }
     oort_value value;
-    int32_t status = keyspace_look(call, &key, &value);
+    int32_t status = call_look(call, call->keys, &value);
     if (status == OORT_OK || status == OORT_MISSING) {
         reply_integer(call->output, status == OORT_OK ? (int64_t)value.size : 0);
     }
-    return keyspace_close(call, status);
+    return status;
 }
 
 int32_t command_mget(struct oort_call *call)
 {
-    oort_key stack[KEYSPACE_STACK_KEYS];
-    uint32_t count;
-    oort_key *keys = keyspace_open_many(call, 1, stack, &count);
-    if (keys == NULL) {
-        return OORT_CALL_DONE;
-    }
-    struct output_mark mark = output_mark(call->output);
-    uint64_t hits = call->hits;
-    uint64_t misses = call->misses;
-    reply_array(call->output, count);
+    reply_array(call->output, call->key_count);
     int32_t status = OORT_OK;
-    for (uint32_t i = 0; i < count && (status == OORT_OK || status == OORT_MISSING); i++) {
+    for (uint32_t i = 0; i < call->key_count && (status == OORT_OK || status == OORT_MISSING);
+         i++) {
         oort_value value;
-        status = keyspace_lookup(call, &keys[i], &value);
-        reply_found(call, status, &value);
+        status = call_read(call, &call->keys[i], &value);
+        call_reply_found(call, status, &value);
     }
-    keyspace_undo(call, mark, status);
-    if (status == OORT_COLD) {
-        call->hits = hits;
-        call->misses = misses;
-    }
-    return keyspace_close_many(call, keys, stack, status);
+    return status;
 }
 
 int32_t command_getrange(struct oort_call *call)
 {
     int64_t start;
     int64_t end;
-    oort_key key;
-    if (!call_integer(call, 2, &start) || !call_integer(call, 3, &end) ||
-        !keyspace_open(call, &key)) {
-        return OORT_CALL_DONE;
+    if (!call_integer(call, 2, &start) || !call_integer(call, 3, &end)) {
+        return OORT_OK;
     }
     oort_value value;
-    int32_t status = keyspace_lookup(call, &key, &value);
+    int32_t status = call_read(call, call->keys, &value);
     if (status == OORT_OK) {
         int64_t size = (int64_t)value.size;
         bool backwards = start < 0 && end < 0 && start > end;
@@ -126,27 +75,24 @@ int32_t command_getrange(struct oort_call *call)
     } else if (status == OORT_MISSING) {
         reply_bulk(call->output, "", 0);
     }
-    return keyspace_close(call, status);
+    return status;
 }
 
 /* ---- SET and its relatives ---------------------------------------------- */
 
 /* SET with conditions: argv[2] is the value. The old value is replied before it is overwritten. */
-static int32_t set_conditionally(struct oort_call *call, const oort_key *key,
-                                 const struct set_options *options, int64_t expiry)
+static int32_t set_conditionally(struct oort_call *call, const struct set_options *options,
+                                 int64_t expiry)
 {
     oort_value old;
-    uint64_t hits = call->hits;
-    uint64_t misses = call->misses;
-    int32_t status = options->get ? keyspace_lookup(call, key, &old)
-                                  : oort_look(call->session, key, &old);
+    int32_t status = options->get ? call_read(call, call->keys, &old)
+                                  : oort_look(call->session, call->keys, &old);
     if (status != OORT_OK && status != OORT_MISSING) {
         return status;
     }
     bool found = status == OORT_OK;
-    struct output_mark mark = output_mark(call->output);
     if (options->get) {
-        reply_found(call, status, &old);
+        call_reply_found(call, status, &old);
     }
     if ((options->not_exists && found) || (options->exists && !found)) {
         if (!options->get) {
@@ -157,12 +103,8 @@ static int32_t set_conditionally(struct oort_call *call, const oort_key *key,
     if (options->keep_ttl) {
         expiry = found ? old.expiry_ms : 0;
     }
-    status = keyspace_write(call, key, call->argv[2], expiry);
-    keyspace_undo(call, mark, status);
-    if (status == OORT_COLD) {
-        call->hits = hits;
-        call->misses = misses;
-    } else if (status == OORT_OK && !options->get) {
+    status = call_write(call, call->keys, call->argv[2], expiry);
+    if (status == OORT_OK && !options->get) {
         reply_simple(call->output, "OK");
     }
     return status;
@@ -170,59 +112,49 @@ static int32_t set_conditionally(struct oort_call *call, const oort_key *key,
 
 int32_t command_set(struct oort_call *call)
 {
-    oort_key key;
     if (call->argc == 3) {
-        if (!keyspace_open(call, &key)) {
-            return OORT_CALL_DONE;
-        }
-        int32_t status = keyspace_write(call, &key, call->argv[2], 0);
+        int32_t status = call_write(call, call->keys, call->argv[2], 0);
         if (status == OORT_OK) {
             reply_simple(call->output, "OK");
         }
-        return keyspace_close(call, status);
+        return status;
     }
     struct set_options options;
     int64_t expiry = 0;
     if (!call_set_options(call, &options) ||
         (options.unit != EXPIRE_NONE &&
-         !call_expire_time(call, options.unit, options.expire_at, &expiry)) ||
-        !keyspace_open(call, &key)) {
-        return OORT_CALL_DONE;
+         !call_expire_time(call, options.unit, options.expire_at, &expiry))) {
+        return OORT_OK;
     }
-    return keyspace_close(call, set_conditionally(call, &key, &options, expiry));
+    return set_conditionally(call, &options, expiry);
 }
 
 int32_t command_setnx(struct oort_call *call)
 {
-    oort_key key;
-    if (!keyspace_open(call, &key)) {
-        return OORT_CALL_DONE;
-    }
     oort_value old;
-    int32_t status = oort_look(call->session, &key, &old);
+    int32_t status = oort_look(call->session, call->keys, &old);
     if (status == OORT_OK) {
         reply_integer(call->output, 0);
     } else if (status == OORT_MISSING) {
-        status = keyspace_write(call, &key, call->argv[2], 0);
+        status = call_write(call, call->keys, call->argv[2], 0);
         if (status == OORT_OK) {
             reply_integer(call->output, 1);
         }
     }
-    return keyspace_close(call, status);
+    return status;
 }
 
 static int32_t set_expiring(struct oort_call *call, enum expire_unit unit)
 {
-    oort_key key;
     int64_t expiry;
-    if (!call_expire_time(call, unit, 2, &expiry) || !keyspace_open(call, &key)) {
-        return OORT_CALL_DONE;
+    if (!call_expire_time(call, unit, 2, &expiry)) {
+        return OORT_OK;
     }
-    int32_t status = keyspace_write(call, &key, call->argv[3], expiry);
+    int32_t status = call_write(call, call->keys, call->argv[3], expiry);
     if (status == OORT_OK) {
         reply_simple(call->output, "OK");
     }
-    return keyspace_close(call, status);
+    return status;
 }
 
 int32_t command_setex(struct oort_call *call)
@@ -238,58 +170,43 @@ int32_t command_psetex(struct oort_call *call)
 int32_t command_getset(struct oort_call *call)
 {
     static const struct set_options options = {.get = true};
-    oort_key key;
-    if (!keyspace_open(call, &key)) {
-        return OORT_CALL_DONE;
-    }
-    return keyspace_close(call, set_conditionally(call, &key, &options, 0));
+    return set_conditionally(call, &options, 0);
 }
 
-/* Reply with the value, then remove the key or change its expiry; nothing is replied if that
- * fails. */
-static int32_t get_and_change(struct oort_call *call, const oort_key *key, oort_value *value,
-                              bool remove, bool set_expiry, int64_t expiry)
+/* Reply with the value, then remove the key or change its expiry. */
+static int32_t get_and_change(struct oort_call *call, oort_value *value, bool remove,
+                              bool set_expiry, int64_t expiry)
 {
-    struct output_mark mark = output_mark(call->output);
     int32_t status = OORT_OK;
-    keyspace_reply_value(call, value);
+    call_reply_value(call, value);
     if (remove) {
-        status = oort_remove(call->session, key);
+        status = oort_remove(call->session, call->keys);
     } else if (set_expiry) {
-        status = oort_set_expiry(call->session, key, expiry);
-    }
-    keyspace_undo(call, mark, status);
-    if (status == OORT_COLD) {
-        call->hits--;
+        status = oort_set_expiry(call->session, call->keys, expiry);
     }
     return status;
 }
 
 int32_t command_getdel(struct oort_call *call)
 {
-    oort_key key;
-    if (!keyspace_open(call, &key)) {
-        return OORT_CALL_DONE;
-    }
     oort_value value;
-    int32_t status = keyspace_lookup(call, &key, &value);
+    int32_t status = call_read(call, call->keys, &value);
     if (status == OORT_OK) {
-        status = get_and_change(call, &key, &value, true, false, 0);
+        status = get_and_change(call, &value, true, false, 0);
     } else if (status == OORT_MISSING) {
         reply_null(call->output, call->protocol);
     }
-    return keyspace_close(call, status);
+    return status;
 }
 
 int32_t command_getex(struct oort_call *call)
 {
     struct set_options options;
-    oort_key key;
-    if (!call_getex_options(call, &options) || !keyspace_open(call, &key)) {
-        return OORT_CALL_DONE;
+    if (!call_getex_options(call, &options)) {
+        return OORT_OK;
     }
     oort_value value;
-    int32_t status = keyspace_lookup(call, &key, &value);
+    int32_t status = call_read(call, call->keys, &value);
     if (status == OORT_MISSING) {
         reply_null(call->output, call->protocol);
     } else if (status == OORT_OK) {
@@ -297,34 +214,34 @@ int32_t command_getex(struct oort_call *call)
         int64_t expiry = 0;
         if (options.unit != EXPIRE_NONE &&
             !call_expire_time(call, options.unit, options.expire_at, &expiry)) {
-            return keyspace_close(call, OORT_OK);
+            return OORT_OK;
         }
         bool past = options.unit != EXPIRE_NONE && expiry <= oort_session_now_ms(call->session);
         bool change = options.unit != EXPIRE_NONE || (options.persist && value.expiry_ms != 0);
-        status = get_and_change(call, &key, &value, past, change, expiry);
+        status = get_and_change(call, &value, past, change, expiry);
     }
-    return keyspace_close(call, status);
+    return status;
 }
 
 /* ---- several keys at once ----------------------------------------------- */
 
 /* Write every pair of argv, all or none. */
-static int32_t write_pairs(struct oort_call *call, const oort_key *keys, uint32_t count)
+static int32_t write_pairs(struct oort_call *call)
 {
-    if (count == 1) {
-        return keyspace_write(call, &keys[0], call->argv[2], 0);
+    if (call->key_count == 1) {
+        return call_write(call, call->keys, call->argv[2], 0);
     }
     uint64_t bytes = 0;
     for (uint32_t i = 1; i < call->argc; i++) {
         bytes += call->argv[i].size;
     }
-    int32_t status = oort_batch_begin(call->session, count, bytes);
+    int32_t status = oort_batch_begin(call->session, call->key_count, bytes);
     if (status != OORT_OK) {
         return status;
     }
-    for (uint32_t i = 0; i < count && status == OORT_OK; i++) {
+    for (uint32_t i = 0; i < call->key_count && status == OORT_OK; i++) {
         /* The store looks at the parts again at commit: they are argv's, not copies. */
-        status = oort_write(call->session, &keys[i], &call->argv[2 + 2 * i], 1, 0);
+        status = oort_write(call->session, &call->keys[i], &call->argv[2 + 2 * i], 1, 0);
     }
     if (status != OORT_OK) {
         oort_batch_abort(call->session);
@@ -338,17 +255,11 @@ int32_t command_mset(struct oort_call *call)
     if (call->argc % 2 == 0) {
         return call_wrong_arguments(call);
     }
-    oort_key stack[KEYSPACE_STACK_KEYS];
-    uint32_t count;
-    oort_key *keys = keyspace_open_many(call, 2, stack, &count);
-    if (keys == NULL) {
-        return OORT_CALL_DONE;
-    }
-    int32_t status = write_pairs(call, keys, count);
+    int32_t status = write_pairs(call);
     if (status == OORT_OK) {
         reply_simple(call->output, "OK");
     }
-    return keyspace_close_many(call, keys, stack, status);
+    return status;
 }
 
 int32_t command_msetnx(struct oort_call *call)
@@ -356,26 +267,20 @@ int32_t command_msetnx(struct oort_call *call)
     if (call->argc % 2 == 0) {
         return call_wrong_arguments(call);
     }
-    oort_key stack[KEYSPACE_STACK_KEYS];
-    uint32_t count;
-    oort_key *keys = keyspace_open_many(call, 2, stack, &count);
-    if (keys == NULL) {
-        return OORT_CALL_DONE;
-    }
     int32_t status = OORT_MISSING;
-    for (uint32_t i = 0; i < count && status == OORT_MISSING; i++) {
+    for (uint32_t i = 0; i < call->key_count && status == OORT_MISSING; i++) {
         oort_value old;
-        status = oort_look(call->session, &keys[i], &old);
+        status = oort_look(call->session, &call->keys[i], &old);
     }
     if (status == OORT_OK) {
         reply_integer(call->output, 0);
     } else if (status == OORT_MISSING) {
-        status = write_pairs(call, keys, count);
+        status = write_pairs(call);
         if (status == OORT_OK) {
             reply_integer(call->output, 1);
         }
     }
-    return keyspace_close_many(call, keys, stack, status);
+    return status;
 }
 
 /* ---- changing a value --------------------------------------------------- */
@@ -395,39 +300,31 @@ static int32_t read_or_empty(struct oort_call *call, const oort_key *key, oort_v
 
 int32_t command_append(struct oort_call *call)
 {
-    oort_key key;
-    if (!keyspace_open(call, &key)) {
-        return OORT_CALL_DONE;
-    }
     oort_value old;
     bool found;
-    int32_t status = read_or_empty(call, &key, &old, &found);
+    int32_t status = read_or_empty(call, call->keys, &old, &found);
     if (status == OORT_OK) {
         if (found && !call_fits(call, old.size, call->argv[2].size)) {
-            return keyspace_close(call, OORT_OK);
+            return OORT_OK;
         }
         uint64_t size = old.size + call->argv[2].size;
         oort_bytes parts[2] = {{.data = old.data, .size = old.size}, call->argv[2]};
-        status = oort_write(call->session, &key, found ? parts : &parts[1], found ? 2 : 1,
+        status = oort_write(call->session, call->keys, found ? parts : &parts[1], found ? 2 : 1,
                             old.expiry_ms);
         if (status == OORT_OK) {
             reply_integer(call->output, (int64_t)size);
         }
     }
-    return keyspace_close(call, status);
+    return status;
 }
 
 static int32_t increment(struct oort_call *call, int64_t by)
 {
-    oort_key key;
-    if (!keyspace_open(call, &key)) {
-        return OORT_CALL_DONE;
-    }
     oort_value old;
     bool found;
-    int32_t status = read_or_empty(call, &key, &old, &found);
+    int32_t status = read_or_empty(call, call->keys, &old, &found);
     if (status != OORT_OK) {
-        return keyspace_close(call, status);
+        return status;
     }
     int64_t number = 0;
     if (found && !resp_parse_integer(old.data, old.size, &number)) {
@@ -438,12 +335,12 @@ static int32_t increment(struct oort_call *call, int64_t by)
         char text[24];
         int size = snprintf(text, sizeof(text), "%lld", (long long)number);
         oort_bytes value = {.data = (const uint8_t *)text, .size = (uint64_t)size};
-        status = keyspace_write(call, &key, value, old.expiry_ms);
+        status = call_write(call, call->keys, value, old.expiry_ms);
         if (status == OORT_OK) {
             reply_integer(call->output, number);
         }
     }
-    return keyspace_close(call, status);
+    return status;
 }
 
 int32_t command_incr(struct oort_call *call)
@@ -459,14 +356,14 @@ int32_t command_decr(struct oort_call *call)
 int32_t command_incrby(struct oort_call *call)
 {
     int64_t by;
-    return call_integer(call, 2, &by) ? increment(call, by) : OORT_CALL_DONE;
+    return call_integer(call, 2, &by) ? increment(call, by) : OORT_OK;
 }
 
 int32_t command_decrby(struct oort_call *call)
 {
     int64_t by;
     if (!call_integer(call, 2, &by)) {
-        return OORT_CALL_DONE;
+        return OORT_OK;
     }
     if (by == INT64_MIN) {
         return call_error(call, "ERR decrement would overflow");
@@ -515,15 +412,11 @@ static uint64_t format_float(long double value, char *text, size_t capacity)
 
 int32_t command_incrbyfloat(struct oort_call *call)
 {
-    oort_key key;
-    if (!keyspace_open(call, &key)) {
-        return OORT_CALL_DONE;
-    }
     oort_value old;
     bool found;
-    int32_t status = read_or_empty(call, &key, &old, &found);
+    int32_t status = read_or_empty(call, call->keys, &old, &found);
     if (status != OORT_OK) {
-        return keyspace_close(call, status);
+        return status;
     }
     long double number = 0;
     long double by;
@@ -536,12 +429,12 @@ int32_t command_incrbyfloat(struct oort_call *call)
         char text[FLOAT_BYTES];
         uint64_t size = format_float(number + by, text, sizeof(text));
         oort_bytes value = {.data = (const uint8_t *)text, .size = size};
-        status = keyspace_write(call, &key, value, old.expiry_ms);
+        status = call_write(call, call->keys, value, old.expiry_ms);
         if (status == OORT_OK) {
             reply_bulk(call->output, text, size);
         }
     }
-    return keyspace_close(call, status);
+    return status;
 }
 
 /* Overwrite from offset on: what is before, zeros up to the offset, the new bytes, what is
@@ -581,25 +474,21 @@ static int32_t write_range(struct oort_call *call, const oort_key *key, const oo
 int32_t command_setrange(struct oort_call *call)
 {
     int64_t offset;
-    oort_key key;
     if (!call_integer(call, 2, &offset)) {
-        return OORT_CALL_DONE;
+        return OORT_OK;
     }
     if (offset < 0) {
         return call_error(call, "ERR offset is out of range");
     }
-    if (!keyspace_open(call, &key)) {
-        return OORT_CALL_DONE;
-    }
     oort_value old;
     bool found;
-    int32_t status = read_or_empty(call, &key, &old, &found);
+    int32_t status = read_or_empty(call, call->keys, &old, &found);
     if (status == OORT_OK) {
         if (call->argv[3].size == 0) {
             reply_integer(call->output, (int64_t)old.size);
         } else if (call_fits(call, (uint64_t)offset, call->argv[3].size)) {
-            status = write_range(call, &key, &old, (uint64_t)offset);
+            status = write_range(call, call->keys, &old, (uint64_t)offset);
         }
     }
-    return keyspace_close(call, status);
+    return status;
 }

@@ -1,1 +1,1 @@
-"""oort-bench: a load generator for any Redis-protocol server that checks what it reads."""
+"""oort-bench: a load generator for any Redis-protocol server, which checks the values it reads."""

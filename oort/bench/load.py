@@ -1,8 +1,7 @@
-"""One run of load: the typed face of the C engine.
+"""One run of load: a typed interface to the load generator of csrc/load.h.
 
-``run`` connects, lets the threads work (they hold no GIL), reports progress
-while they do, and returns what they found.  Everything is checked before the
-engine is asked, so that a wrong value is told by its name.
+`run` connects, reports progress while the C threads work (without the GIL), and returns the result.
+Every setting is checked first, so that errors name the invalid setting.
 """
 
 from __future__ import annotations
@@ -20,7 +19,10 @@ PROGRESS_MS = 100
 
 @dataclass(frozen=True)
 class Load:
-    """What to send, and where to. Sizes are bytes, times are seconds."""
+    """The requests to send and the server to send them to.
+
+    Sizes are in bytes and times in seconds.
+    """
 
     host: str = "127.0.0.1"
     port: int = 6139
@@ -48,7 +50,10 @@ class Load:
 
 @dataclass(frozen=True)
 class Latency:
-    """Of one kind of request, in microseconds; ``quantiles`` maps shares to them."""
+    """The latency of one kind of request, in microseconds.
+
+    `quantiles` maps a share, such as 0.99, to a latency.
+    """
 
     mean: float
     minimum: float
@@ -58,7 +63,10 @@ class Latency:
 
 @dataclass(frozen=True)
 class Result:
-    """What the threads found. ``gets`` and ``sets`` are measured; the rest counts the warm-up."""
+    """The result of a run.
+
+    `gets` and `sets` exclude the warm-up; all other counts include it.
+    """
 
     gets: int
     sets: int
@@ -91,11 +99,11 @@ class Result:
 
     @property
     def per_core_second(self) -> float:
-        """How many requests one fully used core of this machine would have sent in a second."""
+        """Requests sent in a second of CPU time of this machine."""
         return self.answered / self.cpu_seconds if self.cpu_seconds > 0 else 0.0
 
     def errors(self, allow_missing: bool = False) -> dict[str, int]:
-        """What went wrong, by name; empty when every reply was right."""
+        """The number of errors of each kind; empty if every reply was right."""
         found = {
             "missing values": 0 if allow_missing else self.missing,
             "wrong values": self.wrong_value,
@@ -104,8 +112,8 @@ class Result:
             "unexpected replies": self.unexpected,
             "connections lost": self.lost,
             "requests unanswered": self.unanswered,
-            "runs given up, no reply in time": int(self.timed_out),
-            "runs given up, out of memory or descriptors": int(self.failed),
+            "runs aborted, no reply in time": int(self.timed_out),
+            "runs aborted, out of memory or descriptors": int(self.failed),
         }
         return {name: count for name, count in found.items() if count}
 
@@ -136,7 +144,7 @@ def _check(load: Load) -> None:
     if max(load.seconds, load.warmup, load.timeout) > 10**6 or load.timeout <= 0:
         raise LoadError("seconds, warm-up and timeout must be at most 10^6")
     if not load.requests and not load.seconds:
-        raise LoadError("a run needs a number of requests or of seconds")
+        raise LoadError("a run needs a number of requests or a number of seconds")
     if not 0 <= load.rate <= 1e9:
         raise LoadError(f"rate {load.rate}: must be 0 to 10^9 requests a second")
     if min(load.reads, load.writes) < 0 or not 0 < load.reads + load.writes < 2**31:
@@ -197,9 +205,10 @@ def _result(engine: object) -> Result:
 
 
 def run(load: Load, progress: Callable[[int], None] | None = None) -> Result:
-    """Send it. ``progress`` is told ten times a second how many requests are answered.
+    """Run the load; LoadError if a setting is invalid or the server cannot be reached.
 
-    An exception out of ``progress`` (an interrupt, say) ends the run early and is passed on.
+    `progress` is called ten times a second with the number of answered requests.  An exception that
+    it raises, such as an interrupt, ends the run early and is passed on.
     """
     _check(load)
     keep = [

@@ -1,9 +1,10 @@
 """oort-bench: the command line.
 
-Without --mix it writes (-settest) and then reads (-gettest) -num keys, checking
-every value; with --mix it does both at once.  Exit status: 0 when every reply
-was right, 1 when one was not or the server could not be reached, 2 for a wrong
-command line.
+Without --mix, oort-bench writes -num keys (-settest), then reads them and checks every value
+(-gettest).  With --mix it reads and writes at the same time.
+
+Exit status: 0 if every reply was right; 1 if a reply was wrong or the server could not be reached;
+2 for an invalid command line.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ def _size_range(text: str) -> tuple[int, int]:
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is neither a size nor MIN:MAX") from None
     if not 0 <= sizes[0] <= sizes[1]:
-        raise argparse.ArgumentTypeError(f"{text!r}: the sizes must be 0 or more, and rise")
+        raise argparse.ArgumentTypeError(f"{text!r}: must be sizes of 0 or more, the smaller first")
     return sizes
 
 
@@ -36,14 +37,14 @@ def _mix(text: str) -> tuple[int, int]:
     try:
         shares = int(reads), int(writes)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not READS:WRITES, e.g. 9:1") from None
+        raise argparse.ArgumentTypeError(f"{text!r} is not READS:WRITES, such as 9:1") from None
     if not colon or min(shares) < 0 or sum(shares) == 0:
         raise argparse.ArgumentTypeError(f"{text!r}: the shares must be 0 or more, not both 0")
     return shares
 
 
 def _add(parser: argparse._ArgumentGroup, name: str, **options: object) -> None:
-    """Every long option may be written with one dash or two."""
+    """Add an option that may be written with one dash or two."""
     parser.add_argument(f"-{name}", f"--{name}", **options)  # type: ignore[arg-type]
 
 
@@ -51,47 +52,50 @@ def build_parser() -> argparse.ArgumentParser:
     parser = FlagParser(
         prog="oort-bench",
         allow_abbrev=False,
-        description="Send load to a Redis-protocol server and check what it answers.",
+        description="Send load to a Redis-protocol server and check its replies.",
     )
-    what = parser.add_argument_group("what to send")
-    _add(what, "num", type=int, metavar="N", help="requests of each test (default: 100000)")
-    _add(what, "vsize", type=_size_range, default=(100, 100), metavar="BYTES",
+    requests = parser.add_argument_group("requests")
+    _add(requests, "num", type=int, metavar="N", help="requests of each test (default: 100000)")
+    _add(requests, "vsize", type=_size_range, default=(100, 100), metavar="BYTES",
          help="size of the values, or MIN:MAX (default: 100)")  # fmt: skip
-    _add(what, "settest", action="store_true", help="write (default: write, then read)")
-    _add(what, "gettest", action="store_true", help="read, and check every value")
-    _add(what, "mix", type=_mix, metavar="READS:WRITES", help="read and write in these shares")
-    _add(what, "preload", action="store_true", help="first write every key, unmeasured")
-    _add(what, "allow-missing", action="store_true", help="a missing value is not an error")
-    _add(what, "keys", choices=DISTRIBUTIONS,
+    _add(requests, "settest", action="store_true", help="write (default: write, then read)")
+    _add(requests, "gettest", action="store_true", help="read and check every value")
+    _add(requests, "mix", type=_mix, metavar="READS:WRITES", help="read and write in these shares")
+    _add(requests, "preload", action="store_true", help="first write every key, unmeasured")
+    _add(requests, "allow-missing", action="store_true", help="a missing value is not an error")
+    _add(requests, "keys", choices=DISTRIBUTIONS,
          help="order of the keys (default: sequential; with -mix uniform)")  # fmt: skip
-    _add(what, "keyspace", type=int, metavar="N", help="how many different keys (default: -num)")
-    _add(what, "zipf", type=float, default=0.99, metavar="S", help="Zipf exponent (default: 0.99)")
-    _add(what, "prefix", default="key:", help="of the keys, before 12 digits (default: key:)")
-    _add(what, "seed", type=int, default=1, metavar="N",
-         help="of values and draws; read with the seed you wrote with (default: 1)")  # fmt: skip
-    how = parser.add_argument_group("how fast, how long")
-    _add(how, "clients", type=int, default=50, metavar="N", help="connections (default: 50)")
-    _add(how, "procs", type=int, default=1, metavar="N", help="threads (default: 1)")
-    _add(how, "pipeline", type=int, default=1, metavar="N",
+    _add(requests, "keyspace", type=int, metavar="N",
+         help="number of different keys (default: -num)")  # fmt: skip
+    _add(requests, "zipf", type=float, default=0.99, metavar="S",
+         help="Zipf exponent (default: 0.99)")  # fmt: skip
+    _add(requests, "prefix", default="key:",
+         help="prefix of the keys, before 12 digits (default: key:)")  # fmt: skip
+    _add(requests, "seed", type=int, default=1, metavar="N",
+         help="seed of values and order, the same to write and to read (default: 1)")  # fmt: skip
+    pace = parser.add_argument_group("rate and duration")
+    _add(pace, "clients", type=int, default=50, metavar="N", help="connections (default: 50)")
+    _add(pace, "procs", type=int, default=1, metavar="N", help="threads (default: 1)")
+    _add(pace, "pipeline", type=int, default=1, metavar="N",
          help="requests in flight on a connection (default: 1)")  # fmt: skip
-    _add(how, "rate", type=float, default=0.0, metavar="R",
-         help="requests a second, on a schedule the server cannot slow (open loop)")  # fmt: skip
-    _add(how, "seconds", type=float, metavar="S", help="length of each test, instead of -num")
-    _add(how, "warmup", type=float, default=0.0, metavar="S",
+    _add(pace, "rate", type=float, default=0.0, metavar="R",
+         help="requests a second, on a fixed schedule (open loop)")  # fmt: skip
+    _add(pace, "seconds", type=float, metavar="S", help="length of each test, instead of -num")
+    _add(pace, "warmup", type=float, default=0.0, metavar="S",
          help="seconds before counting begins")  # fmt: skip
-    _add(how, "timeout", type=float, default=30.0, metavar="S",
-         help="give up when nothing is answered for so long (default: 30)")  # fmt: skip
-    where = parser.add_argument_group("where")
-    _add(where, "host", default="127.0.0.1", help="(default: 127.0.0.1)")
-    _add(where, "port", type=int, default=6139, help="(default: 6139)")
-    _add(where, "user", help="for AUTH")
-    _add(where, "password", default=os.environ.get("OORT_PASSWORD"),
-         help="for AUTH (default: $OORT_PASSWORD)")  # fmt: skip
-    _add(where, "db", type=int, default=0, metavar="N", help="database (default: 0)")
-    told = parser.add_argument_group("how it is told")
-    _add(told, "json", metavar="FILE", help='write the results as JSON ("-": standard output)')
-    _add(told, "csv", metavar="FILE", help='write the results as CSV ("-": standard output)')
-    _add(told, "quiet", action="store_true", help="print errors only")
+    _add(pace, "timeout", type=float, default=30.0, metavar="S",
+         help="abort after so many seconds without a reply (default: 30)")  # fmt: skip
+    server = parser.add_argument_group("server")
+    _add(server, "host", default="127.0.0.1", help="(default: 127.0.0.1)")
+    _add(server, "port", type=int, default=6139, help="(default: 6139)")
+    _add(server, "user", help="user name for AUTH")
+    _add(server, "password", default=os.environ.get("OORT_PASSWORD"),
+         help="password for AUTH (default: $OORT_PASSWORD)")  # fmt: skip
+    _add(server, "db", type=int, default=0, metavar="N", help="database (default: 0)")
+    output = parser.add_argument_group("output")
+    _add(output, "json", metavar="FILE", help='write the results as JSON ("-": standard output)')
+    _add(output, "csv", metavar="FILE", help='write the results as CSV ("-": standard output)')
+    _add(output, "quiet", action="store_true", help="print errors only")
     return parser
 
 
@@ -147,7 +151,7 @@ def _loads(arguments: argparse.Namespace) -> list[tuple[str, Load]]:
 def main(argv: list[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
     to_stdout = "-" in (arguments.json, arguments.csv)
-    told: list[tuple[str, Load, Result, bool]] = []
+    runs: list[tuple[str, Load, Result, bool]] = []
     bad = False
     try:
         for name, load in _loads(arguments):
@@ -156,16 +160,16 @@ def main(argv: list[str] | None = None) -> int:
                 result = run(load, None if arguments.quiet else progress)
             finally:
                 progress.end()
-            told.append((name, load, result, arguments.allow_missing))
+            runs.append((name, load, result, arguments.allow_missing))
             failed = bool(result.errors(arguments.allow_missing))
             bad = bad or failed
             if failed or not arguments.quiet:
                 out = sys.stderr if to_stdout or (failed and arguments.quiet) else sys.stdout
                 print(report.text(name, load, result, arguments.allow_missing), file=out)
         if arguments.json:
-            report.write_json(arguments.json, [report.as_dict(*one) for one in told])
+            report.write_json(arguments.json, [report.as_dict(*finished) for finished in runs])
         if arguments.csv:
-            report.write_csv(arguments.csv, told)
+            report.write_csv(arguments.csv, runs)
     except OortError as error:
         print(f"oort-bench: {error}", file=sys.stderr)
         return 1

@@ -1,15 +1,16 @@
-"""How runs are told: lines for a person, JSON and CSV for programs, a bar while they last."""
+"""Reports of runs: text for people, JSON and CSV for programs, and a progress bar."""
 
 from __future__ import annotations
 
 import csv
 import json
 import sys
-import time
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TextIO
+
+from oort.clock import SYSTEM
 
 from .load import QUANTILES, Load, Result
 
@@ -17,21 +18,21 @@ BAR_WIDTH = 30
 
 
 class Progress:
-    """A bar on a terminal, rewritten in place; silent anywhere else."""
+    """A progress bar on a terminal, redrawn in place; without a terminal it prints nothing."""
 
     def __init__(self, name: str, load: Load, out: TextIO) -> None:
         self._name = name
         self._load = load
         self._out = out
         self._shown = out.isatty()
-        self._began = time.monotonic()
+        self._began = SYSTEM.monotonic()
         self._last = (self._began, 0)
         self._rate = 0.0
 
     def __call__(self, answered: int) -> None:
         if not self._shown:
             return
-        now = time.monotonic()
+        now = SYSTEM.monotonic()
         then, before = self._last
         if now - then >= 0.5:
             self._rate = (answered - before) / (now - then)
@@ -58,12 +59,12 @@ class Progress:
 
 
 def percent_name(share: float) -> str:
-    """p50, p99.9, ..."""
+    """The name of a quantile: p50, p99.9, ..."""
     return f"p{share * 100:.10g}"
 
 
 def text(name: str, load: Load, result: Result, allow_missing: bool) -> str:
-    """A few lines for a person."""
+    """The result of one run as text for people."""
     lines = [
         f"{name}: {result.requests:,} requests in {result.seconds:.2f} s, "
         f"{result.per_second:,.0f} a second "
@@ -87,17 +88,17 @@ def text(name: str, load: Load, result: Result, allow_missing: bool) -> str:
     if result.gets:
         lines.append(f"  values checked: {result.hits:,} right, {result.missing:,} missing")
     if result.unsent:
-        lines.append(f"  {result.unsent:,} requests were due and could not be sent in time")
+        lines.append(f"  {result.unsent:,} requests were due but were never sent")
     for problem, count in result.errors(allow_missing).items():
         lines.append(f"  ERROR: {count:,} {problem}")
-    lines.extend(f"  ERROR: the server said: {error}" for error in result.error_texts)
+    lines.extend(f"  ERROR: the server replied: {error}" for error in result.error_texts)
     return "\n".join(lines)
 
 
 def as_dict(name: str, load: Load, result: Result, allow_missing: bool) -> dict[str, object]:
-    """Everything about one run, without the password."""
-    what = asdict(load)
-    del what["password"]
+    """The settings (without the password) and the result of one run, for JSON."""
+    settings = asdict(load)
+    del settings["password"]
     found = asdict(result)
     found["latency"] = {
         operation: {
@@ -111,11 +112,11 @@ def as_dict(name: str, load: Load, result: Result, allow_missing: bool) -> dict[
     found["requests_per_second"] = result.per_second
     found["requests_per_core_second"] = result.per_core_second
     found["errors"] = result.errors(allow_missing)
-    return {"name": name, "load": what, "result": found}
+    return {"name": name, "load": settings, "result": found}
 
 
 def write_json(target: str, runs: list[dict[str, object]]) -> None:
-    """To a file, or to standard output for "-"."""
+    """Write the runs as JSON to a file, or to standard output for "-"."""
     document = json.dumps({"runs": runs}, indent=2) + "\n"
     if target == "-":
         sys.stdout.write(document)
@@ -157,7 +158,7 @@ def _csv_rows(runs: Iterable[tuple[str, Load, Result, bool]]) -> Iterable[list[o
 
 
 def write_csv(target: str, runs: Iterable[tuple[str, Load, Result, bool]]) -> None:
-    """One row per run and kind of request; to a file, or to standard output for "-"."""
+    """Write a row for each run and kind of request to a file, or to standard output for "-"."""
     if target == "-":
         writer = csv.writer(sys.stdout)
         writer.writerow(CSV_COLUMNS)

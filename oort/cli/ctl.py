@@ -1,6 +1,7 @@
 """oort-cli ctl: control one node through its CmdCtrl interface.
 
-Exit status: 0 done; 1 the node says no; 2 a wrong command line; 3 the node cannot be reached.
+Exit status: 0 on success; 1 if the node did not do it; 2 for an invalid command line; 3 if the node
+cannot be reached.
 """
 
 from __future__ import annotations
@@ -22,16 +23,16 @@ KEY_FILE = Path("/etc/oort/operator.key")
 CA_FILE = Path("/etc/oort/ca.crt")
 
 _VERBS = {
-    "health": ("HealthCheck", "whether clients are served, and why not"),
-    "stats": ("Stats", "all of INFO as JSON"),
-    "version": ("SoftwareVersion", "of the software"),
+    "health": ("HealthCheck", "show whether clients are served, and why not"),
+    "stats": ("Stats", "print all of INFO as JSON"),
+    "version": ("SoftwareVersion", "print the version of the software"),
     "reload": ("Reload", "read the configuration again"),
-    "stop": ("Stop", "serve no clients until start"),
+    "stop": ("Stop", "stop serving clients until start"),
     "start": ("Start", "serve clients"),
-    "restart": ("Restart", "stop, close and open the store, start"),
+    "restart": ("Restart", "stop, reopen the store, start"),
     "exit": ("Exit", "end the process"),
-    "upgrade": ("SelfUpgrade", "to a version of the software"),
-    "ring": ("RingUpdate", "give it a ring file; prints the version it holds"),
+    "upgrade": ("SelfUpgrade", "install a version of the software"),
+    "ring": ("RingUpdate", "send a ring file; prints the version that the node has then"),
 }
 
 
@@ -41,7 +42,7 @@ def build_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
         description="Control a node through its CmdCtrl interface.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="verbs:\n" + "\n".join(f"  {verb:10}{what}" for verb, (_, what) in _VERBS.items()),
+        epilog="verbs:\n" + "\n".join(f"  {verb:10}{text}" for verb, (_, text) in _VERBS.items()),
     )
     parser.add_argument("--host", default="localhost", help="a name in the node's certificate")
     parser.add_argument("--port", type=int, default=DEFAULT_PORT, help=f"default: {DEFAULT_PORT}")
@@ -50,12 +51,14 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--key", type=Path, default=KEY_FILE, metavar="FILE",
                         help=f"its private key (default: {KEY_FILE})")  # fmt: skip
     parser.add_argument("--ca", type=Path, default=CA_FILE, metavar="FILE",
-                        help=f"what the node is verified by (default: {CA_FILE})")  # fmt: skip
-    parser.add_argument("--no-tls", action="store_true", help="the node's UseTLS is off")
+                        help=f"certificates to verify the node (default: {CA_FILE})")  # fmt: skip
+    parser.add_argument("--no-tls", action="store_true",
+                        help="connect without TLS, for a node whose UseTLS is off")  # fmt: skip
     parser.add_argument("--timeout", type=float, default=60.0, metavar="SECONDS")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("verb", choices=_VERBS, metavar="VERB", help="one of " + ", ".join(_VERBS))
-    parser.add_argument("argument", nargs="?", metavar="VERSION|FILE", help="of upgrade and ring")
+    parser.add_argument("argument", nargs="?", metavar="VERSION|FILE",
+                        help="the version for upgrade, or the file for ring")  # fmt: skip
     return parser
 
 
@@ -84,8 +87,8 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _ask(options: argparse.Namespace) -> tuple[bool, str, dict[str, Any]]:
-    """What the node says: good or not, for people, for programs."""
-    # Imported late: other commands of oort-cli do without gRPC.
+    """Call the node; returns whether it succeeded, the text for people, the data for JSON."""
+    # Imported here because gRPC is slow to load and other commands do not need it.
     import grpc
 
     from oort.cmdctrl import cmdctrl_pb2 as messages
@@ -124,7 +127,7 @@ def _ask(options: argparse.Namespace) -> tuple[bool, str, dict[str, Any]]:
         return True, plain(reply.version), {"version": reply.version}
     if options.verb == "ring":
         held = reply.newversion == request.version
-        text = f"the node holds version {reply.newversion}"
+        text = f"the node has version {reply.newversion}"
         return held, text, {"version": reply.newversion}
     data = {"message": reply.msg}
     if options.verb == "health":

@@ -1,4 +1,4 @@
-"""Replies as text: for a terminal, raw for pipes, and JSON; a line of input as arguments."""
+"""Formats replies for terminals, for pipes (raw) and as JSON; splits input lines into arguments."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _UNESCAPES = {"n": b"\n", "r": b"\r", "t": b"\t", "b": b"\b", "a": b"\a"}
 
 
 def quote(data: bytes) -> bytes:
-    """In double quotes, with everything unprintable escaped."""
+    """The bytes in double quotes, with unprintable bytes escaped."""
     parts = [
         _ESCAPES.get(byte) or (bytes((byte,)) if 0x20 <= byte < 0x7F else b"\\x%02x" % byte)
         for byte in data
@@ -23,7 +23,7 @@ def quote(data: bytes) -> bytes:
 
 
 def terminal(reply: Reply, indent: int = 0) -> bytes:
-    """One line or more, without the last line end."""
+    """A reply as redis-cli prints it on a terminal, without the last line end."""
     if reply is None:
         return b"(nil)"
     if isinstance(reply, bool):
@@ -76,7 +76,7 @@ def _pairs(reply: Mapping, indent: int) -> bytes:
 
 
 def _several(reply: Reply) -> bool:
-    """Does it take more than one line?"""
+    """Whether the reply needs more than one line."""
     if isinstance(reply, Mapping):
         return len(reply.pairs) > 1
     if isinstance(reply, SetReply):
@@ -87,7 +87,7 @@ def _several(reply: Reply) -> bool:
 
 
 def raw(reply: Reply) -> bytes:
-    """The bytes alone, one element a line."""
+    """The bytes of a reply as they are, one element a line."""
     if reply is None:
         return b""
     if isinstance(reply, bool):
@@ -108,7 +108,7 @@ def raw(reply: Reply) -> bytes:
 
 
 def as_json(reply: Reply) -> bytes:
-    """JSON; bytes that are no UTF-8 are written as backslash escapes."""
+    """A reply as JSON; bytes that are not UTF-8 become backslash escapes."""
     return json.dumps(_plain(reply), ensure_ascii=False).encode()
 
 
@@ -139,9 +139,10 @@ def _plain(reply: Reply) -> object:
 
 
 def split(line: str) -> list[bytes] | None:
-    """Arguments of a typed line: blanks part them; "..." knows escapes, '...' only \\'.
+    """The arguments of a typed line, separated by blanks.
 
-    None when a quote is not closed, or is closed in the middle of an argument.
+    "..." may contain escapes; '...' may contain only \\'.  Returns None if a quote is not closed,
+    or if a closing quote is not followed by a blank or the end.
     """
     arguments: list[bytes] = []
     at = 0
@@ -164,7 +165,10 @@ def split(line: str) -> list[bytes] | None:
 
 
 def _quoted(line: str, at: int, into: bytearray) -> int | None:
-    """Past the closing quote, or None when there is none."""
+    """Append the quoted text to `into`.
+
+    Returns the position after the closing quote, or None if there is no closing quote.
+    """
     mark = line[at]
     at += 1
     while at < len(line) and line[at] != mark:

@@ -1,10 +1,10 @@
-"""oort-cli: one command from the command line, many from standard input, or a prompt.
+"""oort-cli runs a command from the command line, commands from standard input, or a prompt.
 
-`oort-cli keys` without a pattern is for this machine, not for a server (keys.py); `oort-cli ctl` is
-for a node's control interface (ctl.py).
+`oort-cli keys` without a pattern creates this machine's certificate (keys.py).  `oort-cli ctl`
+calls a node's control interface (ctl.py).
 
-Exit status: 0; 1 when a reply was an error or the server could not be reached;
-2 for a wrong command line.
+Exit status: 0 on success; 1 if a reply was an error or the server could not be reached; 2 for an
+invalid command line.
 """
 
 from __future__ import annotations
@@ -42,18 +42,21 @@ def build_parser() -> argparse.ArgumentParser:
                         help="read the last argument from standard input")  # fmt: skip
     output = parser.add_mutually_exclusive_group()
     output.add_argument("--raw", action="store_true", help="print bytes as they are")
-    output.add_argument("--no-raw", action="store_true", help="print for a person")
+    output.add_argument("--no-raw", action="store_true", help="print for people")
     output.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND ARGS...")
     return parser
 
 
 class RefusedError(OortError):
-    """The server refused what the options ask for."""
+    """The server refused AUTH, HELLO or SELECT."""
 
 
 def connect(options: argparse.Namespace) -> Connection:
-    """Connected, and past what the options ask for: AUTH, HELLO, SELECT."""
+    """Connect, and send AUTH, HELLO and SELECT as the options require.
+
+    Raises ConnectionLostError, and RefusedError if the server refuses one of them.
+    """
     password = options.password
     if password is None:
         password = os.environ.get("OORT_PASSWORD") or os.environ.get("REDISCLI_AUTH")
@@ -87,7 +90,7 @@ def show(reply: Reply, form: Callable[[Reply], bytes]) -> None:
 
 
 def execute(connection: Connection, arguments: list[bytes], form: Callable[[Reply], bytes]) -> bool:
-    """Run and print; False for an error reply."""
+    """Run a command and print its reply; False for an error reply."""
     connection.send(*arguments)
     reply = connection.read()
     endless = arguments[0].lower() in ENDLESS and not isinstance(reply, ErrorReply)
@@ -100,10 +103,10 @@ def execute(connection: Connection, arguments: list[bytes], form: Callable[[Repl
 
 @contextlib.contextmanager
 def history() -> Iterator[None]:
-    """Line editing, with what was typed in earlier sessions."""
+    """Line editing with the lines of earlier sessions."""
     try:
         import readline
-    except ImportError:  # a Python built without it: the prompt works, plainly
+    except ImportError:  # this Python has no readline, so the prompt has no line editing
         yield
         return
     readline.set_auto_history(False)
@@ -117,22 +120,22 @@ def history() -> Iterator[None]:
             HISTORY.touch(mode=0o600)
             readline.write_history_file(HISTORY)
         except OSError as error:
-            print(f"oort-cli: the history is not kept: {error}", file=sys.stderr)
+            print(f"oort-cli: cannot save the history: {error}", file=sys.stderr)
 
 
 def remember(line: str) -> None:
-    """Keep a line for later, unless it may hold a password."""
+    """Add a line to the history, unless it may contain a password."""
     words = line.lower().split()
     if "auth" in words or "requirepass" in words or not words:
         return
-    with contextlib.suppress(ImportError):  # then there is no history
+    with contextlib.suppress(ImportError):  # without readline there is no history
         import readline
 
         readline.add_history(line)
 
 
 def prompt(options: argparse.Namespace) -> int:
-    """Read and run until the end of input; a lost connection is made anew for the next line."""
+    """Run typed commands until the end of input; reconnects for the next line if necessary."""
     connection: Connection | None = connect(options)
     form = printer(options)
     with history():
@@ -161,7 +164,7 @@ def prompt(options: argparse.Namespace) -> int:
                 if good and arguments[0].lower() == b"select" and len(arguments) == 2:
                     options.database = int(arguments[1])
             except (OortError, KeyboardInterrupt) as error:
-                # Whatever reply is still under way must not answer the next command.
+                # A reply that is still to come must not be taken for that of the next command.
                 if connection is not None:
                     connection.close()
                 connection = None
@@ -195,7 +198,7 @@ def main(argv: list[str] | None = None) -> int:
         if options.command:
             arguments = [os.fsencode(argument) for argument in options.command]
             if is_keys(options.command):
-                from . import keys  # loads the cryptography that the other commands do without
+                from . import keys  # loads cryptography, which the other commands do not need
 
                 return keys.main(options.command[1:])
             if options.command[0] == "ctl":

@@ -1,9 +1,10 @@
-"""A blocking connection that speaks RESP2 and RESP3: one command, one reply.
+"""A blocking connection that speaks RESP2 and RESP3, with one reply for each command.
 
-Replies come as the Python values they mean; the few kinds Python has no value
-for (status, error, map with any keys, ...) have a small class each, so that a
-printer can tell them apart.  A reply that is no RESP raises ProtocolError, a
-connection that ends raises ConnectionLostError.
+Replies are Python values.  Kinds of replies without a Python type (status, error, map with any
+keys, ...) have a small class each, so that they can be printed differently.  An invalid reply
+raises ProtocolError; the end of the connection raises ConnectionLostError.
+
+The protocol: https://redis.io/docs/latest/develop/reference/protocol-spec/
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ READ_BYTES = 65536
 
 
 class ConnectionLostError(OortError):
-    """The server cannot be reached, or has closed the connection."""
+    """The server cannot be reached, or it has closed the connection."""
 
 
 class ProtocolError(OortError):
-    """The server answered something that is not RESP."""
+    """The server sent a reply that is not valid RESP."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,10 @@ def pack(arguments: list[bytes]) -> bytes:
 
 
 class Connection:
-    """One socket. ``timeout`` is for connecting and for each wait on the server, in seconds."""
+    """A connection to a server.
+
+    `timeout`, in seconds, limits connecting and every wait for the server; None means no limit.
+    """
 
     def __init__(self, host: str, port: int, timeout: float | None = None) -> None:
         self._buffer = bytearray()
@@ -99,7 +103,7 @@ class Connection:
         self.close()
 
     def call(self, *arguments: bytes | str | int) -> Reply:
-        """Send a command and wait for its reply; pushed messages in between are dropped."""
+        """Send a command and wait for its reply; push messages before the reply are dropped."""
         self.send(*arguments)
         reply = self.read()
         while isinstance(reply, Push):
@@ -107,7 +111,10 @@ class Connection:
         return reply
 
     def send(self, *arguments: bytes | str | int) -> None:
-        encoded = [one if isinstance(one, bytes) else str(one).encode() for one in arguments]
+        encoded = [
+            argument if isinstance(argument, bytes) else str(argument).encode()
+            for argument in arguments
+        ]
         try:
             self._socket.sendall(pack(encoded))
         except OSError as error:
@@ -116,7 +123,7 @@ class Connection:
             ) from error
 
     def read(self) -> Reply:
-        """The next reply, whatever it answers."""
+        """The next reply, which may be a push message."""
         return self._read(0)
 
     def _more(self) -> None:
@@ -144,7 +151,7 @@ class Connection:
             self._more()
         data = bytes(memoryview(self._buffer)[:size])
         if self._buffer[size : size + 2] != b"\r\n":
-            raise ProtocolError("a bulk string of the server's does not end where it should")
+            raise ProtocolError("the server sent a bulk string without CRLF at its end")
         del self._buffer[: size + 2]
         return data
 
@@ -152,14 +159,14 @@ class Connection:
         try:
             return int(text)
         except ValueError:
-            raise ProtocolError(f"the server sent {text!r} where a number belongs") from None
+            raise ProtocolError(f"the server sent {text!r} instead of a number") from None
 
     def _many(self, count: int, depth: int) -> list[Reply]:
         return [self._read(depth + 1) for _ in range(count)]
 
     def _read(self, depth: int) -> Reply:
         if depth > MAX_DEPTH:
-            raise ProtocolError("a reply of the server's is nested too deep")
+            raise ProtocolError("the server sent a reply that is nested too deeply")
         line = self._line()
         kind, rest = line[:1], line[1:]
         if kind == b"+":
@@ -175,7 +182,7 @@ class Connection:
         if kind == b",":
             return Double(rest)
         if kind not in (b"$", b"!", b"=", b"*", b"%", b"~", b">", b"|"):
-            raise ProtocolError(f"the server sent {line[:32]!r}, which is no reply")
+            raise ProtocolError(f"the server sent {line[:32]!r}, which is not a reply")
         count = self._number(rest)
         if count < 0:
             return None
@@ -192,6 +199,6 @@ class Connection:
         if kind == b">":
             return Push(self._many(count, depth))
         pairs = [(self._read(depth + 1), self._read(depth + 1)) for _ in range(count)]
-        if kind == b"|":  # attributes of the reply that follows
+        if kind == b"|":  # attributes of the next reply, which are ignored
             return self._read(depth)
         return Mapping(pairs)

@@ -70,8 +70,8 @@ class CmdCtrlServicer(object):
     """Missing associated documentation comment in .proto file."""
 
     def RingUpdate(self, request, context):
-        """Take a ring.  The answer is the version that the node holds afterwards: its own, when the ring is
-        not newer, not that version, or not a ring.
+        """Take a ring.  The answer is the version that the node has afterwards.  It is the version that
+        the node had before if the ring is not newer, is not of the given version, or is invalid.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -85,7 +85,7 @@ class CmdCtrlServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Restart(self, request, context):
-        """Stop serving clients, close and open the store, serve again.
+        """Stop serving clients, reopen the store, and serve clients again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -99,7 +99,7 @@ class CmdCtrlServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Stop(self, request, context):
-        """Serve no clients until Start.
+        """Stop serving clients until Start.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

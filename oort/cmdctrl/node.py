@@ -1,8 +1,8 @@
-"""What a CmdCtrl server controls: the contract between it and a node.
+"""The contract between the CmdCtrl service and the node that it controls.
 
-Every method may be called from any thread, waits for what it asks for, and raises an OortError
-whose text is for the caller when that cannot be done at all.  An Outcome that is not good is an
-answer like any other: the node lives, and says why it did not.
+Methods may be called from any thread and block until they have done their work.  They raise an
+OortError, with a text for the caller, if the node cannot do the work at all.  An Outcome with
+`status=False` is a normal answer: the node did not do the work, and the message says why.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Protocol
 
 @dataclass(frozen=True)
 class Outcome:
-    """Whether it was done, and one line for who asked."""
+    """Whether the work was done, and one line of text for the caller."""
 
     status: bool
     message: str
@@ -21,28 +21,31 @@ class Outcome:
 
 class NodeControl(Protocol):
     def ring_update(self, version: int, ring: bytes) -> int:
-        """The version of the ring held afterwards: `version`, unless the ring was not taken."""
+        """Take a ring, if it is newer.
+
+        Returns the version of the ring that the node has afterwards: `version` if it took the ring.
+        """
 
     def reload(self) -> Outcome:
-        """Read the configuration again and follow it as far as a running process can."""
+        """Read the configuration again and apply the settings that a running process can change."""
 
     def restart(self) -> Outcome:
-        """Stop, close and open the store with the configuration as it is now, start."""
+        """Stop, reopen the store with the current configuration, and start."""
 
     def start(self) -> Outcome:
-        """Serve clients.  Good, too, when they are served already."""
+        """Serve clients.  Succeeds if they are already served."""
 
     def stop(self) -> Outcome:
-        """Serve no clients until start.  Good, too, when none are served already."""
+        """Stop serving clients until start().  Succeeds if none are served."""
 
     def exit(self) -> Outcome:
-        """End the process, once this has been answered."""
+        """End the process after this call has been answered."""
 
     def stats(self) -> bytes:
-        """A JSON object of objects: INFO's sections, numbers as numbers."""
+        """A JSON object with an object for each section of INFO; numbers are JSON numbers."""
 
     def health(self) -> Outcome:
-        """Whether clients are served, reads and writes both, and nothing stands still."""
+        """Whether clients can read and write and no worker is stalled."""
 
     def software_version(self) -> str: ...
 

@@ -1,24 +1,24 @@
 """The CmdCtrl service of a node, over TLS with certificates on both sides.
 
-Who may call is decided by the role in the caller's certificate (docs/security.md): a syndicate and
-an operator may do everything, nobody else anything.  Where the interface asks for no certificates
-(UseTLS or MutualTLS off) only callers on this machine are served, since nothing else tells who
-somebody is.
+The role in the caller's certificate decides who may call (docs/security.md): syndicates and
+operators may make every call, and nobody else may make any.  If the interface asks for no
+certificates (UseTLS or MutualTLS is off), callers cannot be identified, so only callers on this
+machine are served.
 
-Bounds: CALLS at a time, more are refused; messages of MESSAGE_BYTES.  How long a call may take is
-the node's to decide.
+Limits: at most CALLS calls run at a time and more are refused; messages have at most MESSAGE_BYTES.
+The node decides how long a call may take.
 """
 
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NoReturn, TypeVar
 
 import grpc
 
+from oort.clock import SYSTEM
 from oort.errors import BootError, ControlError, OortError
 from oort.grpc_limits import NO_COMPRESSION
 from oort.tls import channels
@@ -29,8 +29,8 @@ from .node import NodeControl, Outcome
 
 THREADS = 8
 CALLS = 32
-MESSAGE_BYTES = 256 * 1024**2  # a ring of the most partitions
-CLOSE_SECONDS = 5.0  # for answers that are on their way
+MESSAGE_BYTES = 256 * 1024**2  # enough for a ring with the most partitions
+CLOSE_SECONDS = 5.0  # for calls that are still running
 ALLOWED = frozenset({"syndicate", "operator"})
 
 Result = TypeVar("Result")
@@ -39,46 +39,47 @@ log = logging.getLogger("oortd.cmdctrl")
 
 
 def _local(peer: str) -> bool:
-    """Of gRPC's names of a peer: ipv4:127.0.0.1:4711, ipv6:%5B::1%5D:4711, unix:..."""
+    """Whether gRPC's name of a peer is on this machine.
+
+    Names look like ipv4:127.0.0.1:4711, ipv6:%5B::1%5D:4711 and unix:...
+    """
     host = peer.partition(":")[2].replace("%5B", "[").replace("%5D", "]")
     return peer.startswith("unix:") or host.startswith(("127.", "[::1]", "[::ffff:127."))
 
 
 class _Service(CmdCtrlServicer):
-    """Each call: is the caller allowed, do it, errors as gRPC has them."""
+    """Checks that the caller is allowed, makes the call, and maps errors to gRPC's."""
 
     def __init__(self, node: NodeControl, mutual: bool) -> None:
         self._node = node
         self._mutual = mutual
 
     def _admit(self, context: grpc.ServicerContext) -> str:
-        """Who calls, for the log."""
+        """Abort the call if the caller is not allowed; returns the caller's name for the log."""
         if not self._mutual:
             if not _local(context.peer()):
                 context.abort(
                     grpc.StatusCode.PERMISSION_DENIED,
-                    "without certificates on both sides only callers on the node itself are served",
+                    "this node asks for no certificates, so it serves only callers on its machine",
                 )
             return "a caller on this machine"
         identity = channels.peer_role(context)
         if identity is None:
-            context.abort(
-                grpc.StatusCode.UNAUTHENTICATED, "the caller's certificate has no role of a ring's"
-            )
+            context.abort(grpc.StatusCode.UNAUTHENTICATED, "the caller's certificate has no role")
         if identity[0] not in ALLOWED:
             context.abort(
                 grpc.StatusCode.PERMISSION_DENIED,
-                f"a certificate of role {identity[0]} controls no node: it takes an operator's",
+                f"role {identity[0]} may not control nodes: use a certificate of role operator",
             )
         return f"{identity[0]} {identity[1]}"
 
     def _do(
         self, context: grpc.ServicerContext, act: Callable[[], Result], change: str = ""
     ) -> Result:
-        """change: what to call it in the log, for one that changes something."""
+        """`change` names the call in the log; it is empty for calls that change nothing."""
         caller = self._admit(context)
         if change:
-            log.info("CmdCtrl: %s, asked for by %s", change, caller)
+            log.info("CmdCtrl: %s, requested by %s", change, caller)
         try:
             return act()
         except ControlError as error:
@@ -92,7 +93,7 @@ class _Service(CmdCtrlServicer):
         outcome = self._do(context, act, change)
         return messages.StatusMsg(status=outcome.status, msg=outcome.message)
 
-    def RingUpdate(  # noqa: N802 (the protocol's names)
+    def RingUpdate(  # noqa: N802 (names of the protocol)
         self, request: messages.Ring, context: grpc.ServicerContext
     ) -> messages.RingUpdateResult:
         held = self._do(context, lambda: self._node.ring_update(request.version, request.ring))
@@ -121,7 +122,7 @@ class _Service(CmdCtrlServicer):
     ) -> messages.HealthCheckMsg:
         outcome = self._do(context, self._node.health)
         return messages.HealthCheckMsg(
-            status=outcome.status, msg=outcome.message, ts=int(time.time())
+            status=outcome.status, msg=outcome.message, ts=int(SYSTEM.wall())
         )
 
     def SoftwareVersion(  # noqa: N802
@@ -142,7 +143,7 @@ def _abort(context: grpc.ServicerContext, code: grpc.StatusCode, error: OortErro
 
 
 class ControlServer:
-    """Listens from the moment it is made; serves between start() and close()."""
+    """Listens from its creation on; serves between start() and close()."""
 
     def __init__(
         self,
@@ -152,11 +153,14 @@ class ControlServer:
         *,
         mutual: bool,
     ) -> None:
-        """credentials: None for no TLS; mutual: they ask callers for a certificate."""
+        """`credentials` is None without TLS; `mutual` means that callers need a certificate.
+
+        Raises BootError if the address cannot be used.
+        """
         self._server = grpc.server(
             ThreadPoolExecutor(THREADS, thread_name_prefix="cmdctrl"),
             options=[
-                ("grpc.so_reuseport", 0),  # else a second server on the port goes unnoticed
+                ("grpc.so_reuseport", 0),  # a second server on the same port must be an error
                 ("grpc.max_receive_message_length", MESSAGE_BYTES),
                 ("grpc.max_concurrent_streams", CALLS),
                 *NO_COMPRESSION,
@@ -175,13 +179,13 @@ class ControlServer:
             self.port = 0
         if self.port == 0:
             raise BootError(
-                f"[CmdCtrlConfig] ListenAddress = {address}: cannot listen there: the address is"
-                " in use or not this machine's"
+                f"[CmdCtrlConfig] ListenAddress = {address}: cannot listen: the address is in use"
+                " or does not belong to this machine"
             )
 
     def start(self) -> None:
         self._server.start()
 
     def close(self) -> None:
-        """Take no more calls; those that run may finish within CLOSE_SECONDS."""
+        """Refuse new calls; running calls may finish within CLOSE_SECONDS."""
         self._server.stop(CLOSE_SECONDS).wait()

@@ -17,10 +17,6 @@ class Client:
     name: bytes = b""
     library: bytes = b""
     library_version: bytes = b""
-    # The last cold command with its subcommand ("client|list") and the position of its container:
-    # the data plane counts in containers only.
-    last_cold: str = ""
-    last_cold_position: int = -1
 
 
 def valid_name(name: bytes) -> bool:
@@ -28,11 +24,9 @@ def valid_name(name: bytes) -> bool:
     return all(33 <= byte <= 126 for byte in name)
 
 
-def last_command(client: Client, connection: Connection) -> str:
+def last_command(connection: Connection) -> str:
     if connection.last_command < 0:
         return "NULL"
-    if connection.last_command == client.last_cold_position:
-        return client.last_cold
     return COMMANDS[connection.last_command].name
 
 
@@ -70,7 +64,7 @@ def describe(client: Client, connection: Connection, now: float) -> bytes:
         ("omem", connection.output_bytes),
         ("tot-mem", connection.query_bytes + connection.query_free + connection.output_bytes),
         ("events", "rw" if connection.output_bytes else "r"),
-        ("cmd", last_command(client, connection)),
+        ("cmd", last_command(connection)),
         ("user", "default"),
         ("redir", -1),
         ("resp", connection.protocol),

@@ -1,8 +1,4 @@
-"""COMMAND: the command table, as clients ask for it.
-
-Facts come from the table (csrc/commands/commands.def).  What it does not have is here: key access
-flags and the tips for clients that talk to several nodes.
-"""
+"""COMMAND: the command table, as clients ask for it."""
 
 from __future__ import annotations
 
@@ -10,35 +6,13 @@ from collections.abc import Sequence
 
 from oort._native import lib
 from oort.commands import reply, table
-from oort.commands.arguments import ARGUMENTS, Argument
 from oort.commands.context import Context
 from oort.commands.dispatch import Handlers
 from oort.commands.glob import compile_glob
-from oort.commands.table import Command
+from oort.commands.table import Argument, Command
 from oort.dataplane import Request
 
 HANDLERS = Handlers()
-
-HELP = (
-    "COMMAND <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
-    "(no subcommand)",
-    "    Return details about all commands.",
-    "COUNT",
-    "    Return the total number of commands in this server.",
-    "LIST",
-    "    Return a list of all commands in this server.",
-    "INFO [<command-name> ...]",
-    "    Return details about multiple commands.",
-    "    If no command names are given, details for all commands are returned.",
-    "DOCS [<command-name> ...]",
-    "    Return documentation details about multiple commands.",
-    "    If no command names are given, documentation details for all",
-    "    commands are returned.",
-    "GETKEYS <full-command>",
-    "    Return the keys from a full command.",
-    "HELP",
-    "    Prints this help.",
-)
 
 # In the order Redis lists them.
 _FLAGS: tuple[tuple[int, str], ...] = tuple(
@@ -60,47 +34,6 @@ _FLAGS: tuple[tuple[int, str], ...] = tuple(
     )
 )
 
-_READ = ("RO", "access")
-_UPDATE = ("RW", "update")
-_CHANGE = ("RW", "access", "update")
-_KEY_FLAGS: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(("get", "mget", "ttl", "pttl", "expiretime", "pexpiretime", "getrange"), _READ),
-    **dict.fromkeys(("exists", "strlen", "type", "touch", "memory|usage"), ("RO",)),
-    **dict.fromkeys(("expire", "pexpire", "expireat", "pexpireat", "persist", "setrange"), _UPDATE),
-    **dict.fromkeys(
-        ("getset", "getex", "incr", "decr", "incrby", "decrby", "incrbyfloat"), _CHANGE
-    ),
-    **dict.fromkeys(("del", "unlink"), ("RM", "delete")),
-    **dict.fromkeys(("mset", "setex", "psetex"), ("OW", "update")),
-    **dict.fromkeys(("msetnx", "setnx"), ("OW", "insert")),
-    "set": ("RW", "access", "update", "variable_flags"),
-    "getdel": ("RW", "access", "delete"),
-    "append": ("RW", "insert"),
-}
-_KEY_NOTES = {
-    "set": "RW and ACCESS due to the optional `GET` argument",
-    "getex": "RW and UPDATE because it changes the TTL",
-}
-_ALL_SUCCEEDED = ("request_policy:all_shards", "response_policy:all_succeeded")
-_ADDED = ("request_policy:multi_shard", "response_policy:agg_sum")
-_VARIES = ("nondeterministic_output",)
-_UNORDERED = ("nondeterministic_output_order",)
-_TIPS: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(("del", "unlink", "exists", "touch"), _ADDED),
-    **dict.fromkeys(("ping", "flushall", "flushdb"), _ALL_SUCCEEDED),
-    **dict.fromkeys(("ttl", "pttl", "time", "lastsave", "client|info", "client|list"), _VARIES),
-    **dict.fromkeys(("command", "command|info", "command|docs", "command|list"), _UNORDERED),
-    "mget": ("request_policy:multi_shard",),
-    "mset": ("request_policy:multi_shard", "response_policy:all_succeeded"),
-    "msetnx": ("request_policy:multi_shard", "response_policy:agg_min"),
-    "config|set": ("request_policy:all_nodes", "response_policy:all_succeeded"),
-    "info": (*_VARIES, "request_policy:all_shards", "response_policy:special"),
-    "dbsize": ("request_policy:all_shards", "response_policy:agg_sum"),
-    "scan": (*_VARIES, "request_policy:special"),
-    "keys": ("request_policy:all_shards", *_UNORDERED),
-    "randomkey": ("request_policy:all_shards", *_VARIES),
-}
-
 
 def _named(items: Sequence[tuple[str, bytes]], protocol: int) -> bytes:
     return reply.pairs([(reply.bulk(name), value) for name, value in items], protocol)
@@ -120,10 +53,9 @@ def _key_specs(command: Command, protocol: int) -> bytes:
         ("keystep", reply.integer(command.key_step)),
         ("limit", reply.integer(0)),
     ]
-    note = _KEY_NOTES.get(command.name)
     spec = [
-        *([("notes", reply.bulk(note))] if note else []),
-        ("flags", _simple_set(_KEY_FLAGS.get(command.name, ()), protocol)),
+        *([("notes", reply.bulk(command.key_note))] if command.key_note else []),
+        ("flags", _simple_set(command.access, protocol)),
         ("begin_search", _named([("type", reply.bulk("index")), ("spec", begin)], protocol)),
         (
             "find_keys",
@@ -143,8 +75,8 @@ def _details(command: Command, protocol: int) -> bytes:
             reply.integer(command.first_key),
             reply.integer(command.last_key),
             reply.integer(command.key_step),
-            _simple_set(command.categories, protocol),
-            reply.as_set([reply.bulk(tip) for tip in _TIPS.get(command.name, ())], protocol),
+            _simple_set([f"@{name}" for name in command.categories], protocol),
+            reply.as_set([reply.bulk(tip) for tip in command.tips], protocol),
             _key_specs(command, protocol),
             reply.array([_details(one, protocol) for one in below])
             if below
@@ -157,8 +89,8 @@ def _argument(argument: Argument, protocol: int) -> bytes:
     facts = [("name", reply.bulk(argument.name)), ("type", reply.bulk(argument.type))]
     if argument.type == "key":
         facts.append(("key_spec_index", reply.integer(0)))
-    if argument.word:
-        facts.append(("token", reply.bulk(argument.word)))
+    if argument.token:
+        facts.append(("token", reply.bulk(argument.token)))
     if argument.since:
         facts.append(("since", reply.bulk(argument.since)))
     if argument.deprecated_since:
@@ -182,9 +114,8 @@ def _documentation(command: Command, protocol: int) -> bytes:
     ]
     if command.complexity:
         facts.append(("complexity", reply.bulk(command.complexity)))
-    arguments = ARGUMENTS.get(command.name)
-    if arguments:
-        facts.append(("arguments", _arguments(arguments, protocol)))
+    if command.arguments:
+        facts.append(("arguments", _arguments(command.arguments, protocol)))
     below = table.SUBCOMMANDS.get(command.name, {}).values()
     if below:
         docs = [(one.name, _documentation(one, protocol)) for one in below]
@@ -237,7 +168,7 @@ def command_list(context: Context, request: Request) -> bytes:
     if kind == b"module":
         return reply.array([])
     if kind == b"aclcat":
-        category = "@" + wanted.decode("ascii", "replace").lower()
+        category = wanted.decode("ascii", "replace").lower()
         return reply.bulks([one.name for one in table.COMMANDS if category in one.categories])
     if kind == b"pattern":
         match = compile_glob(wanted, fold=True)
@@ -262,6 +193,7 @@ def command_getkeys(context: Context, request: Request) -> bytes:
     return reply.bulks(list(words[command.first_key : last + 1 : command.key_step]))
 
 
-@HANDLERS.handles("command|help")
-def command_help(context: Context, request: Request) -> bytes:
-    return reply.simples(HELP)
+@HANDLERS.handles("client|help", "command|help", "config|help", "memory|help")
+def help_text(context: Context, request: Request) -> bytes:
+    container = table.BY_NAME[table.COMMANDS[request.command].container]
+    return reply.simples(table.help_of(container))

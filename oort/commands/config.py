@@ -23,19 +23,6 @@ from oort.dataplane import Request
 
 HANDLERS = Handlers()
 
-HELP = (
-    "CONFIG <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
-    "GET <pattern>",
-    "    Return parameters matching the glob-like <pattern> and their values.",
-    "SET <directive> <value>",
-    "    Set the configuration <directive> to <value>.",
-    "RESETSTAT",
-    "    Reset statistics reported by the INFO command.",
-    "REWRITE",
-    "    Rewrite the configuration file.",
-    "HELP",
-    "    Prints this help.",
-)
 
 INT_MAX = 2**31 - 1
 MIB = 1024 * 1024
@@ -287,8 +274,3 @@ def config_rewrite(context: Context, request: Request) -> bytes:
     if context.process.config_file is None:
         return b"-ERR The server is running without a config file\r\n"
     return b"-ERR Rewriting config file: oortd leaves its configuration file to its owner\r\n"
-
-
-@HANDLERS.handles("config|help")
-def config_help(context: Context, request: Request) -> bytes:
-    return reply.simples(HELP)

@@ -17,49 +17,6 @@ HANDLERS = Handlers()
 DATABASES = 16
 REDIS_VERSION = "7.0.15"  # whose commands and texts these are; clients choose features by it
 
-HELP = (
-    "CLIENT <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
-    "GETNAME",
-    "    Return the name of the current connection.",
-    "ID",
-    "    Return the ID of the current connection.",
-    "INFO",
-    "    Return information about the current client connection.",
-    "KILL <ip:port>",
-    "    Kill connection made from <ip:port>.",
-    "KILL <option> <value> [<option> <value> [...]]",
-    "    Kill connections. Options are:",
-    "    * ID <client-id>",
-    "      Kill the connection with this id.",
-    "    * ADDR <ip:port>",
-    "      Kill connections made from the specified address",
-    "    * LADDR <ip:port>",
-    "      Kill connections made to specified local address",
-    "    * TYPE (NORMAL|MASTER|REPLICA|PUBSUB)",
-    "      Kill connections by type.",
-    "    * USER <username>",
-    "      Kill connections authenticated by <username>.",
-    "    * SKIPME (YES|NO)",
-    "      Skip killing current connection (default: yes).",
-    "    * MAXAGE <seconds>",
-    "      Kill connections older than that.",
-    "LIST [options ...]",
-    "    Return information about client connections. Options:",
-    "    * TYPE (NORMAL|MASTER|REPLICA|PUBSUB)",
-    "      Return clients of specified type.",
-    "    * ID <client-id> [<client-id> ...]",
-    "      Return the clients with these ids.",
-    "SETINFO <LIB-NAME|LIB-VER> <value>",
-    "    Set information about the client library.",
-    "SETNAME <name>",
-    "    Assign the name <name> to the current connection.",
-    "NO-EVICT (ON|OFF)",
-    "    Protect current client connection from eviction.",
-    "NO-TOUCH (ON|OFF)",
-    "    Commands of the current connection do not count as use of a key.",
-    "HELP",
-    "    Prints this help.",
-)
 
 _WRONG_PASSWORD = b"-WRONGPASS invalid username-password pair or user is disabled.\r\n"
 _NO_PASSWORD_SET = (
@@ -352,8 +309,3 @@ def client_no_evict(context: Context, request: Request) -> bytes | Reply:
 @HANDLERS.handles("client|no-touch")
 def client_no_touch(context: Context, request: Request) -> bytes | Reply:
     return _switch(request, NO_TOUCH)
-
-
-@HANDLERS.handles("client|help")
-def client_help(context: Context, request: Request) -> bytes:
-    return reply.simples(HELP)

@@ -82,6 +82,7 @@ class Context:
 
     def reset_figures(self) -> None:
         self.plane.reset_stats()
+        self.store.reset_stats()
         self.figures.reset(self.plane.stats())
 
 

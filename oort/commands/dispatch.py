@@ -16,9 +16,8 @@ from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
-from oort.commands import reply, table
+from oort.commands import table
 from oort.commands.context import Context
-from oort.commands.figures import Figures
 from oort.dataplane import Reply, Request
 
 Result = TypeVar("Result")
@@ -62,23 +61,8 @@ class Handlers(dict[str, Handler]):
         return register
 
 
-# Containers that find their subcommands themselves: Redis has none in its table for these.
-_OPEN_CONTAINERS = frozenset({"debug"})
-
-
-def find(
-    handlers: Mapping[str, Handler], request: Request, figures: Figures
-) -> tuple[str, Handler] | bytes:
-    """The full name and handler of a request whose command is known, or an error reply."""
-    command = table.COMMANDS[request.command]
-    short = table.SUBCOMMANDS.get(command.name)
-    if short is None or command.name in _OPEN_CONTAINERS or len(request.argv) == 1:
-        return command.name, handlers[command.name]
-    word = request.argv[1].decode("ascii", "replace").lower()
-    subcommand = short.get(word)
-    if subcommand is None:
-        return reply.unknown_subcommand(request.argv[1], command.name)
-    if not subcommand.takes(len(request.argv)):
-        figures.rejected(subcommand.name)
-        return reply.wrong_arity(subcommand.name)
-    return subcommand.name, handlers[subcommand.name]
+def find(handlers: Mapping[str, Handler], request: Request) -> tuple[str, Handler]:
+    """The full name and the handler of a request.  The data path has found the command, or the
+    subcommand, and checked its arity."""
+    name = table.COMMANDS[request.command].name
+    return name, handlers[name]

@@ -1,4 +1,4 @@
-"""The figures of INFO and CmdCtrl that neither the store nor the data plane counts.
+"""What Python counts and samples: the counters of the process, rates and peak memory.
 
 Every method belongs to the main loop.
 """
@@ -8,7 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from oort.dataplane import Stats
+from oort.metrics import PLANE, PROCESS, Metric, Reading
+
+RECEIVED = PROCESS["connections_received"]
+REJECTED = PROCESS["connections_rejected"]
+_COMMANDS = PLANE["commands_processed"]
+_BYTES_IN = PLANE["network_input_bytes"]
+_BYTES_OUT = PLANE["network_output_bytes"]
 
 
 def process_memory() -> dict[str, int]:
@@ -30,69 +36,44 @@ class Rates:
     bytes_out: float = 0.0
 
 
-@dataclass(slots=True)
-class SubcommandStats:
-    """What the data plane cannot count: it sees containers only."""
-
-    calls: int = 0
-    failed: int = 0
-    rejected: int = 0
-
-
 class Figures:
-    def __init__(self, stats: Stats, now: float) -> None:
+    def __init__(self, stats: Reading, now: float) -> None:
         """stats: of the data plane; now: monotonic, as everywhere here."""
         self.rates = Rates()
-        self.received_connections = 0
-        self.rejected_connections = 0
-        self.subcommands: dict[str, SubcommandStats] = {}
-        self.nanoseconds: dict[str, int] = {}  # by full name, of the commands that Python executes
+        self._counts: dict[Metric, int] = {}
         self._peak_memory = 0
         self._last_stats = stats
         self._last_sample = now
 
-    def sample(self, stats: Stats, now: float) -> None:
+    def sample(self, stats: Reading, now: float) -> None:
         """Call it about once a second."""
         before = self._last_stats
         seconds = max(1e-9, now - self._last_sample)
-        self.rates = Rates(
-            max(0, stats.commands - before.commands) / seconds,
-            max(0, stats.bytes_in - before.bytes_in) / seconds,
-            max(0, stats.bytes_out - before.bytes_out) / seconds,
-        )
+
+        def rate(metric: Metric) -> float:
+            return max(0, stats[metric] - before[metric]) / seconds
+
+        self.rates = Rates(rate(_COMMANDS), rate(_BYTES_IN), rate(_BYTES_OUT))
         self._last_sample, self._last_stats = now, stats
         self.peak_memory()
 
-    def restart(self, stats: Stats) -> None:
+    def restart(self, stats: Reading) -> None:
         """There is another data plane, which counts from zero."""
         self._last_stats = stats
 
-    def reset(self, stats: Stats) -> None:
+    def reset(self, stats: Reading) -> None:
         """CONFIG RESETSTAT; the data plane has reset its own."""
-        self.subcommands.clear()
-        self.nanoseconds.clear()
-        self.received_connections = 0
-        self.rejected_connections = 0
+        self._counts.clear()
         self._last_stats = stats
+
+    def count(self, metric: Metric) -> None:
+        """Add 1 to a counter of the process."""
+        self._counts[metric] = self.counted(metric) + 1
+
+    def counted(self, metric: Metric) -> int:
+        return self._counts.get(metric, 0)
 
     def peak_memory(self) -> int:
         """The highest private memory seen by any sample, bytes."""
         self._peak_memory = max(self._peak_memory, process_memory()["RssAnon"])
         return self._peak_memory
-
-    def spent(self, name: str, seconds: float) -> None:
-        """Add to the time a command has taken, waiting for its turn not counted."""
-        self.nanoseconds[name] = self.nanoseconds.get(name, 0) + round(seconds * 1e9)
-
-    def answered(self, name: str, failed: bool) -> None:
-        """name: "" for a request whose command is not known."""
-        if "|" in name:
-            stats = self._of(name)
-            stats.calls += 1
-            stats.failed += failed
-
-    def rejected(self, name: str) -> None:
-        self._of(name).rejected += 1
-
-    def _of(self, name: str) -> SubcommandStats:
-        return self.subcommands.setdefault(name, SubcommandStats())

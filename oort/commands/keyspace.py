@@ -13,16 +13,12 @@ from oort.commands.dispatch import Handlers, Job
 from oort.commands.glob import compile_glob
 from oort.commands.reply import OK
 from oort.dataplane import Request
+from oort.metrics import STORE
 
 HANDLERS = Handlers()
 
-MEMORY_HELP = (
-    "MEMORY <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
-    "USAGE <key> [SAMPLES <count>]",
-    "    Return the bytes that <key> and its value take in the store, index included.",
-    "HELP",
-    "    Prints this help.",
-)
+_KEYS = STORE["keys"]
+
 
 SLICE_KEYS = 1000  # keys visited between two yields: about a millisecond
 CURSOR_END = 2**48
@@ -30,7 +26,7 @@ CURSOR_END = 2**48
 
 @HANDLERS.handles("dbsize")
 def dbsize(context: Context, request: Request) -> bytes:
-    return reply.integer(context.store.stats().keys[request.database])
+    return reply.integer(context.store.stats().each(_KEYS)[request.database])
 
 
 def _slices(
@@ -137,8 +133,3 @@ def memory_usage(context: Context, request: Request) -> Job[bytes]:
     yield
     size = context.session.stored_bytes(request.database, argv[2])
     return reply.null(request.protocol) if size is None else reply.integer(size)
-
-
-@HANDLERS.handles("memory|help")
-def memory_help(context: Context, request: Request) -> bytes:
-    return reply.simples(MEMORY_HELP)

@@ -15,13 +15,12 @@ def documentation() -> str:
     lines = [
         "# Commands",
         "",
-        "Made from `csrc/commands/commands.def` by `python -m oort.commands.page`;"
-        " change it there.",
+        "Made from `csrc/commands/table/` by `python -m oort.commands.page`; change it there.",
         "",
         "Commands behave as in Redis 7.0, or as in the Redis version that introduced them if that",
         "is newer. [compatibility.md](compatibility.md) lists the differences. The data path",
-        "executes the commands marked *C* (hot commands). The control process executes the other",
-        "commands, which delay only their own connection.",
+        "executes the commands marked *C* (native commands). The control process executes the",
+        "other commands, which delay only their own connection.",
     ]
     groups = dict.fromkeys(command.group for command in table.COMMANDS)
     for group in groups:
@@ -33,8 +32,8 @@ def documentation() -> str:
 
 
 def _item(command: table.Command) -> list[str]:
-    syntax = f"{command.name.replace('|', ' ').upper()} {command.arguments}".strip()
-    mark = "*C*, since" if command.hot else "Since"
+    syntax = f"{command.name.replace('|', ' ').upper()} {command.syntax()}".strip()
+    mark = "*C*, since" if command.native else "Since"
     return textwrap.wrap(
         f"`{syntax}`: {command.summary.rstrip('.')}. {mark} {command.since}.",
         WIDTH,

@@ -81,16 +81,6 @@ def parse_integer(text: bytes) -> int | None:
     return value if -(2**63) <= value < 2**63 else None
 
 
-def wrong_arity(name: str) -> bytes:
-    return error(f"ERR wrong number of arguments for '{name}' command")
-
-
-def unknown_subcommand(name: bytes, container: str) -> bytes:
-    return error(
-        b"ERR unknown subcommand '%b'. Try %b HELP." % (_c_text(name), container.upper().encode())
-    )
-
-
 def unknown_or_wrong(name: bytes, container: str) -> bytes:
     return error(
         b"ERR unknown subcommand or wrong number of arguments for '%b'. Try %b HELP."

@@ -9,23 +9,18 @@ from __future__ import annotations
 import math
 import re
 
-from oort.commands import reply
+from oort.commands import reply, table
 from oort.commands.context import Context
 from oort.commands.dispatch import Background, Handlers, Job, Later, Outcome, Stop
 from oort.commands.reply import OK
 from oort.dataplane import Reply, Request
 from oort.errors import OortError
 from oort.journal import log
+from oort.metrics import STORE
 
 HANDLERS = Handlers()
 
-DEBUG_HELP = (
-    "DEBUG <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
-    "SLEEP <seconds>",
-    "    Answer after <seconds>. Decimals allowed. Other connections are served meanwhile.",
-    "HELP",
-    "    Prints this help.",
-)
+_LAST_SYNC = STORE["last_sync"]  # milliseconds
 
 
 @HANDLERS.handles("time")
@@ -41,7 +36,7 @@ def lastsave(context: Context, request: Request) -> bytes:
 
 def last_save(context: Context) -> int:
     """Seconds since the epoch; like Redis, the start counts as a save."""
-    return max(int(context.store.stats().last_sync_ms) // 1000, int(context.process.started))
+    return max(context.store.stats()[_LAST_SYNC] // 1000, int(context.process.started))
 
 
 @HANDLERS.handles("save")
@@ -92,7 +87,7 @@ def debug(context: Context, request: Request) -> Outcome:
     if word == b"sleep" and len(argv) == 3:
         return Later(_seconds(argv[2]), Reply(OK))
     if word == b"help" and len(argv) == 2:
-        return reply.simples(DEBUG_HELP)
+        return reply.simples(table.help_of(table.BY_NAME["debug"]))
     return reply.unknown_or_wrong(argv[1], "debug")
 
 

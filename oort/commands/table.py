@@ -1,13 +1,48 @@
 """The command table as Python sees it: rows read once from the C library.
 
-Their source is csrc/commands/commands.def.
+Their source is csrc/commands/table/; its README says what the fields mean.
 """
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from typing import Any
 
 from oort._native import ffi, lib
+
+
+@dataclass(frozen=True, slots=True)
+class Argument:
+    """One argument; of: what a block consists of, or the alternatives of a oneof."""
+
+    name: str
+    type: str  # key, string, integer, double, pattern, unix-time, pure-token, oneof or block
+    token: str = ""  # the word before the argument, or all of a pure-token
+    optional: bool = False
+    multiple: bool = False
+    since: str = ""
+    deprecated_since: str = ""
+    of: tuple[Argument, ...] = ()
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        return tuple(name for name in ("optional", "multiple") if getattr(self, name))
+
+    def syntax(self) -> str:
+        """As Redis's documentation writes it: `[EX seconds|PX milliseconds]`, `key [key ...]`."""
+        if self.type == "oneof":
+            text = "|".join(one.syntax() for one in self.of)
+            if self.token or not self.optional:
+                text = f"<{text}>"
+        elif self.type == "block":
+            text = " ".join(one.syntax() for one in self.of)
+        else:
+            text = "" if self.type == "pure-token" else self.name
+        text = " ".join(part for part in (self.token, text) if part)
+        if self.multiple:
+            text = f"{text} [{text} ...]"
+        return f"[{text}]" if self.optional else text
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,71 +51,101 @@ class Command:
 
     position: int
     name: str
+    container: str  # the command that this is a subcommand of, or ""
+    arity: int
+    flags: int
+    first_key: int  # 0: no keys
+    last_key: int
+    key_step: int
     summary: str
     since: str
     group: str
     complexity: str
-    categories: tuple[str, ...]
-    arguments: str
-    arity: int
-    flags: int
-    first_key: int
-    last_key: int
-    key_step: int
+    categories: tuple[str, ...]  # of ACL, without the @
+    notify: tuple[str, ...]  # classes of keyspace notifications
+    access: tuple[str, ...]  # how it uses its keys
+    key_note: str
+    arguments: tuple[Argument, ...]
+    tips: tuple[str, ...]
+    help: tuple[str, ...]  # lines of its container's HELP
 
     @property
-    def hot(self) -> bool:
+    def native(self) -> bool:
         """Executed in C."""
-        return bool(self.flags & lib.OORT_CMD_HOT)
+        return bool(self.flags & lib.OORT_CMD_NATIVE)
 
     @property
-    def container(self) -> str:
-        """The command this is a subcommand of, or nothing."""
-        return self.name.partition("|")[0] if "|" in self.name else ""
+    def short_name(self) -> str:
+        """Without the container."""
+        return self.name.rpartition("|")[2]
 
     def takes(self, count: int) -> bool:
         """Whether a request of so many arguments (the name is one) has the right number."""
         return count == self.arity if self.arity >= 0 else count >= -self.arity
+
+    def syntax(self) -> str:
+        """The arguments, in one line."""
+        return " ".join(argument.syntax() for argument in self.arguments)
 
 
 def _text(pointer: object) -> str:
     return str(ffi.string(pointer).decode())
 
 
+def _arguments(rows: list[dict[str, Any]]) -> tuple[Argument, ...]:
+    return tuple(Argument(**{**row, "of": _arguments(row.get("of", []))}) for row in rows)
+
+
 def _read() -> tuple[Command, ...]:
-    rows = []
-    for position in range(lib.oort_command_count()):
-        row = lib.oort_command_at(position)
-        rows.append(
+    rows = [lib.oort_command_at(position) for position in range(lib.oort_command_count())]
+    names = [_text(row.name) for row in rows]
+    commands = []
+    for position, row in enumerate(rows):
+        details: dict[str, Any] = json.loads(_text(row.details))
+        arguments = _arguments(details.pop("arguments"))
+        facts: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in details.items()
+        }
+        commands.append(
             Command(
                 position=position,
-                name=_text(row.name),
-                summary=_text(row.summary),
-                since=_text(row.since),
-                group=_text(row.group),
-                complexity=_text(row.complexity),
-                categories=tuple(_text(row.categories).split()),
-                arguments=_text(row.arguments),
+                name=names[position],
+                container=names[row.container] if row.container >= 0 else "",
                 arity=row.arity,
                 flags=row.flags,
                 first_key=row.first_key,
                 last_key=row.last_key,
                 key_step=row.key_step,
+                arguments=arguments,
+                **facts,
             )
         )
-    return tuple(rows)
+    return tuple(commands)
 
 
 COMMANDS: tuple[Command, ...] = _read()
 BY_NAME: dict[str, Command] = {command.name: command for command in COMMANDS}
 TOP_LEVEL: tuple[Command, ...] = tuple(command for command in COMMANDS if not command.container)
+# By container and short name, in the order of the table.
 SUBCOMMANDS: dict[str, dict[str, Command]] = {}
 for _command in COMMANDS:
     if _command.container:
-        _short = _command.name.partition("|")[2]
-        SUBCOMMANDS.setdefault(_command.container, {})[_short] = _command
+        SUBCOMMANDS.setdefault(_command.container, {})[_command.short_name] = _command
 
 
 def find(name: bytes) -> Command | None:
     """A command or, as "client|id", a subcommand, in any case."""
     return BY_NAME.get(name.decode("ascii", "replace").lower())
+
+
+def help_of(command: Command) -> tuple[str, ...]:
+    """The lines of HELP of a container, or of a command that finds its subcommands itself."""
+    below = SUBCOMMANDS.get(command.name, {}).values()
+    return (
+        f"{command.name.upper()} <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
+        *command.help,
+        *(line for one in below for line in one.help),
+        "HELP",
+        "    Prints this help.",
+    )

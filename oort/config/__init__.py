@@ -1,1 +1,1 @@
-"""Configuration: every setting, the layers it comes from, and the page that documents it."""
+"""The configuration of oortd: its settings, the layers they come from, and their documentation."""

@@ -1,9 +1,9 @@
-"""Layers of configuration, read from files, from rings and from the environment.
+"""Reads layers of configuration from files, from rings and from the environment.
 
-Texts are ConfigObj (INI with sections, no interpolation); TOML-style quoting of values is read as
-well, and so are those of the original's names that mean a setting of ours.  What is unknown is an
-error in a file and in the environment.  In what comes from a ring it is left out and reported: a
-newer syndicate must not stop older nodes.
+Texts are ConfigObj (INI with sections, no interpolation).  Values may be quoted as in TOML.  The
+names of the original oort are read too if they correspond to a setting.  An unknown name is an
+error in a file and in the environment.  In a ring's configuration it is ignored and reported,
+because a newer syndicate must not stop older nodes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from oort.errors import ConfigError
 
 MAX_TEXT_BYTES = 16 * 1024**2
 
-# The original's places of settings that stand elsewhere here.
+# Sections and names of the original oort for settings that have another place here.
 _MOVED = {
     ("ValueStoreConfig", "Path"): "data_dir",
     ("ValueStoreConfig", "ValueCap"): "value_cap",
@@ -37,7 +37,7 @@ _SECTIONS = {section for section, _ in _BY_PLACE if section}
 
 
 def file_layer(path: str) -> Layer:
-    """Read a configuration file.  Unknown sections and keys are errors."""
+    """Read a configuration file; ConfigError for unreadable files and unknown names."""
     try:
         with open(path, "rb") as file:
             text = file.read(MAX_TEXT_BYTES + 1)
@@ -50,23 +50,26 @@ def file_layer(path: str) -> Layer:
 
 
 def ring_layer(source: str, text: bytes) -> tuple[Layer, list[str]]:
-    """A layer from a ring's configuration text, checked, and what of the text does not count."""
+    """A checked layer from a ring's configuration text, and a message for each ignored setting.
+
+    Raises ConfigError if a value is invalid.
+    """
     values, ignored = _read(source, text)
     for field in [field for field in values if _BY_FIELD[field].own]:
         setting = _BY_FIELD[field]
         if str(values.pop(field)) != setting.default:
-            ignored.append(f"{setting.place} is a node's own setting: no ring decides it")
+            ignored.append(f"{setting.place} is a node's own setting and cannot be set by a ring")
     for field, value in values.items():
         check_value(_BY_FIELD[field], value, source)
     return Layer(source, values), ignored
 
 
 def _read(source: str, text: bytes) -> tuple[dict[str, object], list[str]]:
-    """Values by field, and what is unknown."""
+    """The values by field, and a message for each unknown name."""
     if len(text) > MAX_TEXT_BYTES:
         raise ConfigError(f"{source}: larger than {MAX_TEXT_BYTES} bytes")
     try:
-        # interpolation=False: a % in a password is a %.
+        # Without interpolation a % in a password is only a %.
         parsed = ConfigObj(
             text.decode("utf-8-sig").splitlines(),
             interpolation=False,
@@ -75,7 +78,7 @@ def _read(source: str, text: bytes) -> tuple[dict[str, object], list[str]]:
             _inspec=False,
         )
     except ConfigObjError as error:
-        # Without the line itself: a password may be in it.
+        # The message must not contain the line, which may hold a password.
         raise ConfigError(f"{source}: {str(error).replace(f' ({error.line!r})', '')}") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{source}: is not UTF-8 text") from error
@@ -117,7 +120,10 @@ def _similar(name: str) -> str:
 
 
 def environment_layer(environment: Mapping[str, str]) -> Layer:
-    """OORT_... variables.  One that means nothing is an error, a misspelling is not lost."""
+    """A layer from the variables OORT_...; ConfigError for an unknown variable.
+
+    A misspelled variable must not be ignored.
+    """
     by_name = {setting.environment: setting for setting in SETTINGS}
     values: dict[str, object] = {}
     for name, value in environment.items():
@@ -130,7 +136,7 @@ def environment_layer(environment: Mapping[str, str]) -> Layer:
 
 
 def _unquote(text: str) -> str:
-    """What is left of a value written as in TOML: "oortstore" with its quotes."""
+    """A value without the quotes of TOML."""
     if len(text) >= 2 and text[0] == text[-1] and text[0] in "\"'":
         return text[1:-1]
     return text

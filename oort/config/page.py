@@ -1,4 +1,4 @@
-"""docs/configuration.md, made from the settings: `python -m oort.config.page` writes the page."""
+"""Generates docs/configuration.md from the settings: `python -m oort.config.page` writes it."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ The following variables control the boot sequence. They can only be set in the e
 
 
 def _wrapped(text: str, first: str) -> list[str]:
-    """Lines of WIDTH; `first` is before the text, and the other lines are indented by two."""
+    """Lines of WIDTH characters; the first begins with `first`, the others with two spaces."""
     return textwrap.wrap(
         text,
         WIDTH,
@@ -86,7 +86,7 @@ def _item(setting: Setting) -> list[str]:
 
 
 def documentation() -> str:
-    """The whole page."""
+    """The whole page as Markdown."""
     lines = _INTRODUCTION.splitlines()
     for name, about in RING_ENVIRONMENT.items():
         lines += _wrapped(f"`{name}`: {about}", "- ")

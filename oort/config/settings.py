@@ -1,12 +1,12 @@
-"""Layered configuration: one description of every setting, and where its value came from.
+"""Layered configuration: the description of every setting, and the layer of every value.
 
-The dataclass `Settings` is the only list of settings: name, section, check, default and
-documentation stand in one place.  The ConfigObj configspec, the environment names, the output of
-`oortd --print-config` and docs/configuration.md are all made from it.
+The dataclass `Settings` is the only list of settings, with their names, sections, checks, defaults
+and documentation.  The ConfigObj configspec, the names of environment variables, the output of
+`oortd --print-config` and docs/configuration.md are generated from it.
 
-Layers, the later wins: defaults, cached configuration, ring, node, configuration file, environment,
-flags.  Every layer is checked by itself, so that an error names the layer, the section and the key.
-How layers are read from files, rings and the environment is in layers.py.
+The layers, in order of increasing priority: defaults, cached configuration, ring, node,
+configuration file, environment, flags.  Every layer is checked on its own, so that an error names
+the layer, the section and the key.  layers.py reads the layers.
 """
 
 from __future__ import annotations
@@ -40,12 +40,15 @@ _SIZE_UNITS = {
     "tib": 1024**4,
 }
 
-# Values of the original oort that have another name here.
+# Store types of the original oort that have another name here.
 _STORE_ALIASES = {"oortstore": "valuestore"}
 
 
 def parse_size(text: str) -> int:
-    """Bytes from "512 MiB", "64mb" or "4096" (units as in redis.conf: k = 1000, kb = 1024)."""
+    """A size in bytes from "512 MiB", "64mb" or "4096"; ValueError if the text is invalid.
+
+    The units are those of redis.conf: k = 1000, kb = 1024.
+    """
     found = re.fullmatch(r"\s*(\d+)\s*([A-Za-z]*)\s*", text)
     if found is None or found[2].lower() not in _SIZE_UNITS:
         raise ValueError(f"{text!r} is not a size such as 512 MiB")
@@ -61,7 +64,10 @@ def format_size(size: int) -> str:
 
 
 def split_address(text: str) -> tuple[str, int]:
-    """Host and port of "127.0.0.1:6139", "[::1]:6139" or ":6139" (every IPv4 address)."""
+    """Host and port of "127.0.0.1:6139", "[::1]:6139" or ":6139" (all IPv4 addresses).
+
+    Raises ValueError if the text is invalid.
+    """
     host, colon, port = text.rpartition(":")
     bracketed = host.startswith("[") and host.endswith("]")
     if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
@@ -78,7 +84,7 @@ def join_address(host: str, port: int) -> str:
 def _setting(
     name: str, check: str, default: str, doc: str, section: str = "", *, own: bool = False
 ) -> Any:
-    """own: the node's own, needed before it knows its ring: no ring can set it."""
+    """`own` settings cannot be set by a ring, because the node needs them before it has a ring."""
     return dataclasses.field(
         metadata={
             "name": name,
@@ -308,12 +314,12 @@ class Setting:
 
     @property
     def place(self) -> str:
-        """How messages call it: section and key."""
+        """The section and the key, as messages name the setting."""
         return f"[{self.section}] {self.name}" if self.section else self.name
 
     @property
     def environment(self) -> str:
-        """OORT_<SECTION>_<KEY>; without the section for those that have none."""
+        """The environment variable: OORT_<SECTION>_<KEY>, or OORT_<KEY> outside sections."""
         words = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", self.name).upper()
         return f"OORT_{self.section.upper()}_{words}" if self.section else f"OORT_{words}"
 
@@ -323,8 +329,8 @@ SETTINGS: tuple[Setting, ...] = tuple(
 )
 _BY_FIELD = {setting.field: setting for setting in SETTINGS}
 
-# These variables decide about the ring before any setting counts.  None of them has a flag; the
-# token must not appear on a command line.
+# These variables decide about the ring before any setting is read.  They have no flags; the token
+# must not appear on a command line.
 RING_ENVIRONMENT = {
     "OORT_SYNDICATE_OVERRIDE": "HOST:PORT of the syndicate. The node does not look it up in DNS."
     " This variable wins over OORTD_SKIP_SRV.",
@@ -340,7 +346,7 @@ RING_ENVIRONMENT = {
 
 
 def configspec() -> list[str]:
-    """The ConfigObj configspec, as lines."""
+    """The lines of the ConfigObj configspec."""
     lines: list[str] = []
     section = ""
     for setting in SETTINGS:
@@ -428,7 +434,7 @@ _WANTED = {
 
 
 def wanted(setting: Setting) -> str:
-    """What a setting takes, in words."""
+    """A description of the values that a setting takes."""
     if setting.check in _WANTED:
         return _WANTED[setting.check]
     limits = dict(re.findall(r"(min|max)=(\d+)", setting.check))
@@ -460,7 +466,7 @@ def check_value(setting: Setting, value: object, source: str) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class Layer:
-    """Raw values of one source, by the field they set."""
+    """The unchecked values of one source, by field."""
 
     source: str
     values: Mapping[str, object]
@@ -468,19 +474,19 @@ class Layer:
 
 @dataclasses.dataclass(frozen=True)
 class Configuration:
-    """Settings, and the layer each came from (by field)."""
+    """The settings, and the layer that each came from, by field."""
 
     settings: Settings
     sources: Mapping[str, str]
 
     def with_setting(self, field: str, value: Any, source: str) -> Configuration:
-        """A copy with one (already typed) value changed: CONFIG SET."""
+        """A copy with one value changed, for CONFIG SET; the value must be checked already."""
         changed = dataclasses.replace(self.settings, **{field: value})
         return Configuration(changed, {**self.sources, field: source})
 
 
 def resolve(layers: list[Layer]) -> Configuration:
-    """Check every layer and lay them over the defaults, in order."""
+    """Check every layer and apply the layers in order; ConfigError if a value is invalid."""
     values: dict[str, Any] = {}
     sources: dict[str, str] = {}
     defaults = Layer("default", {setting.field: setting.default for setting in SETTINGS})
@@ -502,7 +508,7 @@ def format_value(setting: Setting, value: object) -> str:
 
 
 def print_config(configuration: Configuration) -> str:
-    """Every setting as a configuration file would have it, each with its layer."""
+    """All settings in the form of a configuration file, with the layer of each as a comment."""
     lines: list[str] = []
     section = ""
     for setting in SETTINGS:

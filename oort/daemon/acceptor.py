@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from oort.commands.clients import Client
 from oort.commands.context import Context
+from oort.commands.figures import RECEIVED, REJECTED
 from oort.daemon import listeners
 from oort.daemon.loop import Loop
 from oort.dataplane import AUTHENTICATED
@@ -80,9 +81,9 @@ class Acceptor:
         if identifier == 0:
             log.error("cannot serve %s: memory is short", address)
             return
-        context.figures.received_connections += 1
+        context.figures.count(RECEIVED)
         clients[identifier] = Client(identifier, address, local_address, context.clock.wall())
 
     def _refuse(self, peer: socket.socket, text: bytes) -> None:
-        self._context.figures.rejected_connections += 1
+        self._context.figures.count(REJECTED)
         listeners.refuse(peer, text)

@@ -27,8 +27,11 @@ from oort.dataplane import DataPlane
 from oort.errors import BootError
 from oort.journal import STARTED, entry, log
 from oort.membership.membership import Membership
+from oort.metrics import STORE
 from oort.notify import Notifier, Passed
 from oort.store import Opening, Store, StoreConfig, on_tmpfs, open_store
+
+_RECOVERY = STORE["recovery"]
 
 # Descriptors that are not clients': segments, index, pollers, log.
 DESCRIPTOR_RESERVE = 1024
@@ -239,7 +242,7 @@ def _ready(daemon: Daemon) -> None:
         where,
         fsync,
         workers,
-        extra=entry(STARTED, version=version, recovery=context.store.stats().recovery),
+        extra=entry(STARTED, version=version, recovery=context.store.stats()[_RECOVERY]),
     )
     daemon.notifier.ready(daemon.status())
     daemon.membership.begin()

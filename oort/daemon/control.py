@@ -26,10 +26,16 @@ from oort.config.settings import join_address, split_address
 from oort.daemon.daemon import Daemon
 from oort.errors import ControlError, OortError, RingError
 from oort.journal import log
+from oort.metrics import STORE
 from oort.tls.channels import server_credentials_of_files
 
 if TYPE_CHECKING:
     from oort.membership.state import RingState
+
+_KEYS = STORE["keys"]
+_FAILED = STORE["failed"]
+_READ_ONLY = STORE["read_only"]
+_FREE = STORE["free_bytes"]
 
 # Seconds until a call is given up.
 QUICK = 10.0
@@ -157,15 +163,15 @@ class Control:
     def _health(self) -> Outcome:
         context = self._daemon.context
         stats = context.store.stats()
-        if stats.failed:
+        if stats[_FAILED]:
             return Outcome(
                 False, "the store refuses writes after an I/O error: see the log, then restart"
             )
-        if stats.read_only:
-            return Outcome(False, f"writes are refused: {stats.free_bytes} bytes of disk are free")
+        if stats[_READ_ONLY]:
+            return Outcome(False, f"writes are refused: {stats[_FREE]} bytes of disk are free")
         if not self._daemon.serving.active:
             return Outcome(False, "no client is served until Start")
-        return Outcome(True, f"{len(context.clients)} connections, {sum(stats.keys)} keys")
+        return Outcome(True, f"{len(context.clients)} connections, {sum(stats.each(_KEYS))} keys")
 
     def software_version(self) -> str:
         return self._daemon.context.process.version

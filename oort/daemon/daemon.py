@@ -24,8 +24,13 @@ from oort.daemon.serving import Serving
 from oort.journal import STALLED, STOPPED, STOPPING, entry, log
 from oort.membership.configuration import RingConfiguration
 from oort.membership.membership import Membership
+from oort.metrics import STORE
 from oort.notify import Notifier
 from oort.store import Store
+
+_KEYS = STORE["keys"]
+_FAILED = STORE["failed"]
+_READ_ONLY = STORE["read_only"]
 
 SAMPLE_SECONDS = 1.0
 STATUS_SECONDS = 2.0
@@ -167,14 +172,14 @@ class Daemon:
         stats = context.store.stats()
         trouble = (
             "the store has failed, writes are refused; "
-            if stats.failed
+            if stats[_FAILED]
             else "the disk is full, writes are refused; "
-            if stats.read_only
+            if stats[_READ_ONLY]
             else ""
         )
         apart = f"; {self.membership.trouble}" if self.membership.trouble else ""
         return (
             f"{trouble}serving on {', '.join(context.process.addresses)}:"
-            f" {len(context.clients)} connections, {sum(stats.keys)} keys,"
+            f" {len(context.clients)} connections, {sum(stats.each(_KEYS))} keys,"
             f" {context.figures.rates.commands:.0f} ops/s{apart}"
         )

@@ -18,14 +18,9 @@ from oort.commands.reply import error
 from oort.daemon.jobs import Jobs, Timed
 from oort.daemon.loop import Loop
 from oort.dataplane import DataPlane, Reply, Request
-from oort.errors import (
-    OortError,
-    StoreFailedError,
-    StoreFullError,
-    StoreIOError,
-    StoreMemoryError,
-)
+from oort.errors import OortError, StoreError
 from oort.journal import log
+from oort.store import client_error
 
 REQUEST_BATCH = 256  # commands executed before the loop looks at anything else
 INTERNAL_ERROR = b"-ERR internal error, see the server's log\r\n"
@@ -66,12 +61,7 @@ class Executor:
         client = context.clients.get(request.connection)
         if client is None:
             return  # closed meanwhile
-        found = dispatch.find(ALL, request, context.figures)
-        if isinstance(found, bytes):
-            self._answer(plane, request, "", found)
-            return
-        name, handler = found
-        client.last_cold, client.last_cold_position = name, request.command
+        name, handler = dispatch.find(ALL, request)
         begin = context.clock.monotonic()
         try:
             outcome = handler(context, request)
@@ -80,7 +70,8 @@ class Executor:
         except Exception:
             log.exception("command %s failed", name)
             outcome = INTERNAL_ERROR
-        context.figures.spent(name, context.clock.monotonic() - begin)
+        if not isinstance(outcome, GeneratorType):
+            plane.add_time(request.command, context.clock.monotonic() - begin)
         self._act(plane, request, name, outcome)
 
     def _act(self, plane: DataPlane, request: Request, name: str, outcome: Outcome) -> None:
@@ -88,20 +79,20 @@ class Executor:
             timed = Timed(outcome, self._context.clock)
 
             def done(result: Answer | Exception) -> None:
-                self._context.figures.spent(name, timed.seconds)
+                if plane is self._context.plane:
+                    plane.add_time(request.command, timed.seconds)
                 self._finished(plane, request, name, result)
 
             self._run(timed.job(), done)
         elif isinstance(outcome, Later):
-            self._figure(name, outcome.reply)
             plane.reply_later(request.connection, outcome.reply, outcome.seconds)
         elif isinstance(outcome, Background):
             self._run(outcome.job, outcome.done)
-            self._answer(plane, request, name, outcome.reply)
+            self._answer(plane, request, outcome.reply)
         elif isinstance(outcome, Stop):
             self._stop(outcome.reason)
         elif isinstance(outcome, bytes | Reply):
-            self._answer(plane, request, name, outcome)
+            self._answer(plane, request, outcome)
 
     def _run(self, job: Job[Any], done: Callable[[Any], None]) -> None:
         """Run a job on the helper thread; done(result or exception) runs on the main loop."""
@@ -116,26 +107,17 @@ class Executor:
         elif isinstance(result, Exception):
             log.error("command %s failed", name, exc_info=result)
             result = INTERNAL_ERROR
-        self._answer(plane, request, name, result)
+        self._answer(plane, request, result)
 
-    def _answer(self, plane: DataPlane, request: Request, name: str, answer: Answer) -> None:
+    def _answer(self, plane: DataPlane, request: Request, answer: Answer) -> None:
         reply = Reply(answer) if isinstance(answer, bytes) else answer
-        self._figure(name, reply)
         if plane is not self._context.plane:
             return  # a Stop or Restart has ended its connection
         plane.reply(request.connection, reply)
 
-    def _figure(self, name: str, reply: Reply) -> None:
-        self._context.figures.answered(name, failed=reply.data.startswith(b"-"))
-
 
 def _failure(failure: OortError) -> bytes:
-    """With the code that the data plane gives the same failure."""
-    match failure:
-        case StoreFullError() | StoreFailedError() | StoreIOError():
-            code = "MISCONF"
-        case StoreMemoryError():
-            code = "OOM"
-        case _:
-            code = "ERR"
-    return error(f"{code} {failure}")
+    """A failure of the store in the words that the data path has for the same status."""
+    if isinstance(failure, StoreError):
+        return error(client_error(failure))
+    return error(f"ERR {failure}")

@@ -18,10 +18,11 @@ from oort.daemon.acceptor import Acceptor
 from oort.daemon.executor import Executor
 from oort.daemon.loop import Loop
 from oort.daemon.patience import Patience
+from oort.daemon.store_events import log_store_event
 from oort.daemon.watchdog import Workers
 from oort.dataplane import DataPlane
 from oort.errors import OortError, StoreFailedError
-from oort.journal import log, log_store_event, set_level
+from oort.journal import log, set_level
 from oort.notify import Notifier
 from oort.store import Store
 

@@ -1,9 +1,8 @@
-"""Where this node's ring comes from, and where its syndicate is.
+"""Where this node's ring comes from, and the name under which DNS knows its syndicate.
 
 What decides stands in the environment (RING_ENVIRONMENT in oort/config/settings.py): a syndicate
-at a given address, or one that DNS knows, or a ring file, or nothing but this node.  A syndicate's
-hosts are SRV records of `_syndicate._tcp.` and the domain of the local host name, tried by priority
-and weight as RFC 2782 has it.
+at a given address, or one that DNS knows, or a ring file, or nothing but this node.  Nothing here
+asks the network: that is hosts.py.
 """
 
 from __future__ import annotations
@@ -12,11 +11,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from oort import machine
 from oort.errors import ConfigError, DiscoveryError
 
 SRV_PREFIX = "_syndicate._tcp."
-DNS_SECONDS = 10.0  # for all of the resolver's servers together
 ELSEWHERE = "set OORT_SYNDICATE_OVERRIDE=HOST:PORT"
 ALONE = "to serve without a ring: oortd --standalone, or OORTD_SKIP_SRV=true"
 
@@ -86,57 +83,15 @@ def _local_ids(text: str) -> tuple[int, ...]:
     return tuple(found)
 
 
-def srv_name() -> str:
-    """Raises DiscoveryError for a host without a domain."""
-    name = machine.full_name()
-    domain = name.rstrip(".").partition(".")[2]
+def srv_name(host_name: str) -> str:
+    """The name of the SRV records; host_name: the full name of this host.
+
+    Raises DiscoveryError for a host without a domain.
+    """
+    domain = host_name.rstrip(".").partition(".")[2]
     if not domain:
         raise DiscoveryError(
-            f"host name {name!r} has no domain to look for a syndicate in: give the host its full"
-            f" name (hostnamectl, or /etc/hosts), or {ELSEWHERE}; {ALONE}"
+            f"host name {host_name!r} has no domain to look for a syndicate in: give the host its"
+            f" full name (hostnamectl, or /etc/hosts), or {ELSEWHERE}; {ALONE}"
         )
     return f"{SRV_PREFIX}{domain}"
-
-
-def hosts(found: FromSyndicate) -> list[tuple[str, int]]:
-    """Host and port of each of the syndicate's hosts, in the order to try them.
-
-    Every call asks anew, and draws the weights anew.  Raises DiscoveryError.
-    """
-    if found.override:
-        # Imported late, as gRPC is behind it.
-        from oort.syndicate.connection import parse_address
-
-        return [parse_address(found.override, "environment: OORT_SYNDICATE_OVERRIDE")]
-    return _look_up(srv_name())
-
-
-def _look_up(name: str) -> list[tuple[str, int]]:
-    import dns.exception
-    import dns.rdtypes.IN.SRV
-    import dns.resolver
-
-    try:
-        answer = dns.resolver.resolve(name, "SRV", lifetime=DNS_SECONDS, search=False)
-    except (dns.exception.DNSException, OSError) as error:
-        reason = str(error)
-        if isinstance(error, dns.resolver.NXDOMAIN):
-            reason = "there is no such name"
-        elif isinstance(error, dns.resolver.NoAnswer):
-            reason = "it has no SRV records"
-        elif isinstance(error, dns.exception.Timeout):
-            reason = "no DNS server answers"
-        elif isinstance(error, dns.resolver.NoNameservers):
-            reason = "no DNS server has an answer"
-        raise DiscoveryError(
-            f"DNS knows no syndicate at {name}: {reason}; {ELSEWHERE}; {ALONE}"
-        ) from error
-    ordered = answer.rrset.processing_order() if answer.rrset is not None else []
-    found = [
-        (record.target.to_text(omit_final_dot=True), record.port)
-        for record in ordered
-        if isinstance(record, dns.rdtypes.IN.SRV.SRV) and str(record.target) != "."
-    ]
-    if not found:
-        raise DiscoveryError(f"DNS says there is no syndicate at {name}; {ELSEWHERE}; {ALONE}")
-    return found

@@ -7,11 +7,11 @@ the fingerprint in the token; from then on by CAFile.  The private key is made h
 
 from __future__ import annotations
 
-import datetime
 import os
 from collections.abc import Collection
 from pathlib import Path
 
+from oort.clock import SYSTEM, Clock, utc
 from oort.config.settings import Settings
 from oort.errors import ConfigError, TLSError
 from oort.journal import log
@@ -28,9 +28,10 @@ RENEW_AFTER = 2 / 3  # of a certificate's life
 
 
 class Joining:
-    def __init__(self, origin: FromSyndicate, settings: Settings) -> None:
+    def __init__(self, origin: FromSyndicate, settings: Settings, clock: Clock = SYSTEM) -> None:
         """Raises ConfigError for a fingerprint that is none."""
         self._settings = settings
+        self._clock = clock
         self._token = origin.token
         self._fingerprint = ""
         self._key = certificates.make_key()  # the same for every host that is asked to sign it
@@ -59,7 +60,7 @@ class Joining:
                 f"{settings.cert_file} is of role {role[0]}: a node shows one of its own; name"
                 " other files in [CmdCtrlConfig], or move this one away"
             )
-        if certificates.expiry(identity.certificate) <= datetime.datetime.now(datetime.UTC):
+        if certificates.expiry(identity.certificate) <= utc(self._clock.wall()):
             return None
         return identity.certificate
 
@@ -173,7 +174,7 @@ class Joining:
         if certificate is None:
             return False
         begins, ends = certificates.valid_from(certificate), certificates.expiry(certificate)
-        old = datetime.datetime.now(datetime.UTC) >= begins + RENEW_AFTER * (ends - begins)
+        old = utc(self._clock.wall()) >= begins + RENEW_AFTER * (ends - begins)
         if not old and set(needed) <= set(certificates.names_of(certificate)):
             return False
         identity = connection.renew(syndicate, host.names())

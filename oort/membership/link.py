@@ -14,8 +14,9 @@ from oort.clock import SYSTEM, Clock
 from oort.config.settings import Settings, join_address
 from oort.errors import DiscoveryError, OortError, RingError, TLSError
 from oort.journal import log
-from oort.membership import discovery, host
+from oort.membership import host
 from oort.membership.discovery import FromSyndicate
+from oort.membership.hosts import hosts
 from oort.membership.joining import Joining
 from oort.ring import files
 from oort.ring.ring import Ring
@@ -113,9 +114,9 @@ class Seeker:
         self._origin = origin
         self._settings = settings
         self._clock = clock
-        self.joining = Joining(origin, settings)
+        self.joining = Joining(origin, settings, clock)
         if origin.override:
-            discovery.hosts(origin)
+            hosts(origin)
 
     def connect(self, *, may_join: bool = True) -> Link:
         """Joins where that has not been done.  Raises DiscoveryError when no host will do."""
@@ -135,7 +136,7 @@ class Seeker:
     def _first(self, may_join: bool, act: Callable[[Link], None] | None = None) -> Link:
         reasons: dict[str, None] = {}
         until = self._clock.monotonic() + ROUND_SECONDS
-        for address in discovery.hosts(self._origin):
+        for address in hosts(self._origin):
             if self._clock.monotonic() > until:
                 break
             try:

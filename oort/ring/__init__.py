@@ -1,1 +1,1 @@
-"""The ring: which nodes hold which partition of the keys (reading, building, files, oort-ring)."""
+"""Rings, which map each partition of the keys to nodes: reading, building, files, oort-ring."""

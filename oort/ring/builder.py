@@ -1,15 +1,15 @@
 """The write side: a builder holds the nodes and settings of a ring, and assigns its partitions.
 
-Changes to nodes take effect with `rebalance`; `ring` is then the new ring.  The last-move table
-has, for each replica of a partition, the minutes before `version` (the time of the last rebalance)
-at which it got its node; 65535 is long ago.  Each rebalance adds the whole minutes since the last
-one, so that what is counted may be less than the time that passed, never more.
+`rebalance` assigns the partitions to the nodes as they are now; `ring` then returns the new ring.
+The last-move table holds, for each replica of a partition, how many minutes before `version` (the
+time of the last rebalance) the replica got its node; 65535 means long ago.  Each rebalance adds the
+whole minutes since the previous rebalance.  The counted time may therefore be less than the time
+that passed, but never more.
 """
 
 from __future__ import annotations
 
 import random
-import time
 from array import array
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -26,19 +26,19 @@ NANOSECONDS_PER_MINUTE = 60_000_000_000
 MAX_VERSION = 2**63 - 1
 MAX_TIERS = 64
 MAX_ADDRESSES = 64
-MAX_TEXT_BYTES = 1 << 20  # of a name, an address or a meta
+MAX_TEXT_BYTES = 1 << 20  # of a tier name, an address or a meta text
 MAX_CONF_BYTES = 16 << 20
-#: Growth stops before the tables of a builder take more (6 bytes a replica), so that it can be read
-#: back within the default limit of files.py.
+#: The tables of a builder (6 bytes a replica) do not grow beyond this size, so that its file can be
+#: read within the default limit of files.py.
 MAX_TABLE_BYTES = 192 << 20
 
 
 @dataclass(slots=True)
 class Settings:
-    points_allowed: int = 1  # percent around its reachable share that a node may hold
-    max_partition_bits: int = 23  # more than a table can have is as good as MAX_PARTITION_BITS
+    points_allowed: int = 1  # percent by which a node may miss its reachable share
+    max_partition_bits: int = 23  # values above MAX_PARTITION_BITS mean MAX_PARTITION_BITS
     move_wait: int = 60  # minutes
-    id_bits: int = 64  # of node ids that are made up
+    id_bits: int = 64  # of randomly chosen node ids
 
     def check(self) -> None:
         for name, value, least, most in (
@@ -52,7 +52,10 @@ class Settings:
 
 
 class Builder:
-    """Starts without nodes; one row of `rows` and of `last_moves` for each replica."""
+    """The nodes, settings and tables of a ring.
+
+    A new builder has no nodes.  Each table has one row for each replica.
+    """
 
     def __init__(self, replicas: int = 3, settings: Settings | None = None) -> None:
         _check_replicas(replicas)
@@ -62,7 +65,7 @@ class Builder:
         self._conf = b""
         self._nodes: list[Node] = []
         self._positions: dict[int, int] = {}  # of nodes, by id
-        self._tiers_changed = False  # since _tier_names were found
+        self._tiers_changed = False  # since _tier_names were computed
         self._tier_names: tuple[tuple[str, ...], ...] = ()
         self._partition_bits = 1
         self._rows = [array("i", [UNASSIGNED]) * 2 for _ in range(replicas)]
@@ -81,7 +84,7 @@ class Builder:
         rows: list[array[int]],
         last_moves: list[array[int]],
     ) -> Builder:
-        """From what a file says; the tables are the builder's from then on."""
+        """A builder with the contents of a file; the builder takes ownership of the tables."""
         builder = cls(len(rows), settings)
         builder.version = version
         builder._conf = conf
@@ -93,7 +96,7 @@ class Builder:
         builder._last_moves = last_moves
         return builder
 
-    # What it holds
+    # Contents
 
     @property
     def settings(self) -> Settings:
@@ -130,12 +133,12 @@ class Builder:
 
     @property
     def table(self) -> tuple[memoryview, ...]:
-        """As a ring's; read-only."""
+        """A read-only row for each replica: node indexes by partition, -1 where unassigned."""
         return tuple(memoryview(row).toreadonly() for row in self._rows)
 
     @property
     def last_moves(self) -> tuple[memoryview, ...]:
-        """For each replica the minutes since it moved, by partition; read-only."""
+        """A read-only row for each replica: minutes since the last move, by partition."""
         return tuple(memoryview(row).toreadonly() for row in self._last_moves)
 
     def node(self, node_id: int) -> Node:
@@ -155,27 +158,31 @@ class Builder:
     # Changes
 
     def change_settings(self, **changes: int) -> None:
-        """Change settings, by their names in Settings."""
+        """Change settings, named as in Settings; RingError if a value is out of range."""
         settings = replace(self._settings, **changes)
         settings.check()
         self._settings = settings
 
     def set_replicas(self, count: int) -> None:
-        """More are assigned with the next rebalance; of fewer, those furthest apart are kept."""
+        """Change the number of replicas.
+
+        The next rebalance assigns additional replicas.  If the number shrinks, the replicas that
+        are furthest apart are kept.
+        """
         _check_replicas(count)
         size = 1 << self._partition_bits
         if count < len(self._rows):
             before = list(zip(*self._rows, strict=True))
-            kept = drop_replicas(self._nodes, self._rows, count)
+            rows = drop_replicas(self._nodes, self._rows, count)
             moves = [array("H", [LONG_AGO]) * size for _ in range(count)]
             for partition, placed in enumerate(before):
                 since = {
                     node: minutes[partition]
                     for node, minutes in zip(placed, self._last_moves, strict=True)
                 }
-                for row, minutes in zip(kept, moves, strict=True):
+                for row, minutes in zip(rows, moves, strict=True):
                     minutes[partition] = since.get(row[partition], LONG_AGO)
-            self._rows, self._last_moves = kept, moves
+            self._rows, self._last_moves = rows, moves
         for _ in range(count - len(self._rows)):
             self._rows.append(array("i", [UNASSIGNED]) * size)
             self._last_moves.append(array("H", [LONG_AGO]) * size)
@@ -191,14 +198,14 @@ class Builder:
         meta: str = "",
         conf: bytes = b"",
     ) -> Node:
-        """A node with this id, or with a random one."""
+        """Add a node with this id, or with a random id; RingError if the node is invalid."""
         if len(self._nodes) >= MAX_NODES:
             raise RingError(f"a builder has at most {MAX_NODES} nodes")
         taken = self._positions
         if node_id is None:
             node_id = self._random_id(taken)
         elif node_id in taken:
-            raise RingError(f"there is a node {node_id} already")
+            raise RingError(f"node {node_id} already exists")
         node = Node(node_id, active, capacity, tuple(tiers), tuple(addresses), meta, conf)
         _check_node(node)
         self._positions[node_id] = len(self._nodes)
@@ -216,7 +223,7 @@ class Builder:
                 return node_id
 
     def change(self, node_id: int, **changes: Any) -> Node:
-        """Change fields of a node, by their names in Node; its id stays."""
+        """Change fields of a node, named as in Node; the id cannot be changed."""
         index = self._index(node_id)
         for name in ("tiers", "addresses"):
             if name in changes:
@@ -233,7 +240,7 @@ class Builder:
         return self.change(node_id, active=active)
 
     def remove(self, node_id: int) -> Node:
-        """Its replicas have no node until the next rebalance."""
+        """Remove a node; its replicas have no node until the next rebalance."""
         index = self._index(node_id)
         node = self._nodes.pop(index)
         self._find_positions()
@@ -248,17 +255,19 @@ class Builder:
     # Assignment
 
     def pretend_elapsed(self, minutes: int) -> None:
-        """Let the replicas have moved that much earlier."""
+        """Pretend that every replica moved this many minutes earlier."""
         if minutes < 0:
-            raise RingError("time does not run backwards")
+            raise RingError(f"minutes must be 0 or more, not {minutes}")
         self._last_moves = [_aged(row, minutes) for row in self._last_moves]
 
-    def rebalance(self, now: int | None = None) -> Report:
-        """Assign all partitions; `now` is in nanoseconds since 1970, the clock's by default."""
-        now = time.time_ns() if now is None else now
+    def rebalance(self, now: int) -> Report:
+        """Assign all partitions; `now` is in nanoseconds since 1970.
+
+        Raises RingError if no valid version can follow the current version.
+        """
         version = max(now, self.version + 1)
         if not 0 < version <= MAX_VERSION:
-            raise RingError(f"no version after {self.version}: look at the clock")
+            raise RingError(f"no valid version follows {self.version}: check the clock")
         elapsed = max(0, now - self.version) // NANOSECONDS_PER_MINUTE
         last_moves = [_aged(row, elapsed) for row in self._last_moves]
         rows = [array("i", row) for row in self._rows]
@@ -291,7 +300,7 @@ class Builder:
         return tree.bits_for(self._settings.points_allowed, self._partition_bits, most)
 
     def ring(self, local_id: int | None = None) -> Ring:
-        """The ring as of the last rebalance, and of the nodes as they are now."""
+        """A ring with the assignment of the last rebalance and the current nodes."""
         ring = Ring(
             version=self.version,
             conf=self._conf,
@@ -319,7 +328,7 @@ def _check_replicas(count: int) -> None:
 
 def _check_node(node: Node) -> None:
     if not 0 < node.id < 1 << 64:
-        raise RingError(f"a node's id is a 64-bit number that is not 0, not {node.id}")
+        raise RingError(f"a node's id must be a 64-bit number above 0, not {node.id}")
     if not 0 <= node.capacity < 1 << 32:
         raise RingError(f"capacity must be from 0 to {(1 << 32) - 1}, not {node.capacity}")
     if len(node.tiers) > MAX_TIERS:

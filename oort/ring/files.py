@@ -11,10 +11,13 @@
                 i32 n, n address texts, meta text, conf blob
     table       i32 replicas; for each i32 partition count (1 << bits), then the values
 
-What is read and written again is the same, byte for byte, before compression.  Texts need not be
-UTF-8.  Everything is checked: bad input of any kind ends in a RingFormatError, a count is never
-believed before its bytes are there, and no more than `limit` bytes are decompressed, nor more than
-what has been read so far calls for: what follows the last value is refused before it is looked at.
+A file that is read and written again has the same bytes before compression.  Texts need not be
+UTF-8.
+
+Every value is checked, and bad input of any kind raises RingFormatError.  Memory is allocated for a
+count only after its bytes have been read.  At most `limit` bytes are decompressed, and only as far
+as the values read so far require, so data after the last value is refused without decompressing it
+all.
 """
 
 from __future__ import annotations
@@ -37,29 +40,29 @@ BUILDER_MAGIC = b"RINGBUILDERv0001"
 DEFAULT_LIMIT = 256 << 20
 _LEAST, _CHUNK = 1 << 16, 1 << 20  # decompressed at once
 _GZIP = 16 + zlib.MAX_WBITS
-_NODE_BYTES = 8 + 1 + 4 + 4 + 4 + 4 + 4  # of a node that is empty
-# What a few compressed bytes could say in millions, and take far more memory for than in the file.
+_NODE_BYTES = 8 + 1 + 4 + 4 + 4 + 4 + 4  # the size of an empty node
+# These limits keep a few compressed bytes from creating millions of Python objects.
 _MAX_LEVELS = 1024
-_MAX_TIERS = 1 << 20  # of a level
+_MAX_TIERS = 1 << 20  # in a level
 
 
 class _Reader:
-    """Decompresses and takes values off the front, and says where bytes are missing or wrong."""
+    """Decompresses the data and reads values from its front; errors give the position."""
 
     def __init__(self, data: bytes, limit: int) -> None:
         self._stream = zlib.decompressobj(_GZIP)
         self._compressed = data
-        self._fed = 0  # of them, to the stream
+        self._fed = 0  # compressed bytes given to the stream so far
         self._limit = limit
-        self._data = b""  # decompressed, ...
-        self._at = 0  # ... taken off it up to here, ...
-        self._taken = 0  # ... after so many bytes that are not kept
+        self._data = b""  # decompressed bytes that are still needed
+        self._at = 0  # offset of the next value in _data
+        self._taken = 0  # decompressed bytes before _data, already dropped
 
-    def fail(self, what: str) -> RingFormatError:
-        return RingFormatError(f"damaged ring data: {what}, near byte {self._taken + self._at}")
+    def fail(self, problem: str) -> RingFormatError:
+        return RingFormatError(f"damaged ring data: {problem}, near byte {self._taken + self._at}")
 
     def _has(self, size: int) -> bool:
-        """Make so many bytes ready, if there are as many."""
+        """Decompress until `size` bytes are ready; False if the data ends before that."""
         parts = [self._data[self._at :]]
         ready = len(parts[0])
         self._taken += self._at
@@ -68,68 +71,69 @@ class _Reader:
         while ready < size and not stream.eof:
             fed = stream.unconsumed_tail or self._feed()
             if not fed:
-                break  # cut off
+                break  # the compressed data is cut off
             try:
                 parts.append(stream.decompress(fed, min(_CHUNK, max(_LEAST, size - ready))))
             except zlib.error as error:
                 raise RingFormatError(f"ring data is not gzip, or is damaged: {error}") from error
             ready += len(parts[-1])
             if self._taken + ready > self._limit:
-                raise RingFormatError(f"ring data of more than {self._limit} bytes")
+                raise RingFormatError(f"ring data is larger than {self._limit} bytes")
         self._data = b"".join(parts)
         return ready >= size
 
     def _feed(self) -> bytes:
-        """The next of the compressed bytes."""
+        """The next part of the compressed bytes, empty at their end."""
         fed = self._compressed[self._fed : self._fed + _LEAST]
         self._fed += len(fed)
         return fed
 
-    def take(self, size: int, what: str) -> bytes:
+    def take(self, size: int, name: str) -> bytes:
+        """The next `size` bytes; `name` names the value in errors."""
         if size < 0 or size > self._limit - self._taken - self._at:
-            raise self.fail(f"{what}: the length {size} is wrong")
+            raise self.fail(f"{name} has the invalid length {size}")
         if size > len(self._data) - self._at and not self._has(size):
-            raise self.fail(f"{what} is cut off, or its length {size} is wrong")
+            raise self.fail(f"{name} is cut off, or its length {size} is invalid")
         self._at += size
         return self._data[self._at - size : self._at]
 
-    def number(self, code: str, what: str) -> int:
+    def number(self, code: str, name: str) -> int:
         value: int
-        (value,) = struct.unpack(">" + code, self.take(struct.calcsize(">" + code), what))
+        (value,) = struct.unpack(">" + code, self.take(struct.calcsize(">" + code), name))
         return value
 
-    def count(self, what: str, each: int, most: int = 1 << 31) -> int:
-        """How many follow, of at least `each` bytes."""
-        value = self.number("i", f"the number of {what}")
+    def count(self, name: str, each: int, most: int = 1 << 31) -> int:
+        """The number of items that follow; each item has at least `each` bytes."""
+        value = self.number("i", f"the number of {name}")
         if not 0 <= value <= most or value * each > self._limit - self._taken - self._at:
-            raise self.fail(f"{value} {what} cannot be there")
+            raise self.fail(f"{value} is not a possible number of {name}")
         return value
 
-    def blob(self, what: str) -> bytes:
-        return self.take(self.number("i", f"the length of {what}"), what)
+    def blob(self, name: str) -> bytes:
+        return self.take(self.number("i", f"the length of {name}"), name)
 
-    def text(self, what: str) -> str:
-        return self.blob(what).decode("utf-8", "surrogateescape")
+    def text(self, name: str) -> str:
+        return self.blob(name).decode("utf-8", "surrogateescape")
 
     def end(self) -> None:
-        """Nothing more in the stream, whose checksum is right, nor after it."""
+        """Check that the stream ends here with a valid checksum, and that no bytes follow it."""
         if self._has(1):
-            raise self.fail("there is more than there should be")
+            raise self.fail("data follows the last value")
         if not self._stream.eof:
             raise RingFormatError("ring data is cut off")
         if self._stream.unused_data or self._fed < len(self._compressed):
-            raise RingFormatError("there is something behind the ring data")
+            raise RingFormatError("other data follows the ring data")
 
 
 def decode(data: bytes, limit: int = DEFAULT_LIMIT) -> Ring | Builder:
-    """The ring or the builder that a file's bytes stand for."""
+    """The ring or the builder in the bytes of a file; RingFormatError if they are invalid."""
     reader = _Reader(data, limit)
     magic = reader.take(len(RING_MAGIC), "the header")
     if magic == RING_MAGIC:
         return _ring(reader)
     if magic == BUILDER_MAGIC:
         return _builder(reader)
-    raise RingFormatError(f"neither a ring nor a builder: it begins with {magic!r}")
+    raise RingFormatError(f"neither a ring nor a builder: the data begins with {magic!r}")
 
 
 def decode_ring(data: bytes, limit: int = DEFAULT_LIMIT) -> Ring:
@@ -154,7 +158,7 @@ def _ring(reader: _Reader) -> Ring:
     tier_names = _tiers(reader)
     nodes = _nodes(reader, tier_names)
     if not UNASSIGNED <= local_index < len(nodes):
-        raise reader.fail(f"local node {local_index} of {len(nodes)} nodes")
+        raise reader.fail(f"invalid local node {local_index} of {len(nodes)} nodes")
     rows = _assignment(reader, bits, len(nodes))
     reader.end()
     return Ring(
@@ -178,7 +182,7 @@ def _builder(reader: _Reader) -> Builder:
     rows = _assignment(reader, bits, len(nodes))
     last_moves = _table(reader, "H", bits)
     if len(last_moves) != len(rows):
-        raise reader.fail(f"last moves of {len(last_moves)} replicas, not {len(rows)}")
+        raise reader.fail(f"the last moves are of {len(last_moves)} replicas, not {len(rows)}")
     settings = Settings(
         points_allowed=reader.number("B", "the points allowed"),
         max_partition_bits=reader.number("H", "the most partition bits"),
@@ -206,14 +210,14 @@ def _builder(reader: _Reader) -> Builder:
 def _version(reader: _Reader) -> int:
     version = reader.number("q", "the version")
     if version < 0:
-        raise reader.fail(f"version {version}")
+        raise reader.fail(f"invalid version {version}")
     return version
 
 
 def _bits(reader: _Reader) -> int:
     bits = reader.number("H", "the partition bits")
     if bits > MAX_PARTITION_BITS:
-        raise reader.fail(f"{bits} partition bits")
+        raise reader.fail(f"invalid number of partition bits {bits}")
     return bits
 
 
@@ -224,7 +228,9 @@ def _tiers(reader: _Reader) -> tuple[tuple[str, ...], ...]:
         for _ in range(reader.count("tiers", 4, _MAX_TIERS)):
             name = reader.text("a tier")
             if name in names or (not names and name):
-                raise reader.fail(f"tier names of level {level} do not begin with '' or come twice")
+                raise reader.fail(
+                    f"the tier names of level {level} do not begin with '' or are not unique"
+                )
             names[name] = None
         levels.append(tuple(names))
     return tuple(levels)
@@ -236,18 +242,18 @@ def _nodes(reader: _Reader, tier_names: tuple[tuple[str, ...], ...]) -> list[Nod
     for _ in range(reader.count("nodes", _NODE_BYTES, MAX_NODES)):
         node_id = reader.number("Q", "a node's id")
         if node_id == 0 or node_id in ids:
-            raise reader.fail(f"node id {node_id} is 0 or comes twice")
+            raise reader.fail(f"node id {node_id} is 0 or not unique")
         ids.add(node_id)
-        inactive = reader.number("B", "whether a node is inactive")
+        inactive = reader.number("B", "the inactive flag of a node")
         if inactive > 1:
-            raise reader.fail(f"{inactive} for whether a node is inactive")
+            raise reader.fail(f"the inactive flag of a node is {inactive}")
         capacity = reader.number("I", "a node's capacity")
         tiers = []
         for level in range(reader.count("tiers of a node", 4)):
             index = reader.number("i", "a node's tier")
             names = tier_names[level] if level < len(tier_names) else None
             if names is None or not 0 <= index < max(1, len(names)):
-                raise reader.fail(f"a node is in tier {index} of level {level}")
+                raise reader.fail(f"a node is in an unknown tier {index} of level {level}")
             tiers.append(names[index] if names else "")
         addresses = [
             reader.text("an address") for _ in range(reader.count("addresses of a node", 4))
@@ -266,7 +272,7 @@ def _table(
     rows = []
     replicas = reader.count("replicas", 4)
     if not 1 <= replicas <= MAX_REPLICAS:
-        raise reader.fail(f"{replicas} replicas")
+        raise reader.fail(f"invalid number of replicas {replicas}")
     for _ in range(replicas):
         count = reader.number("i", "the number of partitions")
         if count != 1 << bits:
@@ -283,7 +289,9 @@ def _table(
 def _assignment(reader: _Reader, bits: int, nodes: int) -> list[array[int]]:
     def check(row: array[int]) -> None:
         if min(row) < UNASSIGNED or max(row) >= nodes:
-            raise reader.fail(f"a partition on node {min(row)} or {max(row)} of {nodes} nodes")
+            raise reader.fail(
+                f"the table has node indexes from {min(row)} to {max(row)} for {nodes} nodes"
+            )
 
     return _table(reader, "i", bits, check)
 
@@ -311,42 +319,42 @@ class _Writer:
         return b"".join(self._parts)
 
 
-def encode(what: Ring | Builder) -> bytes:
-    """The bytes of its file."""
+def encode(source: Ring | Builder) -> bytes:
+    """The bytes of the file for a ring or a builder."""
     writer = _Writer()
-    if isinstance(what, Ring):
+    if isinstance(source, Ring):
         writer.raw(RING_MAGIC)
-        writer.number("q", what.version)
-        writer.blob(what.conf)
-        writer.number("i", what.local_index)
-        writer.number("H", what.partition_bits)
-        _write_nodes(writer, what)
-        _write_table(writer, what.table)
+        writer.number("q", source.version)
+        writer.blob(source.conf)
+        writer.number("i", source.local_index)
+        writer.number("H", source.partition_bits)
+        _write_nodes(writer, source)
+        _write_table(writer, source.table)
         return writer.finish()
-    settings = what.settings
+    settings = source.settings
     writer.raw(BUILDER_MAGIC)
-    writer.number("q", what.version)
-    writer.blob(what.conf)
+    writer.number("q", source.version)
+    writer.blob(source.conf)
     writer.number("B", settings.id_bits)
-    _write_nodes(writer, what)
-    writer.number("H", what.partition_bits)
-    _write_table(writer, what.table)
-    _write_table(writer, what.last_moves)
+    _write_nodes(writer, source)
+    writer.number("H", source.partition_bits)
+    _write_table(writer, source.table)
+    _write_table(writer, source.last_moves)
     writer.number("B", settings.points_allowed)
     writer.number("H", settings.max_partition_bits)
     writer.number("H", settings.move_wait)
     return writer.finish()
 
 
-def _write_nodes(writer: _Writer, what: Ring | Builder) -> None:
-    writer.number("i", len(what.tier_names))
-    for names in what.tier_names:
+def _write_nodes(writer: _Writer, source: Ring | Builder) -> None:
+    writer.number("i", len(source.tier_names))
+    for names in source.tier_names:
         writer.number("i", len(names))
         for name in names:
             writer.text(name)
-    numbers = [{name: index for index, name in enumerate(names)} for names in what.tier_names]
-    writer.number("i", len(what.nodes))
-    for node in what.nodes:
+    numbers = [{name: index for index, name in enumerate(names)} for names in source.tier_names]
+    writer.number("i", len(source.nodes))
+    for node in source.nodes:
         writer.number("Q", node.id)
         writer.number("B", not node.active)
         writer.number("I", node.capacity)
@@ -371,15 +379,15 @@ def _write_table(writer: _Writer, table: tuple[memoryview, ...]) -> None:
 
 
 def read(path: Path | str, limit: int = DEFAULT_LIMIT) -> Ring | Builder:
-    """A file's ring or builder; errors name the file."""
+    """The ring or the builder in a file; RingError and RingFormatError name the file."""
     path = Path(path)
     try:
         with path.open("rb") as file:
-            data = file.read(limit + 1)  # what is larger than its content may be is refused below
+            data = file.read(limit + 1)
     except OSError as error:
         raise RingError(f"cannot read {path}: {error.strerror}") from error
     if len(data) > limit:
-        raise RingFormatError(f"{path}: more than {limit} bytes")
+        raise RingFormatError(f"{path}: the file is larger than {limit} bytes")
     try:
         return decode(data, limit)
     except RingFormatError as error:
@@ -400,10 +408,10 @@ def read_builder(path: Path | str, limit: int = DEFAULT_LIMIT) -> Builder:
     return found
 
 
-def write(path: Path | str, what: Ring | Builder) -> None:
-    """Replace the file at once and durably; its mode is 0600."""
+def write(path: Path | str, source: Ring | Builder) -> None:
+    """Replace the file atomically and durably; its mode becomes 0600."""
     path = Path(path)
-    data = encode(what)
+    data = encode(source)
     try:
         durable.replace(path, data)
     except OSError as error:

@@ -1,13 +1,17 @@
-"""The assignment of partitions to nodes, changed as little as the rules allow.
+"""Changes the assignment of partitions to nodes as little as the rules allow.
 
-The rules, the earlier one winning: the replicas of a partition are on different nodes; a replica
-without an active node gets one at once; otherwise at most one replica of a partition moves within
-the move wait; replicas are as far apart in tiers as can be; every node is within the allowed
-points of its reachable share; as few replicas move as possible.
+The rules, in order of priority:
 
-Moving one replica at a time is enough: the costs of shares.py are such that a partition that is not
-placed best has a single move that makes it better, and that nodes out of balance are joined by
-a chain of moves that change no partition's cost.
+1. The replicas of a partition are on different nodes.
+2. A replica without an active node gets a node at once.
+3. Otherwise at most one replica of a partition moves within the move wait.
+4. Replicas are as far apart in tiers as possible.
+5. Every node is within the allowed points of its reachable share.
+6. As few replicas move as possible.
+
+Moving one replica at a time is enough because of the costs in shares.py.  If a partition is not
+placed best, a single move improves it.  If nodes are out of balance, a chain of moves that changes
+no partition's cost connects them.
 """
 
 from __future__ import annotations
@@ -26,22 +30,23 @@ from .ring import UNASSIGNED, Node
 from .shares import ROOT, TierTree, fresh_rows
 
 _Urgency = Callable[[int], float]
-#: Who gives; which of its slots; and what becomes of the move that its partition has seen already:
-#: _NONE yet, _BACK (its node is the taker), or the slot in another partition that moves instead.
+#: The giving node, the slot that it gives, and what happens to an earlier move in that partition:
+#: _NONE (no earlier move), _BACK (it is undone, and its origin is the taker), or the slot in
+#: another partition that moves instead.
 _Step = tuple[int, int, int]
 _NONE, _BACK = -1, -2
 
-LONG_AGO = 65535  # minutes: a last move that far back, or further, or none
-_CHAIN_CHECKS = 400_000  # work spent on chains, at most: about a second
+LONG_AGO = 65535  # minutes; the last move was at least so long ago, or there was none
+_CHAIN_CHECKS = 400_000  # limit of the work spent on chains, about a second
 
 
 def _where(flags: Iterable[object]) -> Iterator[int]:
-    """At which positions they are true.  Rows have millions: a loop over them all is slow."""
+    """The positions of the true flags; faster than a Python loop over millions of entries."""
     return itertools.compress(itertools.count(), flags)
 
 
 def double(rows: list[array[int]]) -> list[array[int]]:
-    """Twice the partitions: both halves of one inherit what it had."""
+    """Rows with twice the partitions; both halves of a partition inherit its entry."""
     result = []
     for row in rows:
         wider = row + row
@@ -52,13 +57,13 @@ def double(rows: list[array[int]]) -> list[array[int]]:
 
 
 def drop_replicas(nodes: Sequence[Node], rows: list[array[int]], count: int) -> list[array[int]]:
-    """`count` of the replicas of each partition: those furthest apart, then the emptier nodes.
+    """Keep `count` replicas of each partition: those furthest apart, then those on emptier nodes.
 
-    Which row a replica is in changes only where the one before it is dropped.
+    A replica changes its row only if a replica before it is dropped.
     """
     tree = TierTree(nodes, count)
     held = count_held(nodes, rows)
-    room = [  # where nothing should be is fuller than any other node
+    room = [  # an unusable node counts as fuller than any other
         node.capacity if tree.usable[index] else 0.5 / len(rows[0]) / len(rows)
         for index, node in enumerate(nodes)
     ]
@@ -82,10 +87,10 @@ def drop_replicas(nodes: Sequence[Node], rows: list[array[int]], count: int) -> 
 
 
 class _NeedTree:
-    """The usable nodes of a TierTree, the most urgent first in every vertex.
+    """The usable nodes of a TierTree, ordered by urgency within every vertex.
 
-    Each vertex has a heap of its children by the highest urgency below them.  An entry whose
-    urgency is no longer the child's is dropped when it comes to the top.
+    Each vertex has a heap of its children, ordered by the highest urgency below them.  A stale
+    entry is dropped when it reaches the top.
     """
 
     def __init__(self, tree: TierTree) -> None:
@@ -128,9 +133,9 @@ class _NeedTree:
     def best(
         self, others: Sequence[int], above: float = -math.inf
     ) -> tuple[tuple[int, ...], int] | None:
-        """Beside `others`, what a node costs least, and the most urgent one that costs so.
+        """The lowest cost of a node beside `others`, and the most urgent node of that cost.
 
-        None when that node's urgency is not above `above`, or every usable node is in `others`.
+        None if that node's urgency is not above `above`, or if `others` has every usable node.
         """
         counts: dict[int, int] = {}
         for other in others:
@@ -142,7 +147,7 @@ class _NeedTree:
     def _descend(
         self, vertex: int, depth: int, counts: dict[int, int], above: float
     ) -> tuple[tuple[int, ...], float, int] | None:
-        """(cost, -urgency, node), the least of all below the vertex."""
+        """The smallest (cost, -urgency, node) below the vertex."""
         heap, current = self._heaps[vertex], self._urgency
         occupied: dict[int, tuple[float, int]] = {}
         chosen = -1
@@ -175,9 +180,10 @@ class _NeedTree:
 
 
 class Rebalancer:
-    """One rebalance of `rows` and `last_moves` (minutes, aged already), in place.
+    """One rebalance, which changes `rows` and `last_moves` in place.
 
-    `last_moves` of a replica is 0 afterwards when it has another node than before.
+    `last_moves` is in minutes and already includes the time since the previous rebalance.
+    Afterwards it is 0 for every replica whose node changed.
     """
 
     def __init__(
@@ -235,7 +241,7 @@ class Rebalancer:
     def _was_twice(self, partition: int, node: int) -> bool:
         return [row[partition] for row in self._before].count(node) > 1
 
-    # What must be placed, what may move
+    # Replicas without a node, and locked partitions
 
     def _change(self, report: Report) -> None:
         tree = self._tree
@@ -248,12 +254,12 @@ class Rebalancer:
             self._least.append(min(target, math.ceil(share - slack - 1e-6)))
             self._most.append(max(target, math.floor(share + slack + 1e-6)))
         self._need = _NeedTree(tree)
-        #: Partitions in which a replica moved within the wait; of these, no other may move ...
+        #: Partitions in which a replica moved within the wait; their replicas must not move.
         self._locked = self._recently_moved()
         report.waiting = sum(self._locked)
-        #: ... but one that is being placed anyway may go to any node: slot numbers, see _slot.
+        #: Slots (see _slot) that this rebalance has placed; they may move again to any node.
         self._placing: set[int] = set()
-        #: Of partitions in which one that need not move was moved: its slot.
+        #: The slot that was moved voluntarily, by partition.
         self._moved: dict[int, int] = {}
         self._place_missing()
         self._separate(report)
@@ -279,7 +285,7 @@ class Rebalancer:
         return [node for row in self._rows if (node := row[partition]) >= 0]
 
     def _put(self, slot: int, node: int) -> None:
-        """Give the slot another node; its partition is then locked, but for this slot."""
+        """Give the slot another node and lock the other slots of its partition."""
         replica, partition = divmod(slot, self._partitions)
         old = self._rows[replica][partition]
         if old == node:
@@ -292,7 +298,7 @@ class Rebalancer:
         if not self._wait:
             return
         if self._moved.get(partition) == slot and node == self._before[replica][partition]:
-            del self._moved[partition]  # as if it had not been moved
+            del self._moved[partition]  # the move is undone
             self._locked[partition] = 0
             self._placing.discard(slot)
             return
@@ -302,7 +308,7 @@ class Rebalancer:
         self._placing.add(slot)
 
     def _missing(self) -> Iterator[int]:
-        """Slots without an active node, or with one that has the partition already."""
+        """Slots without an active node, or whose node has the partition in an earlier row."""
         gone = [index for index, path in enumerate(self._tree.path) if not path]
         for replica, row in enumerate(self._rows):
             for node in (UNASSIGNED, *(node for node in gone if self._held[node])):
@@ -344,9 +350,9 @@ class Rebalancer:
     # Tiers
 
     def _separate(self, report: Report) -> None:
-        """Move one replica of each partition whose replicas could be further apart.
+        """Move a replica of each partition whose replicas could be further apart.
 
-        One on a node without capacity goes first, to whatever is best beside the others.
+        A replica on a node without capacity moves first, to the best node beside the others.
         """
         tree = self._tree
         drained = any(
@@ -373,9 +379,12 @@ class Rebalancer:
             report.together += not self._is_best(self._members(partition))
 
     def _perhaps_together(self) -> Iterator[int]:
-        """All partitions but those with no two replicas in one of the widest tiers, which cannot be
-        further apart: what most rings come to, and quick to see."""
-        # With as many usable nodes as replicas, none is without a node by now.
+        """Partitions whose replicas could perhaps be further apart.
+
+        A partition that has no two replicas in the same widest tier is left out.  In most rings
+        this is true of every partition, and it is quick to check.
+        """
+        # If there are enough usable nodes, every replica has a node at this point.
         if self._tree.replicas < len(self._rows):
             return iter(range(self._partitions))
         pairs = zip(self._tree.path, self._tree.usable, strict=True)
@@ -392,7 +401,7 @@ class Rebalancer:
         return _where(found)
 
     def _is_best(self, members: list[int]) -> bool:
-        """Are they as far apart as can be, and has each capacity, if there are enough that have?"""
+        """Whether the nodes are as far apart as possible and as many as possible have capacity."""
         tree = self._tree
         having = sum(tree.usable[node] for node in members)
         if having < len(members):
@@ -433,8 +442,10 @@ class Rebalancer:
         return slots
 
     def _slots_from(self, node: int) -> Iterator[int]:
-        """Its replicas, a random one first; those side by side, which often have the same
-        others with them, far from each other."""
+        """The slots of a node, from a random start in large strides.
+
+        Neighbouring partitions often have the same nodes, so the order keeps them apart.
+        """
         slots = self._slots[node]
         count = len(slots)
         at = self._random.randrange(count) if count else 0
@@ -446,14 +457,14 @@ class Rebalancer:
             slot = slots[at]
             at = (at + stride) % count
             replica, partition = divmod(slot, partitions)
-            if self._rows[replica][partition] == node:  # given away ones stay listed
+            if self._rows[replica][partition] == node:  # the list keeps slots that were given away
                 yield slot
 
     def _may_move(self, slot: int) -> bool:
         return not self._locked[slot % self._partitions] or slot in self._placing
 
     def _shed(self) -> None:
-        """Nodes that hold too much give to those with room, the emptiest first."""
+        """Nodes that hold too much give replicas to nodes with room, the emptiest first."""
 
         def room(node: int) -> float:
             return (self._most[node] - self._held[node]) / max(1, self._most[node])
@@ -466,7 +477,7 @@ class Rebalancer:
                 self._give(donor, self._held[donor] - self._most[donor], room)
 
     def _fill(self) -> None:
-        """Nodes that hold too little get from those that can spare most."""
+        """Nodes that hold too little get replicas from the nodes that can spare most."""
 
         def lack(node: int) -> float:
             return (self._least[node] - self._held[node]) / max(1, self._least[node])
@@ -485,7 +496,10 @@ class Rebalancer:
                 heapq.heappush(donors, (-spare(donor), donor))
 
     def _give(self, donor: int, count: int, urgency: _Urgency) -> bool:
-        """Move up to `count` replicas from the donor to nodes of positive urgency."""
+        """Move up to `count` replicas from the donor to nodes of positive urgency.
+
+        Returns whether all `count` replicas were moved.
+        """
         if count <= 0 or self._need.highest() <= 0:
             return False
         given = 0
@@ -509,7 +523,7 @@ class Rebalancer:
         self._put(slot, node)
         self._slots[node].append(slot)
 
-    # Chains: from a node with too much, by way of others, to one with too little
+    # Chains of moves from a node with too much, through other nodes, to a node with too little
 
     def _chain(self) -> None:
         self._checks = _CHAIN_CHECKS
@@ -529,7 +543,7 @@ class Rebalancer:
             return
 
     def _extend(self, starts: list[int], ends: set[int]) -> bool:
-        """Make the moves of a shortest chain; False when there is none."""
+        """Make the moves of a shortest chain; False if there is no chain."""
         unseen = {n for n, usable in enumerate(self._tree.usable) if usable} - set(starts)
         came: dict[int, _Step] = {}
         self._elsewhere: dict[tuple[int, int], int] = {}
@@ -547,9 +561,9 @@ class Rebalancer:
         return False
 
     def _steps(self, giver: int, unseen: set[int]) -> Iterator[tuple[int, _Step]]:
-        """Nodes that can have one more replica when the giver has one less, and how.
+        """Nodes that can take a replica from the giver, and the step that does it.
 
-        What has moved in a partition is not settled before the rebalance is over.
+        A move that this rebalance made in a partition can still be undone or replaced.
         """
         usable = self._tree.usable
         for slot in self._slots_from(giver):
@@ -580,11 +594,11 @@ class Rebalancer:
                         yield taker, (giver, slot, other_slot)
 
     def _fitting(self, giver: int, others: list[int], unseen: set[int]) -> Iterator[int]:
-        """Nodes that cost no more beside the others than the giver does."""
+        """Nodes of `unseen` whose cost beside `others` is at most the giver's."""
         tree = self._tree
         cost = tree.marginal(giver, others)
         self._checks -= len(unseen)
-        fits: dict[int, bool] = {}  # nodes side by side in one tier cost the same
+        fits: dict[int, bool] = {}  # by narrowest tier, because its nodes all have the same cost
         for taker in [node for node in unseen if node not in others]:
             tier = tree.parent[tree.path[taker][-1]]
             if tier not in fits:
@@ -602,7 +616,7 @@ class Rebalancer:
         return self._before[slot // self._partitions][slot % self._partitions]
 
     def _find_elsewhere(self, giver: int, taker: int) -> int:
-        """A slot that could move so in a partition where nothing has moved; or -1."""
+        """A slot of the giver that could move to the taker in an unlocked partition, or -1."""
         if (giver, taker) in self._elsewhere:
             return self._elsewhere[giver, taker]
         found = -1
@@ -625,7 +639,7 @@ class Rebalancer:
             taker = step[0]
         slots = [slot for _, _, *both in steps for slot in both if slot >= 0]
         if len({slot % self._partitions for slot in slots}) < len(slots):
-            return False  # two in one partition: each was checked without the other
+            return False  # two moves in one partition were each checked without the other
         for node, _, slot, instead in steps:
             if instead == _NONE:
                 self._move(slot, node)

@@ -1,7 +1,7 @@
-"""What a rebalance did, and how far each node is from what it should hold.
+"""The result of a rebalance, and the difference between each node's share and what it holds.
 
-Shares are counted in replicas of partitions.  "Reachable" is what a node can be given at best, as
-shares.py has it from capacities and tiers; its share by capacity alone may be more or less.
+Shares are counted in replicas of partitions.  A node's reachable share follows from capacities and
+tiers (shares.py).  It may be more or less than the share by capacity alone.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from .shares import TierTree
 
 @dataclass(frozen=True, slots=True)
 class NodeShare:
-    """Counted in replicas of partitions."""
+    """The shares of one node, counted in replicas of partitions."""
 
     id: int
-    by_capacity: float  # its part of all the capacity
-    reachable: float  # what the better rules leave it
+    by_capacity: float  # in proportion to its part of the total capacity
+    reachable: float  # within the limits of distinct nodes and tiers
     held: int
 
     @property
     def deviation(self) -> float:
-        """Percent that it holds above (or below, negative) what is reachable."""
+        """The percentage by which it holds more than its reachable share (negative: less)."""
         if self.reachable:
             return (self.held - self.reachable) / self.reachable * 100
         return math.inf if self.held else 0.0
@@ -35,18 +35,18 @@ class NodeShare:
 
 @dataclass(slots=True)
 class Report:
-    """What a rebalance did, and what is left to do."""
+    """What a rebalance did and what it could not do yet."""
 
     version: int = 0
     old_partition_bits: int = 0
     partition_bits: int = 0
     replicas: int = 0
-    assigned: int = 0  # replicas that had no node, and have one now
-    reassigned: int = 0  # replicas taken from nodes that are inactive, or had the partition twice
+    assigned: int = 0  # replicas that had no node before and have a node now
+    reassigned: int = 0  # replicas taken from nodes that were inactive or had the partition twice
     moved: int = 0  # other replicas, moved for tiers or balance
     unassigned: int = 0  # replicas for which there is no node
     together: int = 0  # partitions whose replicas could be further apart, or on nodes with capacity
-    waiting: int = 0  # partitions in which nothing may move within the move wait
+    waiting: int = 0  # partitions in which no replica may move until the move wait is over
     points: int = 0
     shares: list[NodeShare] = field(default_factory=list)
 
@@ -57,7 +57,10 @@ class Report:
 
     @property
     def outside(self) -> list[NodeShare]:
-        """Nodes further from their reachable share than is allowed, by more than one replica."""
+        """Nodes that miss their reachable share by more than `points` percent.
+
+        A difference of less than one replica does not count.
+        """
         return [
             share
             for share in self.shares
@@ -67,7 +70,7 @@ class Report:
 
     @property
     def unreachable(self) -> list[NodeShare]:
-        """Nodes that no assignment can give their share by capacity."""
+        """Nodes whose share by capacity no assignment can reach."""
         return [
             share
             for share in self.shares
@@ -83,7 +86,7 @@ def node_shares(
     tree: TierTree | None = None,
     held: Sequence[int] | None = None,
 ) -> list[NodeShare]:
-    """Of every active node, what it should hold and what it does."""
+    """The shares of every active node and the number of replicas that it holds."""
     tree = TierTree(nodes, len(rows)) if tree is None else tree
     held = count_held(nodes, rows) if held is None else held
     capacity = sum(node.capacity for node in nodes if node.active)
@@ -101,7 +104,7 @@ def node_shares(
 
 
 def count_held(nodes: Sequence[Node], rows: Sequence[array[int]]) -> list[int]:
-    """How many replicas each node has."""
+    """The number of replicas that each node holds, by node index."""
     counts: Counter[int] = Counter()
     for row in rows:
         counts.update(row)

@@ -1,8 +1,8 @@
-"""The read side: a ring says which nodes hold the replicas of a partition.
+"""The read side: a ring maps each partition to the nodes that hold its replicas.
 
-A ring never changes; a new one replaces it.  A key's partition is the top bits of its 64-bit ring
-hash.  A table row (one for each replica) holds node indexes by partition, -1 where a replica has
-no node.
+A ring never changes; a new ring replaces it.  A key's partition is the top bits of its 64-bit ring
+hash.  The table has a row for each replica; a row holds a node index for each partition, or -1
+where the replica has no node.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MAX_PARTITION_BITS = 30  # a row's partition count is a signed 32-bit number in 
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """`tiers[0]` is the closest around the node (its server), higher ones are wider (its zone)."""
+    """A node; `tiers[0]` is the narrowest tier (its server), higher tiers are wider (its zone)."""
 
     id: int
     active: bool = True
@@ -37,7 +37,7 @@ class Node:
 
 
 class Ring:
-    """Immutable: everything given to it must not be changed afterwards."""
+    """An immutable ring; callers must not change the arguments of the constructor afterwards."""
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ class Ring:
 
     @property
     def version(self) -> int:
-        """When it was built, in nanoseconds since 1970; of two rings the higher one is newer."""
+        """The build time in nanoseconds since 1970; of two rings, the higher version is newer."""
         return self._version
 
     @property
@@ -78,7 +78,7 @@ class Ring:
 
     @property
     def tier_names(self) -> tuple[tuple[str, ...], ...]:
-        """For each level the names in use, "" first, in the order of the file."""
+        """The names in use at each level, "" first, in the order of the file."""
         return self._tier_names
 
     @property
@@ -95,7 +95,7 @@ class Ring:
 
     @property
     def table(self) -> tuple[memoryview, ...]:
-        """For each replica the node indexes by partition, -1 where unassigned; read-only."""
+        """A read-only row for each replica: node indexes by partition, -1 where unassigned."""
         return tuple(memoryview(row).toreadonly() for row in self._rows)
 
     @property
@@ -104,7 +104,7 @@ class Ring:
 
     @property
     def local_node(self) -> Node | None:
-        """The node that this ring was given to."""
+        """The node that uses this copy of the ring, if it is known."""
         return None if self._local_index < 0 else self._nodes[self._local_index]
 
     def node(self, node_id: int) -> Node | None:
@@ -112,13 +112,16 @@ class Ring:
         return None if index is None else self._nodes[index]
 
     def partition(self, key_hash: int) -> int:
-        """The partition of a key, from its 64-bit ring hash."""
+        """The partition of a key with this 64-bit ring hash; RingError if it is out of range."""
         if not 0 <= key_hash < 1 << HASH_BITS:
             raise RingError(f"{key_hash} is not a 64-bit hash")
         return key_hash >> (HASH_BITS - self._partition_bits)
 
     def replicas(self, partition: int) -> tuple[Node, ...]:
-        """The nodes that hold the partition, first replica first; fewer if some have no node."""
+        """The nodes that hold the partition, first replica first.
+
+        Replicas without a node are left out.  Raises RingError if there is no such partition.
+        """
         if not 0 <= partition < self.partitions:
             raise RingError(f"no partition {partition}: there are {self.partitions}")
         indexes = (row[partition] for row in self._rows)
@@ -130,7 +133,7 @@ class Ring:
         return local >= 0 and any(row[partition] == local for row in self._rows)
 
     def with_local(self, node_id: int) -> Ring:
-        """The same ring, for the node of that id."""
+        """A copy of the ring for the node with this id; RingError if there is no such node."""
         index = self._index.get(node_id)
         if index is None:
             raise RingError(f"no node {node_id} in the ring")
@@ -148,7 +151,7 @@ class Ring:
 def name_tiers(
     nodes: Iterable[Node], known: Iterable[Sequence[str]] = ()
 ) -> tuple[tuple[str, ...], ...]:
-    """The tier names that the nodes use, by level: the known ones in their order, then the rest."""
+    """The tier names in use at each level: `known` names first, in their order, then the others."""
     nodes = tuple(nodes)
     known = tuple(known)
     levels = max((len(node.tiers) for node in nodes), default=0)

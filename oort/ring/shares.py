@@ -1,14 +1,14 @@
-"""What each node should hold: the best separation by tiers, and the share of capacity within it.
+"""Computes how much each node should hold: the best separation by tiers, then shares by capacity.
 
-Nodes are leaves of a tree whose inner vertices are tiers, the widest at the top.  A placement of
-one partition has, for every level, the number of pairs of its replicas that share a tier; fewer
-pairs in a wider tier come before anything in a narrower one.  That cost is convex along the tree,
-so for every vertex the best placements hold one of at most two neighbouring numbers of replicas
-below it, `low` and `high`, and every placement that keeps to these numbers is a best one.
+Nodes are leaves of a tree.  The inner vertices are tiers, the widest at the top.  The cost of a
+placement of one partition is a vector: for each level, the number of pairs of replicas that share a
+tier.  The vectors are compared from the widest level down.  This cost is convex along the tree.
+Therefore, below any vertex, every best placement has either `low` or `high` replicas, which differ
+by at most 1, and every placement within these bounds is a best placement.
 
-The reachable shares are those closest to the capacities within these numbers: in proportion to
-capacity, except where a vertex is at its bound.  A placement of all partitions that reaches the
-rounded shares exactly always exists (rebalance.py, `fresh_rows`).
+The reachable shares are the shares closest to the capacities within the bounds: they are
+proportional to capacity, except where a vertex is at its bound.  There is always a placement of all
+partitions that reaches the rounded shares exactly: `fresh_rows` builds it.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ _EPSILON = 1e-9  # shares are sums of floats; they count partitions, at most 2^3
 class TierTree:
     """The active nodes of a ring by tiers, with the bounds and the shares of every vertex.
 
-    A vertex's children have higher numbers than it has.  `path[i]` leads to node i: its vertices
-    from the widest tier down, the node's own leaf last; empty for a node that is not active.
-    Nodes of capacity 0 are leaves, but get nothing.
+    Children have higher numbers than their parent.  `path[i]` lists the vertices that lead to node
+    i, from the widest tier down to the node's own leaf.  It is empty if the node is inactive.
+    Nodes of capacity 0 are leaves, but their share is 0.
     """
 
     def __init__(self, nodes: Sequence[Node], replicas: int) -> None:
@@ -53,9 +53,9 @@ class TierTree:
                     path.append(vertex)
                 path.append(self._add(vertex, index, node.capacity))
             self.path.append(tuple(path))
-        self.replicas = min(replicas, sum(self.usable))  # that can be on different nodes
+        self.replicas = min(replicas, sum(self.usable))  # each replica is on a different node
         self._bound()
-        self.share = [0.0] * len(self.parent)  # replicas of a partition below the vertex, mean
+        self.share = [0.0] * len(self.parent)  # mean number of a partition's replicas below it
         self._divide()
 
     def _add(self, parent: int, node: int = -1, capacity: int = 0) -> int:
@@ -68,9 +68,13 @@ class TierTree:
         return vertex
 
     def _bound(self) -> None:
-        """Greedy choice of replicas gives the best placements; ties at its end give the bounds."""
+        """Set `low` and `high` of every vertex, and `best_cost`.
+
+        Choosing the cheapest replicas greedily gives the best placements.  Ties for the last
+        chosen replica give the bounds.
+        """
         count = len(self.parent)
-        # What the first, second ... replica below a vertex costs within it, for the cheapest.
+        # The costs of the first, second ... replica below a vertex, if the cheapest are chosen.
         merged: list[list[tuple[int, ...]]] = [[] for _ in range(count)]
         costs: list[list[tuple[int, ...]]] = [[] for _ in range(count)]
         for vertex in reversed(range(count)):
@@ -103,7 +107,7 @@ class TierTree:
         self.best_cost = tuple(best)
 
     def _divide(self) -> None:
-        """Shares from the top down: below a vertex, all are proportional up to their bounds."""
+        """Compute shares from the top down, proportional to capacity within the bounds."""
         self._total = list(self._capacity)
         for vertex in reversed(range(1, len(self.parent))):
             self._total[self.parent[vertex]] += self._total[vertex]
@@ -118,11 +122,11 @@ class TierTree:
             for child in self.children[vertex]:
                 share, slope = self._at(child, level)
                 self.share[child] = share
-                if slope > 0:  # not at its bound: what is below it keeps to the same level
+                if slope > 0:  # not at a bound, so the same level holds for its children
                     shared_level[child] = level
 
     def _at(self, vertex: int, level: float) -> tuple[float, float]:
-        """Its share when each unit of capacity gets `level`, and how fast that grows."""
+        """The vertex's share if each unit of capacity gets `level`, and the slope of that share."""
         if self.node_of[vertex] >= 0:
             share, slope = level * self._capacity[vertex], float(self._capacity[vertex])
         else:
@@ -142,8 +146,11 @@ class TierTree:
         return share, slope
 
     def _level(self, vertex: int, wanted: float) -> float:
-        """The level at which the children have `wanted` together: Newton within a bracket."""
-        bottom, top = 0.0, float(self.replicas + 1)  # capacities are whole: 1 is the smallest
+        """The level at which the children's shares add up to `wanted`.
+
+        Newton's method, with bisection where a step would leave the bracket.
+        """
+        bottom, top = 0.0, float(self.replicas + 1)  # capacities are integers of at least 1
         level = wanted / self._total[vertex]
         for _ in range(200):
             share, slope = self._sum(vertex, level)
@@ -163,11 +170,11 @@ class TierTree:
         shares: Sequence[float] | None = None,
         chance: random.Random | None = None,
     ) -> list[int]:
-        """Whole numbers of replicas for every vertex: each share rounded down or up.
+        """A whole number of replicas for every vertex: its share, rounded down or up.
 
-        They add up along the tree, and keep to the bounds.  `shares` are those of `partitions`
-        partitions; without them, the reachable ones.  The largest fractions are rounded up, or,
-        with `chance`, any, the larger ones more often.
+        The children's numbers add up to their parent's, and all numbers respect the bounds.
+        `shares` are for `partitions` partitions; the default is the reachable shares.  The largest
+        fractions are rounded up.  With `chance`, the choice is random and prefers large fractions.
         """
         if shares is None:
             shares = [share * partitions for share in self.share]
@@ -194,7 +201,7 @@ class TierTree:
         return result
 
     def within(self, partitions: int, points: int) -> bool:
-        """Can every node be within `points` percent of its share with so many partitions?"""
+        """Whether so many partitions let every node be within `points` percent of its share."""
         targets = self.targets(partitions)
         return all(
             abs(targets[path[-1]] - self.share[path[-1]] * partitions)
@@ -204,20 +211,20 @@ class TierTree:
         )
 
     def bits_for(self, points: int, bits: int, most_bits: int) -> int:
-        """The fewest bits from `bits` on that allow that balance; the most when none does."""
+        """The fewest bits, at least `bits`, that allow this balance; `most_bits` if none do."""
         while bits < most_bits and not self.within(1 << bits, points):
             bits += 1
         return bits
 
     def cost(self, members: Sequence[int]) -> tuple[int, ...]:
-        """Pairs of these nodes in a common tier, by level from the widest."""
+        """The number of pairs of these nodes that share a tier, by level from the widest."""
         result = [0] * self.levels
         for position, node in enumerate(members):
             self._count(result, node, members[:position])
         return tuple(result)
 
     def marginal(self, node: int, others: Sequence[int]) -> tuple[int, ...]:
-        """By how much `node` raises the cost of `others`."""
+        """The increase of the cost of `others` if `node` is added."""
         result = [0] * self.levels
         self._count(result, node, others)
         return tuple(result)
@@ -228,23 +235,23 @@ class TierTree:
             beside = self.path[other]
             for level in levels:
                 if beside[level] != path[level]:
-                    break  # nor do they share a narrower one
+                    break  # then no narrower tier is shared either
                 result[level] += 1
 
 
 def fresh_rows(
     tree: TierTree, partitions: int, replicas: int, chance: random.Random
 ) -> list[array[int]]:
-    """An assignment from nothing: best separation everywhere, the targets held exactly.
+    """A new assignment that has the best separation everywhere and meets the targets exactly.
 
-    The nodes are laid out along a line in the tree's order, each as long as its target.  The
-    line is cut into one piece for each replica; partition p has the nodes at p in every piece.  No
-    node is longer than a piece, so none comes twice, and every vertex, being one stretch of
-    the line, has its mean share in every partition, rounded down or up.
+    The nodes are laid out along a line in the order of the tree.  The length of a node is its
+    target.  The line is cut into one piece for each replica.  Partition p gets the node at position
+    p of every piece.  No node is longer than a piece, so no partition has a node twice.  Every
+    vertex is one stretch of the line, so it has its mean share in every partition, rounded down
+    or up.
 
-    This is done for groups of partitions, with the order of children and the rounding left to
-    chance, so that many nodes share partitions with any given one and its loss is made up for by
-    many.
+    The algorithm runs on groups of partitions, with random order of children and random rounding.
+    Each node therefore shares partitions with many others, and many nodes help to replace it.
     """
     rows = [array("i", [-1]) * partitions for _ in range(replicas)]
     used = tree.replicas
@@ -271,8 +278,8 @@ def fresh_rows(
             stack += children
         for replica in range(used):
             piece = line[replica * size : (replica + 1) * size]
-            # Turned by one from partition to partition: a node is the first replica as often
-            # as the second or the third.
+            # The replicas rotate by one with each partition, so that a node is the first replica
+            # as often as the second or the third.
             for turn in range(min(used, size)):
                 row = rows[(replica + turn) % used]
                 row[group + groups * turn :: groups * used] = piece[turn::used]

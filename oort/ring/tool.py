@@ -1,6 +1,6 @@
-"""oort-ring: make, change, rebalance and look at rings.
+"""oort-ring creates, changes, rebalances and shows rings.
 
-Exit status: 0; 1 when it could not be done; 2 for a wrong command line.
+Exit status: 0 on success, 1 on failure, 2 for an invalid command line.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from oort.clock import SYSTEM
 from oort.errors import OortError, RingError, RingFormatError
 from oort.flags import FlagParser
 from oort.text_table import plain, table
@@ -30,32 +31,32 @@ from .ring import UNASSIGNED, Node, Ring
 HELP = """\
 oort-ring FILE [VERB] [NAME=VALUE ...]
 
-  FILE.builder create [SETTING ...]       a new builder
-  FILE.builder add [ATTRIBUTE ...]        a new node; prints its id
-  FILE.builder set FILTER ... ATTRIBUTE ...
-                                          change the node with this id (or the nodes that match,
-                                          as `node FILTER ... set ATTRIBUTE ...`)
+  FILE.builder create [SETTING ...]       create a builder
+  FILE.builder add [ATTRIBUTE ...]        add a node; prints its id
+  FILE.builder set id=ID ATTRIBUTE ...    change a node (id~=REGEX: the nodes that match)
+  FILE.builder node FILTER ... set ATTRIBUTE ...
+                                          change the nodes that match
   FILE.builder set SETTING ...            change settings
-  FILE.builder remove id=ID               remove a node; what it held is assigned anew
+  FILE.builder remove id=ID               remove a node; a rebalance assigns its replicas again
   FILE.builder ring                       rebalance; write the builder, and FILE.ring next to it
-  FILE.builder pretend-elapsed MINUTES    let the replicas have moved that much earlier
-  FILE info [--json]                      settings, nodes, share wanted and held
-  FILE node [FILTER ...]                  the nodes that match
-  FILE fullnode [FILTER ...]              all about them, their configurations too
-  FILE tier                               the tiers, by level
-  FILE partition NUMBER                   the nodes of a partition
+  FILE.builder pretend-elapsed MINUTES    pretend that all replicas moved that much earlier
+  FILE info [--json]                      show settings and nodes, with wanted and held shares
+  FILE node [FILTER ...]                  show the nodes that match
+  FILE fullnode [FILTER ...]              show them in full, with their configurations
+  FILE tier                               show the tiers, by level
+  FILE partition NUMBER                   show the nodes of a partition
   FILE config                             print the configuration of the ring
-  FILE.builder config VALUE               set it, as `set config=VALUE`
-  FILE copy OUT                           read, and write anew
+  FILE.builder config VALUE               set the configuration, like `set config=VALUE`
+  FILE copy OUT                           read the file and write it to OUT
 
-SETTING    replicas (3), points-allowed (1: percent around its share that a node may hold),
+SETTING    replicas (3), points-allowed (1: percent by which a node may miss its share),
            max-partition-bits (23), move-wait (60 minutes), id-bits (64), config
 ATTRIBUTE  active (true), capacity (1), tier0 (the server) and up, address0 and up, meta, config
 FILTER     id, active, capacity, tier, tierN, address, addressN, meta: NAME=VALUE, or NAME~=REGEX
 
-config=FILE, config=@FILE or config-file=FILE is what the file holds; config=TEXT is the text
-itself if it has an equals sign, a bracket or a line end in it.  Ids are decimal, or hexadecimal
-(16 digits, or 0x).
+config=FILE, config=@FILE or config-file=FILE reads the configuration from the file.  config=TEXT
+sets the text itself if TEXT contains an equals sign, an opening bracket or a line end.  Ids are
+decimal, or hexadecimal (16 digits, or with 0x in front).
 """
 
 _SETTING_NAMES = {
@@ -74,7 +75,7 @@ _Attributes = dict[str, str]
 
 
 def _pairs(arguments: Sequence[str]) -> _Attributes:
-    """NAME=VALUE; underscores in a name are dashes."""
+    """The values by name; underscores in names become dashes."""
     result: _Attributes = {}
     for argument in arguments:
         name, equals, value = argument.partition("=")
@@ -116,7 +117,7 @@ def _is_configuration(name: str) -> bool:
 
 
 def _settings(pairs: _Attributes) -> tuple[dict[str, int], int | None, bytes | None]:
-    """Changes to Settings, the replicas, the configuration."""
+    """Changes to Settings, the number of replicas, and the configuration."""
     changes: dict[str, int] = {}
     replicas = conf = None
     for name, value in pairs.items():
@@ -132,7 +133,7 @@ def _settings(pairs: _Attributes) -> tuple[dict[str, int], int | None, bytes | N
 
 
 def _node_changes(pairs: _Attributes, node: Node) -> dict[str, Any]:
-    """Changes to a node's fields; what is not named in a list stays."""
+    """Changes to a node's fields; tiers and addresses that are not named stay."""
     changes: dict[str, Any] = {}
     lists = {"tier": list(node.tiers), "address": list(node.addresses)}
     for name, value in pairs.items():
@@ -140,7 +141,7 @@ def _node_changes(pairs: _Attributes, node: Node) -> dict[str, Any]:
         if numbered:
             values, number = lists[numbered[1]], int(numbered[2])
             if number >= (MAX_TIERS if numbered[1] == "tier" else MAX_ADDRESSES):
-                raise RingError(f"{name}: there are not so many")
+                raise RingError(f"the number in {name} is too large")
             values.extend([""] * (number + 1 - len(values)))
             values[number] = value
         elif name == "active":
@@ -163,7 +164,7 @@ def _node_changes(pairs: _Attributes, node: Node) -> dict[str, Any]:
 
 
 def _matcher(argument: str) -> Callable[[Node], bool]:
-    """A FILTER."""
+    """A predicate for a FILTER; RingError if the filter is invalid."""
     name, equals, value = argument.partition("=")
     is_pattern = name.endswith("~")
     name = name.removesuffix("~").lower()
@@ -172,7 +173,7 @@ def _matcher(argument: str) -> Callable[[Node], bool]:
     try:
         pattern = re.compile(value) if is_pattern else None
     except re.error as error:
-        raise RingError(f"{argument!r} is not a pattern: {error}") from error
+        raise RingError(f"{argument!r} is not a regular expression: {error}") from error
     numbered = _NUMBERED.fullmatch(name)
 
     def texts(node: Node) -> Sequence[str]:
@@ -201,22 +202,25 @@ def _select(nodes: Sequence[Node], filters: Sequence[str]) -> list[Node]:
     matchers = [_matcher(argument) for argument in filters]
     found = [node for node in nodes if all(matches(node) for matches in matchers)]
     if not found:
-        raise RingError(f"no node with {' '.join(filters)}" if filters else "there are no nodes")
+        raise RingError(f"no node matches {' '.join(filters)}" if filters else "there are no nodes")
     return found
 
 
 # Output
 
 
-def as_json(what: Ring | Builder) -> dict[str, Any]:
-    """Ids and the version are decimal strings: not every program reads 64-bit numbers."""
-    ids: list[str | None] = [str(node.id) for node in what.nodes]
+def as_json(source: Ring | Builder) -> dict[str, Any]:
+    """A dictionary for JSON.
+
+    Ids and the version are decimal strings, because not every program reads 64-bit numbers.
+    """
+    ids: list[str | None] = [str(node.id) for node in source.nodes]
     ids.append(None)  # where UNASSIGNED points
     return {
-        "version": str(what.version),
-        "replicas": what.replica_count,
-        "partition_bits": what.partition_bits,
-        "conf_base64": base64.b64encode(what.conf).decode(),
+        "version": str(source.version),
+        "replicas": source.replica_count,
+        "partition_bits": source.partition_bits,
+        "conf_base64": base64.b64encode(source.conf).decode(),
         "nodes": [
             {
                 "id": str(node.id),
@@ -227,44 +231,44 @@ def as_json(what: Ring | Builder) -> dict[str, Any]:
                 "meta": node.meta,
                 "conf_base64": base64.b64encode(node.conf).decode(),
             }
-            for node in what.nodes
+            for node in source.nodes
         ],
-        "table": [[ids[index] for index in row] for row in what.table],
+        "table": [[ids[index] for index in row] for row in source.table],
     }
 
 
-def _info(what: Ring | Builder) -> str:
-    rows = [array("i", row) for row in what.table]
-    partitions = 1 << what.partition_bits
-    shares = {share.id: share for share in node_shares(what.nodes, rows, partitions)}
-    active = [node for node in what.nodes if node.active]
+def _info(source: Ring | Builder) -> str:
+    rows = [array("i", row) for row in source.table]
+    partitions = 1 << source.partition_bits
+    shares = {share.id: share for share in node_shares(source.nodes, rows, partitions)}
+    active = [node for node in source.nodes if node.active]
     lines = [
-        f"version             {what.version}",
-        f"replicas            {what.replica_count}",
-        f"partitions          {partitions} ({what.partition_bits} bits)",
-        f"nodes               {len(active)} active, {len(what.nodes) - len(active)} inactive",
+        f"version             {source.version}",
+        f"replicas            {source.replica_count}",
+        f"partitions          {partitions} ({source.partition_bits} bits)",
+        f"nodes               {len(active)} active, {len(source.nodes) - len(active)} inactive",
         f"capacity            {sum(node.capacity for node in active)}",
-        f"configuration       {len(what.conf)} bytes",
+        f"configuration       {len(source.conf)} bytes",
     ]
     unassigned = sum(row.count(UNASSIGNED) for row in rows)
     if unassigned:
-        lines.append(f"without a node      {unassigned} replicas of partitions")
-    if isinstance(what, Builder):
-        settings = what.settings
+        lines.append(f"without a node      {unassigned} replicas")
+    if isinstance(source, Builder):
+        settings = source.settings
         lines += [
             f"points allowed      {settings.points_allowed} %",
             f"max partition bits  {settings.max_partition_bits}",
             f"move wait           {settings.move_wait} minutes",
         ]
-    elif what.local_node is not None:
-        lines.append(f"local node          {what.local_node.id}")
-    if what.nodes:
-        lines += ["", _nodes_table(what.nodes, shares, rows)]
+    elif source.local_node is not None:
+        lines.append(f"local node          {source.local_node.id}")
+    if source.nodes:
+        lines += ["", _nodes_table(source.nodes, shares, rows)]
     return "\n".join(lines)
 
 
 def _nodes_table(nodes: Sequence[Node], shares: dict[int, Any], rows: list[array[int]]) -> str:
-    """Shares are counted in replicas of partitions."""
+    """A table of nodes; shares are counted in replicas of partitions."""
     lines = []
     for index, node in enumerate(nodes):
         share = shares.get(node.id)
@@ -291,24 +295,24 @@ def _nodes_table(nodes: Sequence[Node], shares: dict[int, Any], rows: list[array
 def _report(report: Report) -> str:
     lines = [f"version {report.version}, {1 << report.partition_bits} partitions"]
     if report.partition_bits > report.old_partition_bits:
-        lines[0] += f" (there were {1 << report.old_partition_bits}: each is split in place)"
+        lines[0] += f" (split in place; there were {1 << report.old_partition_bits})"
     lines.append(
         f"replicas: {report.assigned} assigned, {report.reassigned} taken from inactive nodes, "
         f"{report.moved} moved"
     )
     lines.append(f"balance: the worst node is {report.worst:.2f} % off its reachable share")
     if report.unassigned:
-        lines.append(f"{report.unassigned} replicas have no node: there are too few")
+        lines.append(f"{report.unassigned} replicas have no node because there are too few nodes")
     lines += [
-        f"node {share.id}: by capacity it should hold {share.by_capacity:.1f}, but "
-        f"{share.reachable:.1f} is as close as distinct nodes and tiers allow"
+        f"node {share.id}: its share by capacity is {share.by_capacity:.1f}; the closest that "
+        f"distinct nodes and tiers allow is {share.reachable:.1f}"
         for share in report.unreachable
     ]
     if report.together or report.outside:
         lines.append(
             f"left to do: {report.together} partitions could be further apart in tiers, "
             f"{len(report.outside)} nodes are out of balance; "
-            f"{report.waiting} partitions had to wait: rebalance again after the move wait"
+            f"{report.waiting} partitions had to wait; rebalance again after the move wait"
         )
     return "\n".join(lines)
 
@@ -322,7 +326,7 @@ def _create(path: Path, arguments: Sequence[str]) -> None:
     if conf is not None:
         builder.conf = conf
     if path.exists():
-        raise RingError(f"{path} exists already")
+        raise RingError(f"{path} already exists")
     files.write(path, builder)
 
 
@@ -348,7 +352,7 @@ def _set(builder: Builder, arguments: Sequence[str]) -> None:
         raise RingError("nothing to set: give NAME=VALUE, and id=ID for a node")
     pairs = _pairs(arguments)
     if any(name in ("active", "capacity", "meta") or _NUMBERED.fullmatch(name) for name in pairs):
-        raise RingError("which node? give id=ID too, or use: node FILTER ... set NAME=VALUE ...")
+        raise RingError("no node is named: add id=ID, or use: node FILTER ... set NAME=VALUE ...")
     changes, replicas, conf = _settings(pairs)
     builder.change_settings(**changes)
     if replicas is not None:
@@ -359,7 +363,7 @@ def _set(builder: Builder, arguments: Sequence[str]) -> None:
 
 def _set_nodes(builder: Builder, filters: Sequence[str], arguments: Sequence[str]) -> None:
     if not filters:
-        raise RingError("which nodes? give a filter before set")
+        raise RingError("no nodes are named: give a filter before set")
     pairs = _pairs(arguments)
     if not pairs:
         raise RingError("nothing to set: give NAME=VALUE")
@@ -369,40 +373,43 @@ def _set_nodes(builder: Builder, filters: Sequence[str], arguments: Sequence[str
 
 def _remove(builder: Builder, arguments: Sequence[str]) -> None:
     if not arguments:
-        raise RingError("which node? give id=ID")
+        raise RingError("no node is named: give id=ID")
     found = _select(builder.nodes, arguments)
     if len(found) > 1:
-        raise RingError(f"{len(found)} nodes match; remove them one by one, by id")
+        raise RingError(f"{len(found)} nodes match; remove them one at a time, by id")
     builder.remove(found[0].id)
 
 
 def _ring(builder: Builder, path: Path) -> None:
-    """A ring that is as it was keeps its version, so that waiting replicas go on aging."""
+    """Rebalance and write both files.
+
+    An unchanged ring keeps its version, so that the ages of the last moves keep growing.
+    """
     target = path.with_name(path.name.removesuffix(".builder") + ".ring")
     if path.suffix == ".ring":
-        raise RingError(f"{path} would be overwritten by the ring: name the builder X.builder")
-    before = _unchanged_since(target, builder)
-    was = builder.ring()
-    report = builder.rebalance()
-    if before is not None and _same(before, was) and _same(was, builder.ring()):
-        print(f"version {before.version}: nothing to change")
+        raise RingError(f"the ring would overwrite {path}: name the builder X.builder")
+    written = _last_written(target, builder)
+    before = builder.ring()
+    report = builder.rebalance(int(SYSTEM.wall() * 1e9))
+    if written is not None and _same(written, before) and _same(before, builder.ring()):
+        print(f"version {written.version}: nothing to change")
         return
     files.write(path, builder)
     files.write(target, builder.ring())
     print(_report(report))
 
 
-def _unchanged_since(target: Path, builder: Builder) -> Ring | None:
-    """The ring file of the builder's last rebalance, if it is there."""
+def _last_written(target: Path, builder: Builder) -> Ring | None:
+    """The ring in the target file if it is from the builder's last rebalance."""
     try:
         ring = files.read_ring(target)
-    except RingError:  # there is none, or one to be replaced
+    except RingError:  # the file is missing, or invalid and about to be replaced
         return None
     return ring if ring.version == builder.version else None
 
 
-def _same(one: Ring, other: Ring) -> bool:
-    return (one.nodes, one.conf, one.tier_names, one.table) == (
+def _same(ring: Ring, other: Ring) -> bool:
+    return (ring.nodes, ring.conf, ring.tier_names, ring.table) == (
         other.nodes,
         other.conf,
         other.tier_names,
@@ -410,33 +417,33 @@ def _same(one: Ring, other: Ring) -> bool:
     )
 
 
-def _partition(what: Ring | Builder, arguments: Sequence[str]) -> None:
-    ring = what if isinstance(what, Ring) else what.ring()
+def _partition(source: Ring | Builder, arguments: Sequence[str]) -> None:
+    ring = source if isinstance(source, Ring) else source.ring()
     if len(arguments) != 1:
-        raise RingError("which partition? give one number")
+        raise RingError("partition needs one number")
     for node in ring.replicas(_whole("partition", arguments[0])):
         print(node.id, plain(",".join(node.tiers)), plain(",".join(node.addresses)))
 
 
-def _node(what: Ring | Builder, path: Path, arguments: Sequence[str]) -> None:
+def _node(source: Ring | Builder, path: Path, arguments: Sequence[str]) -> None:
     if "set" in arguments:
         at = list(arguments).index("set")
-        builder = _builder(what, path)
+        builder = _builder(source, path)
         _set_nodes(builder, arguments[:at], arguments[at + 1 :])
         files.write(path, builder)
         return
-    rows = [array("i", row) for row in what.table]
-    shares = {s.id: s for s in node_shares(what.nodes, rows, 1 << what.partition_bits)}
-    chosen = {node.id for node in _select(what.nodes, arguments)}
-    lines = _nodes_table(what.nodes, shares, rows).splitlines()
+    rows = [array("i", row) for row in source.table]
+    shares = {s.id: s for s in node_shares(source.nodes, rows, 1 << source.partition_bits)}
+    chosen = {node.id for node in _select(source.nodes, arguments)}
+    lines = _nodes_table(source.nodes, shares, rows).splitlines()
     print(lines[0])
-    for node, line in zip(what.nodes, lines[1:], strict=True):
+    for node, line in zip(source.nodes, lines[1:], strict=True):
         if node.id in chosen:
             print(line)
 
 
 def _full_nodes(nodes: Sequence[Node]) -> str:
-    """A paragraph for each; what spans lines is indented."""
+    """A paragraph for each node; the lines of its configuration are indented."""
     paragraphs = []
     for node in nodes:
         conf = node.conf.decode("utf-8", "surrogateescape")
@@ -454,23 +461,23 @@ def _full_nodes(nodes: Sequence[Node]) -> str:
     return "\n\n".join(paragraphs)
 
 
-def _tiers(what: Ring | Builder) -> str:
+def _tiers(source: Ring | Builder) -> str:
     lines = [
         (str(level), " ".join(plain(name) for name in sorted(names) if name))
-        for level, names in enumerate(what.tier_names)
+        for level, names in enumerate(source.tier_names)
     ]
     return table(("level", "tiers"), lines, ("level",))
 
 
-def _builder(what: Ring | Builder, path: Path) -> Builder:
-    if isinstance(what, Builder):
-        return what
+def _builder(source: Ring | Builder, path: Path) -> Builder:
+    if isinstance(source, Builder):
+        return source
     raise RingFormatError(f"{path} is a ring: only its builder can be changed")
 
 
 @contextlib.contextmanager
 def _alone(directory: Path) -> Iterator[None]:
-    """One oort-ring at a time changes files of a directory: each reads what the last one wrote."""
+    """Hold a lock on the directory, so that only one oort-ring at a time changes its files."""
     try:
         descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     except OSError as error:
@@ -493,53 +500,53 @@ def _run(path: Path, verb: str, arguments: list[str]) -> None:
     if verb == "create":
         _create(path, arguments)
         return
-    what = files.read(path)
+    source = files.read(path)
     if verb == "info":
         wants_json = "--json" in arguments
-        _nothing_but(arguments, "--json")
-        print(json.dumps(as_json(what)) if wants_json else _info(what))
+        _allow_only(arguments, "--json")
+        print(json.dumps(as_json(source)) if wants_json else _info(source))
     elif verb == "copy":
         if len(arguments) != 1:
             raise RingError("copy needs the name of the file to write")
-        files.write(arguments[0], what)
+        files.write(arguments[0], source)
     elif verb in ("node", "nodes"):
-        _node(what, path, arguments)
+        _node(source, path, arguments)
     elif verb in ("fullnode", "fullnodes"):
-        print(_full_nodes(_select(what.nodes, arguments)))
+        print(_full_nodes(_select(source.nodes, arguments)))
     elif verb in ("tier", "tiers"):
-        _nothing_but(arguments)
-        print(_tiers(what))
+        _allow_only(arguments)
+        print(_tiers(source))
     elif verb in ("partition", "part"):
-        _partition(what, arguments)
+        _partition(source, arguments)
     elif _is_configuration(verb) and not arguments:
-        sys.stdout.buffer.write(what.conf)
+        sys.stdout.buffer.write(source.conf)
     elif verb in _CHANGES:
-        builder = _builder(what, path)
+        builder = _builder(source, path)
         _CHANGES[verb](builder, arguments)
         files.write(path, builder)
     elif verb == "ring":
-        _nothing_but(arguments)
-        _ring(_builder(what, path), path)
+        _allow_only(arguments)
+        _ring(_builder(source, path), path)
     else:
         raise RingError(f"no such verb: {verb}; see oort-ring --help")
 
 
-def _nothing_but(arguments: Sequence[str], *known: str) -> None:
+def _allow_only(arguments: Sequence[str], *known: str) -> None:
     for argument in arguments:
         if argument not in known:
-            raise RingError(f"what is {argument!r}? see oort-ring --help")
+            raise RingError(f"unknown argument {argument!r}; see oort-ring --help")
 
 
 def _pretend_elapsed(builder: Builder, arguments: Sequence[str]) -> None:
     if len(arguments) != 1:
-        raise RingError("how many minutes?")
+        raise RingError("pretend-elapsed needs one number of minutes")
     builder.pretend_elapsed(_whole("minutes", arguments[0]))
 
 
 def _configure(name: str) -> Callable[[Builder, Sequence[str]], None]:
     def configure(builder: Builder, arguments: Sequence[str]) -> None:
         if len(arguments) != 1:
-            raise RingError("give one configuration")
+            raise RingError(f"{name} needs one value")
         builder.conf = _configuration(name, arguments[0])
 
     return configure

@@ -1,10 +1,11 @@
-"""The stores from Python: the typed face of the oort_store and oort_session calls in csrc/oort.h.
+"""The stores from Python: a typed interface to oort_store_* and oort_session_* of csrc/oort.h.
 
 with open_store("valuestore", StoreConfig(directory="/var/lib/oort")) as store:
     with store.session() as session:
         session.set(0, b"key", b"value")
 """
 
+from oort.store.check import client_error
 from oort.store.config import STORE_TYPES, StoreConfig
 from oort.store.session import Entry, Session
 from oort.store.store import (
@@ -12,7 +13,6 @@ from oort.store.store import (
     Opening,
     Progress,
     Store,
-    StoreStats,
     on_tmpfs,
     open_store,
 )
@@ -26,7 +26,7 @@ __all__ = [
     "Session",
     "Store",
     "StoreConfig",
-    "StoreStats",
+    "client_error",
     "on_tmpfs",
     "open_store",
 ]

@@ -1,20 +1,20 @@
-"""What a store is opened with.  Zero means the store's own default (csrc/oort.h)."""
+"""The configuration of a store.  Zero means the store's own default (csrc/oort.h)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 STORE_TYPES = ("valuestore", "mapstore")
-FSYNC_POLICIES = ("no", "everysec", "always")  # by their oort_fsync number
+FSYNC_POLICIES = ("no", "everysec", "always")  # indexed by oort_fsync
 
 
 @dataclass(frozen=True, slots=True)
 class StoreConfig:
-    """Sizes are bytes.  `background` off means no threads at all, for tests."""
+    """Sizes are in bytes.  `background=False` starts no threads; it is for tests."""
 
     directory: str
     runtime_directory: str | None = None
-    held_directory: int = 0  # a descriptor, 0: none; csrc/oort.h says what it proves
+    held_directory: int = 0  # a descriptor, or 0 for none; see csrc/oort.h
     segment_bytes: int = 0
     value_cap: int = 0
     free_bytes_low: int = 0

@@ -1,8 +1,8 @@
-"""A session: one thread's handle on a store, and all that can be done with keys.
+"""A session: one thread's handle on a store, with every operation on keys.
 
-Every call locks what it touches and brings in from disk what is not in memory, so it may block:
-the data plane's C code does not come this way.  Databases come first, times are milliseconds since
-the Unix epoch, 0 means "never".
+Every call locks its keys and reads records from disk that are not in memory, so a call may block.
+The data plane does not use this module.  Times are milliseconds since the Unix epoch; an expiry of
+0 means "never".
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _T = TypeVar("_T")
 
 
 class Entry(NamedTuple):
-    """A value and what the store keeps beside it."""
+    """A value with its expiry (ms since the Unix epoch), its stamp and its size in the store."""
 
     value: bytes
     expiry_ms: int
@@ -31,13 +31,17 @@ class Entry(NamedTuple):
 
 
 class Session:
-    """Not thread safe: one thread at a time."""
+    """Not thread safe: only one thread at a time may use a session.
+
+    Methods raise StoreArgumentError for a closed session or an unknown database, and the StoreError
+    of the cause if the store cannot do the operation.
+    """
 
     def __init__(self, store: Any, handle: Any) -> None:
         self._store = store
         self._handle: Any = handle
         self.clock_us = 0
-        """Microseconds since the Unix epoch that every call takes for now; 0: the real time."""
+        """The time that every call uses, in microseconds since the Unix epoch; 0: the real time."""
 
     def __enter__(self) -> Self:
         return self
@@ -51,7 +55,7 @@ class Session:
         self.close()
 
     def close(self) -> None:
-        """A second call does nothing."""
+        """Close the session; a second call does nothing."""
         if self._handle is not None:
             lib.oort_session_close(self._handle)
             self._handle = None
@@ -76,7 +80,7 @@ class Session:
         return None if entry is None else entry.value
 
     def stored_bytes(self, database: int, key: bytes) -> int | None:
-        """What the key takes in the store, its index entry included; None: no such key."""
+        """The bytes that the key uses in the store with its index entry; None if it is missing."""
 
         def read(keys: Any) -> tuple[int, int]:
             found = ffi.new("oort_value *")
@@ -96,14 +100,14 @@ class Session:
         )
 
     def delete(self, database: int, key: bytes) -> bool:
-        """Whether there was such a key."""
+        """Delete a key; returns whether the key existed."""
         status, _ = self._locked(
             database, [key], lambda keys: (lib.oort_remove(self._handle, keys), None)
         )
         return bool(status == lib.OORT_OK)
 
     def expire(self, database: int, key: bytes, expiry_ms: int) -> bool:
-        """Change when a key expires; whether there was such a key."""
+        """Change the expiry of a key; returns whether the key existed."""
         status, _ = self._locked(
             database,
             [key],
@@ -112,7 +116,7 @@ class Session:
         return bool(status == lib.OORT_OK)
 
     def set_many(self, database: int, values: Mapping[bytes, bytes], expiry_ms: int = 0) -> None:
-        """Write several keys as one batch: all of them or none, seen and recovered together."""
+        """Write several keys as one atomic batch, for readers and for recovery."""
         parts = ffi.new("oort_bytes[]", len(values))
         buffers = [ffi.from_buffer("uint8_t[]", value) for value in values.values()]
         for part, data in zip(parts, buffers, strict=True):
@@ -138,9 +142,9 @@ class Session:
     # ---- whole databases ---------------------------------------------------
 
     def scan(self, database: int, position: int, want: int) -> tuple[int, list[bytes]]:
-        """Visit at least so many keys from a position on (0 starts).
+        """Visit at least `want` keys, beginning at a position (0 at first).
 
-        Returns where to go on (0: finished) and the live keys found, perhaps none.
+        Returns the next position (0 at the end) and the live keys found, possibly none.
         """
         scan = ffi.new("oort_scan *", {"position": position, "want": want})
         capacity = _SCAN_BYTES
@@ -157,7 +161,7 @@ class Session:
         return scan.position, list(_scanned(bytes(ffi.buffer(buffer, scan.used))))
 
     def keys(self, database: int) -> Iterator[bytes]:
-        """Every key, in ring order; keys written meanwhile may be missed."""
+        """Every key, in ring order; keys that are written meanwhile may be missed."""
         position = 0
         while True:
             position, found = self.scan(database, position, 1000)
@@ -174,11 +178,11 @@ class Session:
         return bytes(ffi.buffer(buffer, size[0])) if status == lib.OORT_OK else None
 
     def flush(self, database: int | None = None) -> None:
-        """Delete every key of a database, or of all of them."""
+        """Delete every key of a database, or of all databases."""
         self._set_clock()
         self._check(lib.oort_store_flush(self._handle, -1 if database is None else database))
 
-    # ---- the way in --------------------------------------------------------
+    # ---- calls into the library --------------------------------------------
 
     def _set_clock(self) -> None:
         if self._handle is None:
@@ -193,7 +197,7 @@ class Session:
     def _locked(
         self, database: int, names: list[bytes], call: Callable[[Any], tuple[int, _T]]
     ) -> tuple[int, _T]:
-        """Call with the keys locked, again after every fetch it asks for."""
+        """Make a call with the keys locked, and repeat it after each record fetched for it."""
         self._set_clock()
         if not 0 <= database < lib.OORT_DATABASES:
             raise StoreArgumentError(f"there is no database {database}")

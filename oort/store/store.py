@@ -1,53 +1,30 @@
-"""An open store: open it, ask it, close it.  Keys are reached through its sessions."""
+"""A store: opening, statistics, events, syncing and closing.  Its sessions give access to keys."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 from oort._native import ffi, lib
 from oort.errors import StoreArgumentError
+from oort.metrics import Histogram, Metric, Reading
+from oort.metrics.reading import read
 from oort.store.check import reported, store_error
 from oort.store.config import FSYNC_POLICIES, STORE_TYPES, StoreConfig
 from oort.store.session import Session
 
-
-@dataclass(frozen=True, slots=True)
-class StoreStats:
-    """The figures of oort_store_stats, as they stand in csrc/oort.h."""
-
-    keys: tuple[int, ...]  # by database
-    expired_keys: int
-    segments: int
-    log_bytes: int
-    live_bytes: int
-    index_bytes: int
-    compactions: int
-    compacted_bytes: int
-    syncs: int
-    unsynced_bytes: int
-    damaged_records: int
-    damaged_bytes: int
-    cut_bytes: int
-    recovered_records: int
-    free_bytes: int
-    last_sync_ms: int
-    recovery: int
-    read_only: int
-    failed: int
-    compacting: int
-
-
-# By their oort_event_kind number in csrc/oort.h.
+# Indexed by oort_event_kind of csrc/oort.h.
 EVENT_KINDS = ("other", "damage", "full", "room", "failed", "recovery")
-# By their oort_open_stage number.
+# Indexed by oort_open_stage.
 OPEN_STAGES = ("files", "replay", "rebuild", "count")
 
 
 class Event(NamedTuple):
-    """Something for the operator to know; `level` is a syslog priority, `kind` one of EVENT_KINDS,
-    `segment` the sequence number of the segment it is about, 0: it is about none."""
+    """A message for the operator.
+
+    `level` is a syslog priority and `kind` one of EVENT_KINDS.  `segment` is the sequence number of
+    the segment concerned, or 0.
+    """
 
     level: int
     text: str
@@ -56,8 +33,11 @@ class Event(NamedTuple):
 
 
 class Progress(NamedTuple):
-    """How far an open has come; `stage` is one of OPEN_STAGES, `segments` how many it looks
-    through in all (while it counts: parts of the index)."""
+    """The progress of opening a store.
+
+    `stage` is one of OPEN_STAGES.  `segments` is the total number of segments to read, or of parts
+    of the index in the stage "count".
+    """
 
     stage: str
     segments: int
@@ -66,7 +46,7 @@ class Progress(NamedTuple):
 
 
 class Opening:
-    """Give it to open_store, and ask it from another thread meanwhile."""
+    """Passed to open_store; another thread may call progress() meanwhile."""
 
     def __init__(self) -> None:
         self.native: Any = ffi.new("oort_open_progress *")
@@ -74,9 +54,6 @@ class Opening:
     def progress(self) -> Progress:
         native = self.native
         return Progress(OPEN_STAGES[native.stage], native.segments, native.done, native.records)
-
-
-_STATS_FIELDS = tuple(StoreStats.__dataclass_fields__)
 
 
 def _fsync_number(policy: str) -> int:
@@ -89,12 +66,19 @@ def _fsync_number(policy: str) -> int:
 
 
 def on_tmpfs(directory: str) -> bool:
-    """Whether a runtime directory may be here: what it holds must die with the machine."""
+    """Whether the directory is on a tmpfs.
+
+    A runtime directory must be, because its files must not survive a reboot.
+    """
     return bool(lib.oort_is_tmpfs(directory.encode()))
 
 
 def open_store(store_type: str, config: StoreConfig, opening: Opening | None = None) -> Store:
-    """Open a store of one of STORE_TYPES; opening: shows meanwhile how far it is."""
+    """Open a store of a type in STORE_TYPES; `opening` shows the progress.
+
+    Raises StoreArgumentError for an invalid configuration, and the StoreError of the cause if the
+    store cannot be opened.
+    """
     if store_type not in STORE_TYPES:
         raise StoreArgumentError(
             f"store type is {store_type!r}, not one of {', '.join(STORE_TYPES)}"
@@ -131,7 +115,10 @@ def open_store(store_type: str, config: StoreConfig, opening: Opening | None = N
 
 
 class Store:
-    """Thread safe but for close(), which must come after every session's."""
+    """An open store.
+
+    All methods except close() are thread safe.  Close every session before the store.
+    """
 
     def __init__(self, handle: Any) -> None:
         self._handle: Any = handle
@@ -159,7 +146,7 @@ class Store:
         return self._handle is None
 
     def close(self) -> None:
-        """Sync and close; a second call does nothing.  An error means the last sync failed."""
+        """Sync and close the store; a second call does nothing.  StoreError: the sync failed."""
         if self._handle is None:
             return
         handle, self._handle = self._handle, None
@@ -174,11 +161,17 @@ class Store:
             raise reported(error)
         return Session(self.handle, session)
 
-    def stats(self) -> StoreStats:
-        native = ffi.new("oort_store_stats *")
-        lib.oort_store_get_stats(self.handle, native)
-        figures = {name: getattr(native, name) for name in _STATS_FIELDS if name != "keys"}
-        return StoreStats(keys=tuple(native.keys), **figures)
+    def stats(self) -> Reading:
+        return read("store", lib.oort_store_get_metrics, self.handle)
+
+    def histogram(self, metric: Metric) -> Histogram:
+        out = ffi.new("oort_histogram *")
+        lib.oort_store_get_histogram(self.handle, metric.place, out)
+        return Histogram(out)
+
+    def reset_stats(self) -> None:
+        """CONFIG RESETSTAT."""
+        lib.oort_store_reset_metrics(self.handle)
 
     def set_fsync(self, policy: str) -> None:
         status = lib.oort_store_set_fsync(self.handle, _fsync_number(policy))
@@ -186,19 +179,19 @@ class Store:
             raise store_error(status, f"fsync cannot be set to {policy}")
 
     def sync(self) -> None:
-        """Make everything acknowledged durable; blocks."""
+        """Make every acknowledged write durable; blocks."""
         error = ffi.new("oort_error *")
         if lib.oort_store_sync(self.handle, error) < 0:
             raise reported(error)
 
     def compact(self, dead_percent: int) -> None:
-        """Compact whatever has more dead bytes than so many percent; blocks."""
+        """Compact every segment with more than `dead_percent` percent of dead bytes; blocks."""
         error = ffi.new("oort_error *")
         if lib.oort_store_compact(self.handle, dead_percent, error) < 0:
             raise reported(error)
 
     def event_fd(self) -> int:
-        """Readable while an event waits."""
+        """A descriptor that is readable while an event waits."""
         return int(lib.oort_store_event_fd(self.handle))
 
     def next_event(self) -> Event | None:

@@ -1,1 +1,1 @@
-"""synd: the server that keeps rings and hands them to the nodes."""
+"""synd: the server that stores rings and distributes them to the nodes."""

@@ -1,17 +1,18 @@
-"""synd's certificate authority: made at the first start, kept with the state; join tokens.
+"""synd's certificate authority, which is created at the first start and stored in the state.
 
-A token's uses are facts of the state, `token/ID/N`, each kept for one key for ever, and taken in
-order: however many synds are asked at once, a token makes certificates for no more keys than it was
-made for.  Who asks again with the same key, because the answer was lost, gets its certificate.
+The uses of a join token are facts of the state, `token/ID/N`.  Each fact belongs to one key
+permanently, and the facts are created in order.  Even if several synds are asked at the same time,
+a token therefore gives certificates to no more keys than it has uses.  A caller that asks again
+with the same key, because the answer was lost, gets a certificate again.
 
-Certificates are renewed for the names that they have; addresses change, and are checked against
-NetFilter each time.  Names of the synds are for synds, and for nodes on the same machine.
+A renewed certificate can only have host names that the old certificate has.  Addresses may change;
+they are checked against NetFilter each time.  The names of the synds are reserved for synds and for
+nodes on the same machine.
 """
 
 from __future__ import annotations
 
 import asyncio
-import datetime
 import ipaddress
 import logging
 import threading
@@ -19,6 +20,7 @@ import uuid
 from collections.abc import Callable, Collection, Sequence
 
 from oort import machine
+from oort.clock import SYSTEM, Clock, utc
 from oort.errors import RequestError, StateError
 from oort.synd.state.state import State
 from oort.syndicate.authority_pb2 import SignReply, SignRequest, TokenReply, TokenRequest
@@ -27,7 +29,7 @@ from oort.tls import certificates, tokens
 
 from .calls import Context, admit
 
-SERVICE = "authority"  # the name that the authority's facts are kept under
+SERVICE = "authority"  # the service name under which the authority's facts are stored
 MAX_USES = 100_000
 DEFAULT_SECONDS = 3600
 
@@ -37,19 +39,22 @@ log = logging.getLogger("synd.authority")
 
 
 def load(state: State) -> certificates.CertificateAuthority:
-    """The authority, made where there is none yet: of any number of synds, one's is everybody's."""
-    kept = state.take(_FACT)
-    if kept is None:
-        made = certificates.CertificateAuthority.create("oort syndicate")
-        kept = state.keep(_FACT, made.certificate + made.key)
-    at = kept.find(b"-----BEGIN PRIVATE KEY-----")
+    """The authority, created if there is none; several synds all get the same authority.
+
+    Raises StateError.
+    """
+    stored = state.take(_FACT)
+    if stored is None:
+        new = certificates.CertificateAuthority.create("oort syndicate")
+        stored = state.keep(_FACT, new.certificate + new.key)
+    at = stored.find(b"-----BEGIN PRIVATE KEY-----")
     if at < 0:
-        raise StateError("the authority that is kept is damaged: restore the state from a backup")
-    return certificates.CertificateAuthority.load(kept[:at], kept[at:])
+        raise StateError("the stored authority is damaged: restore the state from a backup")
+    return certificates.CertificateAuthority.load(stored[:at], stored[at:])
 
 
 class AuthorityService(AuthorityServicer):
-    """The gRPC service.  Any synd answers it: it takes no leader."""
+    """The gRPC service Authority.  Every synd answers it; no leader is needed."""
 
     def __init__(
         self,
@@ -57,8 +62,13 @@ class AuthorityService(AuthorityServicer):
         state: State,
         allowed: Callable[[str], bool],
         reserved: Collection[str],
+        clock: Clock = SYSTEM,
     ) -> None:
-        """allowed(address): whether a node may have it; reserved: names that are the synds'."""
+        """`allowed(address)` says whether a node may have the address.
+
+        `reserved` are the names of the synds.
+        """
+        self._clock = clock
         self._authority = authority
         self._tokens = Tokens(state)
         self._allowed = allowed
@@ -67,7 +77,7 @@ class AuthorityService(AuthorityServicer):
     async def Sign(self, request: SignRequest, context: Context) -> SignReply:  # noqa: N802
         admit(context, certificates.JOIN, certificates.NODE)
         chain = _certificate_of(context)
-        if certificates.expiry(chain) <= datetime.datetime.now(datetime.UTC):
+        if certificates.expiry(chain) <= utc(self._clock.wall()):
             raise RequestError("the certificate has expired: get a token", "UNAUTHENTICATED")
         role, subject = certificates.role_of(chain) or ("", "")
         names = self._names(certificates.request_names(request.request), _on_this_machine(context))
@@ -77,14 +87,14 @@ class AuthorityService(AuthorityServicer):
             use = await asyncio.to_thread(self._tokens.use, token_id, key)
             if use is None:
                 raise RequestError(
-                    "the token has been used as often as it may be: get another",
+                    "the token has been used as often as it may be: get another token",
                     "PERMISSION_DENIED",
                 )
             host = next((name for name in names if not _is_address(name)), "")
             subject = host if role == certificates.NODE and host else f"{role}-{token_id}-{use}"
         else:
             if role == certificates.SYNDICATE:
-                raise RequestError("a synd signs for itself", "PERMISSION_DENIED")
+                raise RequestError("a synd issues its own certificate", "PERMISSION_DENIED")
             had = {_folded(name) for name in certificates.names_of(chain)}
             names = [name for name in names if _is_address(name) or _folded(name) in had]
         certificate = self._authority.sign(
@@ -108,38 +118,38 @@ class AuthorityService(AuthorityServicer):
         log.info("token %s for role %s, %d uses, by %s", token_id, role, uses, caller)
         return TokenReply(token=token)
 
-    def _names(self, asked: Sequence[str], same_machine: bool) -> list[str]:
-        """Of the names asked for, those that a node may have."""
+    def _names(self, requested: Sequence[str], same_machine: bool) -> list[str]:
+        """The requested names that a node may have."""
         return [
             name
-            for name in asked
+            for name in requested
             if (same_machine or _folded(name) not in self._reserved)
             and (not _is_address(name) or self._allowed(name))
         ]
 
 
 class Tokens:
-    """How often each token has been used.  Thread safe; waits for the state."""
+    """Counts the uses of each token.  Thread safe; methods wait for the state."""
 
     def __init__(self, state: State) -> None:
         self._state = state
         self._mutex = threading.Lock()
-        self._used: dict[str, int] = {}  # at least so often, by a token's id
+        self._used: dict[str, int] = {}  # known uses by token id; there may be more
 
     def create(self, token_id: str, uses: int) -> None:
         self._state.keep(f"token/{token_id}", str(uses).encode())
 
     def use(self, token_id: str, key: str) -> int | None:
-        """Take one of the token's uses for a key; which, or None when there is none left."""
-        kept = self._state.take(f"token/{token_id}")
-        if kept is None:
+        """Use a token for a key; returns the number of the use, or None if none is left."""
+        limit = self._state.take(f"token/{token_id}")
+        if limit is None:
             return None
         owner = f"token/{token_id}/key/{key}"
         with self._mutex:
             earlier = self._state.take(owner)
             if earlier is not None:
                 return int(earlier)
-            use = self._take(token_id, int(kept), key.encode())
+            use = self._take(token_id, int(limit), key.encode())
             if use is not None:
                 self._state.keep(owner, str(use).encode())
             return use
@@ -148,7 +158,7 @@ class Tokens:
         used = self._used.get(token_id)
         if used is None:
             used = self._count(token_id, uses)
-        # The last one may be this key's, and a kill have come before that was noted down.
+        # The last use may belong to this key if a kill prevented the owner from being stored.
         if used and self._state.take(f"token/{token_id}/{used}") == key:
             return used
         for use in range(used + 1, uses + 1):
@@ -159,7 +169,7 @@ class Tokens:
         return None
 
     def _count(self, token_id: str, uses: int) -> int:
-        """How many are taken: they are taken in order."""
+        """The number of uses so far, by bisection, because uses are stored in order."""
         least, most = 0, uses + 1
         while most - least > 1:
             middle = (least + most) // 2
@@ -177,7 +187,10 @@ def _certificate_of(context: Context) -> bytes:
 
 
 def _on_this_machine(context: Context) -> bool:
-    """gRPC's names of a peer: ipv4:127.0.0.1:4711, ipv6:%5B::1%5D:4711."""
+    """Whether the peer is on this machine.
+
+    gRPC's names of peers look like ipv4:127.0.0.1:4711 and ipv6:%5B::1%5D:4711.
+    """
     host = context.peer().partition(":")[2].rpartition(":")[0]
     return machine.is_here(host.replace("%5B", "").replace("%5D", "").strip("[]"))
 

@@ -1,20 +1,21 @@
-"""What every call to synd goes through: who calls, how many at once, errors as gRPC has them.
+"""The common part of every call to synd: authorization, limits, and the mapping of errors.
 
-Methods are coroutines on one event loop, so that a call that waits (for a change to be durable, for
-a node, for the next ring) costs a little memory and no thread.  A method raises what went wrong;
-here it becomes one of gRPC's codes (a stream's method writes to its context and returns nothing):
+Methods are coroutines on one event loop.  A call that waits (for a change to be durable, for a node
+or for the next ring) needs a little memory and no thread.  A method raises an OortError, which
+becomes a gRPC status here.  (The method of a stream writes to its context and returns nothing.)
 
-    INVALID_ARGUMENT     what is wrong in a request, protocol buffers that are none
-    NOT_FOUND            a node that is not in the ring
-    ALREADY_EXISTS       an id that another node has
-    UNAUTHENTICATED      a certificate without a role
-    PERMISSION_DENIED    a role that may not, an address or a tier outside the filters
-    RESOURCE_EXHAUSTED   more than MOST_CALLS at once, too many subscribers
-    UNAVAILABLE          nobody leads, etcd or a node does not answer: it may work a moment later
+    INVALID_ARGUMENT     the request contains an error, or is not a message of the protocol
+    NOT_FOUND            the node is not in the ring
+    ALREADY_EXISTS       another node has the id
+    UNAUTHENTICATED      the caller's certificate has no role
+    PERMISSION_DENIED    the caller's role may not do this; an address or a tier is outside the
+                         filters
+    RESOURCE_EXHAUSTED   more than MOST_CALLS at the same time, or too many subscribers
+    UNAVAILABLE          there is no leader, or etcd or a node does not answer: ask again
     INTERNAL             the state is damaged or cannot be written; synd's log says more
 
-Messages have at most MESSAGE_BYTES, and compressed ones are refused: what a small one expands to
-is not known before it is there.
+Messages have at most MESSAGE_BYTES.  Compressed messages are refused, because the size of their
+contents is unknown until they are decompressed.
 """
 
 from __future__ import annotations
@@ -42,24 +43,24 @@ from oort.ring.builder import MAX_CONF_BYTES
 from oort.tls import certificates, channels
 
 MESSAGE_BYTES = MAX_CONF_BYTES + (1 << 20)
-MOST_CALLS = 8192  # those that listen for rings are among them
-RINGS_AT_ONCE = 64  # answers of one kind with a ring in them that are on their way
-SECONDS = 60.0  # of a call without a deadline of its own
+MOST_CALLS = 8192  # including subscribers
+RINGS_AT_ONCE = 64  # answers with a ring that are sent at the same time by one Deliveries
+SECONDS = 60.0  # limit of a call without a deadline of its own
 
 OPTIONS: tuple[tuple[str, int], ...] = (
-    ("grpc.so_reuseport", 0),  # else a second server on the port goes unnoticed
+    ("grpc.so_reuseport", 0),  # a second server on the same port must be an error
     ("grpc.max_receive_message_length", MESSAGE_BYTES),
     ("grpc.max_metadata_size", 16 * 1024),
-    # What gRPC has taken from the network waits for the event loop; beyond its limits it would be
-    # cancelled without a reason, and MOST_CALLS says one.
+    # Requests wait in gRPC for the event loop.  Beyond gRPC's limits they would be cancelled
+    # without a reason; the limit MOST_CALLS, which gives a reason, must be reached first.
     ("grpc.server.max_pending_requests", 4 * MOST_CALLS),
     ("grpc.server.max_pending_requests_hard_limit", 8 * MOST_CALLS),
     ("grpc.server_max_unrequested_time_in_server", 120),
-    # A caller that has gone without a word is noticed.
+    # Pings detect callers that are gone without having closed the connection.
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.keepalive_timeout_ms", 20_000),
     ("grpc.http2.max_pings_without_data", 0),
-    # And callers may look whether synd is there, while they listen for rings.
+    # Subscribers may send pings too, to check that synd still exists.
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
     ("grpc.http2.max_ping_strikes", 0),
     *NO_COMPRESSION,
@@ -71,11 +72,11 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class _Malformed:
-    """A request that is not the message it should be."""
+    """Stands for a request that is not a message of the protocol."""
 
 
 class Calls(grpc.aio.ServerInterceptor):
-    """One for each server."""
+    """The interceptor of a server; each server has its own."""
 
     def __init__(self) -> None:
         self._handlers: dict[str, grpc.RpcMethodHandler[Any, Any] | None] = {}
@@ -90,25 +91,25 @@ class Calls(grpc.aio.ServerInterceptor):
             return self._handlers[method]
         handler: Any = await continuation(handler_call_details)
         if handler is None:
-            return None  # gRPC answers that there is no such method
+            return None  # gRPC answers UNIMPLEMENTED
         deserializer = _guarded(handler.request_deserializer)
         if handler.response_streaming:
-            made = grpc.unary_stream_rpc_method_handler(
+            wrapped = grpc.unary_stream_rpc_method_handler(
                 _answered(method, handler.unary_stream), deserializer, handler.response_serializer
             )
         else:
-            made = grpc.unary_unary_rpc_method_handler(
+            wrapped = grpc.unary_unary_rpc_method_handler(
                 _answered(method, handler.unary_unary), deserializer, handler.response_serializer
             )
-        self._handlers[method] = made
-        return made
+        self._handlers[method] = wrapped
+        return wrapped
 
 
 def _guarded(deserializer: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
     def deserialize(data: bytes) -> Any:
         try:
             return deserializer(data)
-        except Exception:  # each implementation of protocol buffers has its own
+        except Exception:  # each implementation of protocol buffers raises other errors
             return _Malformed()
 
     return deserialize
@@ -127,7 +128,7 @@ def _answered(method: str, answer: Callable[[Any, Context], Awaitable[Any]]) -> 
 
 def _check(request: Any) -> None:
     if isinstance(request, _Malformed):
-        raise RequestError("the request is not the protocol's message", "INVALID_ARGUMENT")
+        raise RequestError("the request is not a message of the protocol", "INVALID_ARGUMENT")
 
 
 def _status(method: str, error: OortError) -> tuple[grpc.StatusCode, str]:
@@ -145,17 +146,18 @@ def _status(method: str, error: OortError) -> tuple[grpc.StatusCode, str]:
 
 
 def admit(context: Context, *roles: str) -> str:
-    """Who calls, for the log; RequestError unless it has one of the roles.
+    """Check the caller's role; returns the caller's name for the log.
 
-    Operators may do everything, and synds hand on what they were asked.
+    Raises RequestError if the caller has none of the roles.  Operators may make every call, and so
+    may synds, because they forward calls.
     """
     caller = channels.peer_role(context)
     if caller is None:
-        raise RequestError("the caller's certificate is not of this authority", "UNAUTHENTICATED")
+        raise RequestError("the caller's certificate has no role", "UNAUTHENTICATED")
     role, subject = caller
     if role not in (*roles, certificates.OPERATOR, certificates.SYNDICATE):
         raise RequestError(
-            f"a certificate of role {role} may not do this: it takes an operator's",
+            f"role {role} may not do this: use a certificate of role operator",
             "PERMISSION_DENIED",
         )
     return f"{role} {subject}"
@@ -167,15 +169,15 @@ def seconds_left(context: Context) -> float:
 
 
 class Deliveries:
-    """Of the answers with a ring in them RINGS_AT_ONCE are made at a time: each takes memory until
-    it has been sent.  One for those that end by themselves, another for streams.
+    """Limits the answers with a ring to RINGS_AT_ONCE at a time, because each needs memory until
+    it has been sent.  Calls and streams have separate limits.
     """
 
     def __init__(self) -> None:
         self._places = asyncio.Semaphore(RINGS_AT_ONCE)
 
     async def place(self, context: Context) -> None:
-        """Wait for a place, which is free again when the call is over."""
+        """Wait for a place; the place is released when the call is over."""
         await self._places.acquire()
         free: Any = lambda _: self._places.release()  # noqa: E731
         context.add_done_callback(free)

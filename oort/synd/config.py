@@ -1,11 +1,11 @@
-"""/etc/oort/syndicate.conf, the settings of synd: what all its rings share, and a section for each.
+"""The settings of synd, /etc/oort/syndicate.conf: shared settings, and a section for each ring.
 
-SHARED and RING are the only lists of settings: the ConfigObj configspec, `synd --print-config` and
-the lists in docs/syndicate.md (`python -m oort.synd.config`) are made from them.
+SHARED and RING are the only lists of settings.  The ConfigObj configspec, `synd --print-config` and
+the lists in docs/syndicate.md (`python -m oort.synd.config`) are generated from them.
 
-ConfigObj without interpolation.  Every error is one line with the file, the section, the key and
-what it takes.  The section [client] is no service: it is syndicate-client's, and
-oort/syndicate/tool/settings.py reads it.
+The file is ConfigObj without interpolation.  Every error is one line with the file, the section,
+the key and the expected value.  The section [client] is not a ring.  It belongs to
+syndicate-client, and oort/syndicate/tool/settings.py reads it.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 @dataclass(frozen=True)
 class Setting:
     name: str
-    check: str  # as configspec has it
+    check: str  # in the syntax of the configspec
     default: str
     doc: str
 
@@ -97,13 +97,13 @@ RING = (
             "A ring has at most 2^MaxPartitionBits partitions."),
 )  # fmt: skip
 
-# What synd cannot follow while it runs: a reload says that they take a restart.
+# Settings that cannot change while synd runs; a reload warns that they need a restart.
 FIXED = {setting.name for setting in SHARED} - {"LogLevel"} | {"ListenAddress", "Port"}
 
 
 @dataclass(frozen=True)
 class Service:
-    """One ring."""
+    """The settings of one ring."""
 
     name: str
     listen_address: str
@@ -112,7 +112,7 @@ class Service:
     tiers: tuple[re.Pattern[str], ...]
     cmdctrl_port: int
     ring_port: int
-    capacity: int | None  # of a node that registers; None: from its hardware
+    capacity: int | None  # of nodes that register; None: computed from their hardware
     replicas: int
     ring: RingSettings
 
@@ -120,14 +120,14 @@ class Service:
 @dataclass(frozen=True)
 class Config:
     file: Path
-    values: Mapping[str, Any]  # of every setting, by section (a mapping) and name
+    values: Mapping[str, Any]  # the value of every setting by name; a mapping for each section
     state: str  # a directory, or etcd://HOST:PORT,...
     etcd_ca_file: str
     etcd_cert_file: str
     etcd_key_file: str
     etcd_prefix: str
-    advertise: str  # the host that other synds reach this one at
-    names: tuple[str, ...]  # in the certificate
+    advertise: str  # the host at which other synds reach this synd
+    names: tuple[str, ...]  # the names in the certificate
     ca_file: Path
     operator_cert_file: Path
     operator_key_file: Path
@@ -136,14 +136,14 @@ class Config:
 
     @property
     def etcd(self) -> tuple[str, ...]:
-        """etcd's members; none where the state is a directory."""
+        """The members of etcd; empty if the state is a directory."""
         if not self.state.startswith("etcd://"):
             return ()
         members = self.state.removeprefix("etcd://").split(",")
         return tuple(member.strip() for member in members if member.strip())
 
     def fixed_changes(self, wanted: Config) -> list[str]:
-        """What of FIXED is another in the wanted one, as the file names it."""
+        """The names of the settings of FIXED whose values differ in `wanted`."""
         found = _fixed_changes(SHARED, self.values, wanted.values)
         names = {service.name for service in self.services}
         if names != {service.name for service in wanted.services}:
@@ -151,12 +151,12 @@ class Config:
         for service in wanted.services:
             if service.name in names:
                 mine, other = self.values[service.name], wanted.values[service.name]
-                found += [f"[{service.name}] {one}" for one in _fixed_changes(RING, mine, other)]
+                found += [f"[{service.name}] {name}" for name in _fixed_changes(RING, mine, other)]
         return found
 
     @property
     def reserved(self) -> tuple[str, ...]:
-        """Names that no node on another machine may have."""
+        """The names that nodes on other machines must not have."""
         return tuple(
             name for name in self.names if name not in LOCALHOST and not name.startswith("127.")
         )
@@ -189,7 +189,7 @@ def _configspec() -> list[str]:
 
 
 def read(path: Path) -> Config:
-    """Raises ConfigError."""
+    """Read and check the file.  Raises ConfigError."""
     spec = ConfigObj(_configspec(), _inspec=True, interpolation=False, list_values=False)
     try:
         parsed = ConfigObj(
@@ -200,8 +200,8 @@ def read(path: Path) -> Config:
     except ConfigObjError as error:
         raise ConfigError(f"{path}: {error}") from error
     except OSError as error:
-        # ConfigObj's own message for a file that is not there has no errno.
-        raise ConfigError(f"{path}: {error.strerror or 'cannot be read: is it there?'}") from error
+        # ConfigObj's own error for a missing file has no errno.
+        raise ConfigError(f"{path}: {error.strerror or 'the file does not exist'}") from error
     parsed.pop(CLIENT, None)
     _refuse_unknown(path, parsed)
     outcome = parsed.validate(Validator(), preserve_errors=True)
@@ -210,15 +210,15 @@ def read(path: Path) -> Config:
             place = f"[{sections[0]}] {key}" if sections else str(key)
             raise ConfigError(f"{path}: {place}: {wrong or 'is missing'}")
     if not parsed.sections:
-        raise ConfigError(f"{path}: no ring: it takes a section for each, with its name, as [oort]")
+        raise ConfigError(f"{path}: there is no ring: add a section with its name, such as [oort]")
     if not parsed["State"].startswith("etcd://") and "://" in parsed["State"]:
-        raise ConfigError(f"{path}: State: a directory, or etcd://HOST:PORT,HOST:PORT,...")
+        raise ConfigError(f"{path}: State: must be a directory or etcd://HOST:PORT,HOST:PORT,...")
     _check_etcd(path, parsed)
     services = tuple(_service(path, name, parsed[name]) for name in parsed.sections)
     ports = [service.port for service in services if service.port]
     for port in ports:
         if ports.count(port) > 1:
-            raise ConfigError(f"{path}: two rings have port {port}")
+            raise ConfigError(f"{path}: two rings have the same Port {port}")
     names = [str(name).strip() for name in parsed["Names"] if str(name).strip()]
     own = names or [*machine.names(), *machine.addresses()]
     return Config(
@@ -242,9 +242,9 @@ def read(path: Path) -> Config:
 def _check_etcd(path: Path, parsed: Mapping[str, Any]) -> None:
     cert, key = parsed["EtcdCertFile"], parsed["EtcdKeyFile"]
     if bool(cert) != bool(key):
-        raise ConfigError(f"{path}: EtcdCertFile and EtcdKeyFile go together")
+        raise ConfigError(f"{path}: set both EtcdCertFile and EtcdKeyFile, or neither")
     if cert and not parsed["EtcdCAFile"]:
-        raise ConfigError(f"{path}: EtcdCAFile: EtcdCertFile takes it, too")
+        raise ConfigError(f"{path}: EtcdCAFile: must be set, because EtcdCertFile is set")
 
 
 def _refuse_unknown(path: Path, parsed: Mapping[str, Any]) -> None:
@@ -270,7 +270,7 @@ def _service(path: Path, name: str, section: Mapping[str, Any]) -> Service:
     except StateError as error:
         raise ConfigError(f"{path}: [{name}]: {error}") from error
     if name == AUTHORITY:
-        raise ConfigError(f"{path}: [{name}]: no ring can be called so")
+        raise ConfigError(f"{path}: [{name}]: this name is reserved: choose another name")
     try:
         ipaddress.ip_address(section["ListenAddress"])
     except ValueError as error:
@@ -280,7 +280,7 @@ def _service(path: Path, name: str, section: Mapping[str, Any]) -> Service:
         try:
             networks.append(ipaddress.ip_network(text.strip()))
         except ValueError as error:
-            raise wrong("NetFilter", f"{error}; it takes networks such as 10.1.0.0/16") from error
+            raise wrong("NetFilter", f"{error}; use networks such as 10.1.0.0/16") from error
     tiers: list[re.Pattern[str]] = []
     for text in section["TierFilter"]:
         try:
@@ -314,7 +314,7 @@ def _service(path: Path, name: str, section: Mapping[str, Any]) -> Service:
 
 
 def print_config(config: Config) -> str:
-    """Every setting in force, as the file would have it."""
+    """All settings with their values, in the form of the file."""
 
     def line(setting: Setting, values: Mapping[str, Any]) -> str:
         value = values[setting.name]
@@ -337,7 +337,7 @@ def _quoted(text: str) -> str:
 
 
 def documentation() -> str:
-    """The lists of settings in docs/syndicate.md."""
+    """The lists of settings for docs/syndicate.md."""
     lines = ["Outside any section, for all rings:", ""]
     for settings in (SHARED, RING):
         if settings is RING:
@@ -360,7 +360,7 @@ END = "\n<!-- end -->\n"
 
 
 def renew(page: str) -> str:
-    """docs/syndicate.md with its lists of settings renewed."""
+    """The text of docs/syndicate.md with its lists of settings replaced."""
     before, _, rest = page.partition(BEGIN)
     _, _, after = rest.partition(END)
     return before + BEGIN + documentation() + END + after

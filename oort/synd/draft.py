@@ -1,6 +1,6 @@
-"""A ring that is being changed: a builder, and its nodes by id and by address.
+"""A draft of the next ring: a builder, with an index of its nodes by id and by address.
 
-Nodes are changed through this, so that thousands of changes made together find each node at once.
+All changes of nodes go through the draft.  The index keeps thousands of changes in one batch fast.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ _PORT = re.compile(r":[0-9]{1,5}\Z")
 
 
 class Unchanged(Generic[Result]):
-    """What a change returns that left the draft as it was."""
+    """The result of a change that did not change the draft."""
 
     def __init__(self, result: Result) -> None:
         self.result = result
 
 
 class Index:
-    """Nodes by id, and by the host of each of their addresses (the port tells nothing)."""
+    """Nodes by id and by the host of each address; ports are ignored."""
 
     def __init__(self, nodes: Iterable[Node]) -> None:
         self._by_id: dict[int, Node] = {}
@@ -55,7 +55,7 @@ class Index:
         return node
 
     def sharing(self, addresses: Iterable[str]) -> list[Node]:
-        """The nodes that have one of these addresses, by whatever port."""
+        """The nodes that have one of these addresses, with any port."""
         found = {
             node_id: None
             for address in addresses
@@ -65,14 +65,17 @@ class Index:
 
 
 class Draft:
-    """`builder` is for what is no node's."""
+    """A builder whose nodes are changed through this class.
+
+    `builder` may be used directly for everything except nodes.
+    """
 
     def __init__(self, builder: Builder) -> None:
         self.builder = builder
         self._index = Index(builder.nodes)
 
     def node(self, node_id: int) -> Node:
-        """RequestError where there is none."""
+        """The node with this id; RequestError if there is none."""
         return self._index.node(node_id)
 
     def sharing(self, addresses: Iterable[str]) -> list[Node]:
@@ -80,7 +83,7 @@ class Draft:
 
     def add(self, node_id: int | None = None, **fields: Any) -> Node:
         if node_id is not None and self._index.find(node_id) is not None:
-            raise RequestError(f"there is a node {node_id} already", "ALREADY_EXISTS")
+            raise RequestError(f"node {node_id} already exists", "ALREADY_EXISTS")
         node = self.builder.add(node_id=node_id, **fields)
         self._index.put(node)
         return node

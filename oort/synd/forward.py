@@ -1,4 +1,4 @@
-"""Calls that are the leader's, handed on to it by a synd that does not lead."""
+"""Forwards calls from a synd that is not the leader to the leader."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from oort.tls import certificates, channels
 
 from .calls import MESSAGE_BYTES
 
-FORWARDED = "oort-forwarded"  # metadata: it has been handed on once already
+FORWARDED = "oort-forwarded"  # metadata of a call that was forwarded and must not be again
 _OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_send_message_length", MESSAGE_BYTES),
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.enable_http_proxy", 0),
-    # A leader whose machine has gone is noticed.
+    # Pings detect a leader whose machine is gone.
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 5_000),
     ("grpc.min_reconnect_backoff_ms", 1_000),
@@ -30,7 +30,7 @@ _OPTIONS: tuple[tuple[str, int], ...] = (
 
 
 class Leader:
-    """One connection, to whoever led the last time.  Every method is the event loop's."""
+    """A connection to the last known leader.  Methods must be called on the event loop."""
 
     def __init__(self, identity: Callable[[], certificates.Identity]) -> None:
         self._identity = identity
@@ -46,7 +46,7 @@ class Leader:
             )
         except grpc.aio.AioRpcError as error:
             details = " ".join((error.details() or "no reason was given").split())
-            raise RequestError(f"by way of {target}: {details}", error.code().name) from error
+            raise RequestError(f"the leader at {target}: {details}", error.code().name) from error
 
     async def _connection(self, target: str) -> grpc.aio.Channel:
         identity = self._identity()

@@ -1,8 +1,8 @@
-"""synd's own certificate: made by its authority, kept with the state, renewed in time.
+"""synd's own certificate, which its authority issues.  It is stored in the state.
 
-It is the same after a restart, so that who knows synd by its fingerprint goes on knowing it.  Synds
-with other names have others, also in one etcd.  Renewals are facts `identity/NAMES/N`; the last one
-counts.
+The certificate stays the same after a restart, so a client that knows its fingerprint can still
+verify synd.  Synds with different names have different certificates, also in a shared etcd.
+Renewals are facts `identity/NAMES/N`; the highest N is the current certificate.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 import grpc
 
+from oort.clock import SYSTEM, Clock, utc
 from oort.errors import StateError, TLSError
 from oort.synd.state.state import State
 from oort.tls import certificates
@@ -28,7 +29,10 @@ log = logging.getLogger("synd.identity")
 
 
 class OwnIdentity:
-    """`current` may be read from any thread, `renew` called from one at a time."""
+    """synd's certificate and key.
+
+    `current` may be read from any thread.  Only one thread at a time may call `renew`.
+    """
 
     def __init__(
         self,
@@ -36,7 +40,9 @@ class OwnIdentity:
         state: State,
         names: Sequence[str],
         days: float = CERTIFICATE_DAYS,
+        clock: Clock = SYSTEM,
     ) -> None:
+        self._clock = clock
         self._authority = authority
         self._state = state
         self._names = list(names)
@@ -48,33 +54,34 @@ class OwnIdentity:
         self.renew()
 
     def _newest(self) -> certificates.Identity:
-        kept, found = None, self._state.take(f"{self._fact}/1")
-        while found is not None:
+        newest, following = None, self._state.take(f"{self._fact}/1")
+        while following is not None:
             self._number += 1
-            kept, found = found, self._state.take(f"{self._fact}/{self._number + 1}")
-        return self._make() if kept is None else self._read(kept)
+            newest, following = following, self._state.take(f"{self._fact}/{self._number + 1}")
+        return self._make() if newest is None else self._read(newest)
 
     def _make(self) -> certificates.Identity:
-        made = self._authority.issue(
-            certificates.SYNDICATE, self._names[0], self._names, self._days
-        )
+        new = self._authority.issue(certificates.SYNDICATE, self._names[0], self._names, self._days)
         self._number += 1
-        kept = self._state.keep(f"{self._fact}/{self._number}", made.certificate + made.key)
-        return self._read(kept)
+        stored = self._state.keep(f"{self._fact}/{self._number}", new.certificate + new.key)
+        return self._read(stored)
 
-    def _read(self, kept: bytes) -> certificates.Identity:
-        at = kept.find(_KEY)
+    def _read(self, stored: bytes) -> certificates.Identity:
+        at = stored.find(_KEY)
         if at < 0:
             raise StateError(f"{self._fact} is damaged: restore the state from a backup")
-        identity = certificates.Identity(kept[:at], kept[at:], self._authority.certificate)
+        identity = certificates.Identity(stored[:at], stored[at:], self._authority.certificate)
         identity.check()
         return identity
 
     def renew(self) -> bool:
-        """Another one where a third of its time is left, or less; whether it was."""
+        """Renew the certificate if at most a third of its validity is left; returns whether it did.
+
+        Raises StateError.
+        """
         certificate = self.current.certificate
         life = certificates.expiry(certificate) - certificates.valid_from(certificate)
-        if certificates.expiry(certificate) - datetime.datetime.now(datetime.UTC) > life / 3:
+        if certificates.expiry(certificate) - utc(self._clock.wall()) > life / 3:
             return False
         self.current = self._make()
         log.info(
@@ -83,7 +90,7 @@ class OwnIdentity:
         return True
 
     def server_credentials(self) -> grpc.ServerCredentials:
-        """For ports; handshakes from a renewal on show the new certificate."""
+        """Credentials for ports; handshakes after a renewal show the new certificate."""
         shown = self.current
 
         def configuration(identity: certificates.Identity) -> grpc.ServerCertificateConfiguration:
@@ -100,13 +107,17 @@ class OwnIdentity:
 
         return grpc.dynamic_ssl_server_credentials(
             configuration(shown),
-            changed,  # type: ignore[arg-type] # None: as it was
+            changed,  # type: ignore[arg-type] # None means unchanged
             require_client_authentication=True,
         )
 
 
-def hand_out(config: Config, authority: certificates.CertificateAuthority) -> None:
-    """The authority's certificate, and an operator's, for this machine: what is there stays."""
+def write_local_files(config: Config, authority: certificates.CertificateAuthority) -> None:
+    """Write the authority's certificate, and an operator's, for this machine.
+
+    Existing files are kept, except an operator's certificate of this authority that expires soon.
+    Errors are only logged, because synd can serve without these files.
+    """
     try:
         if not is_there(config.ca_file):
             write_public(config.ca_file, authority.certificate)
@@ -116,17 +127,17 @@ def hand_out(config: Config, authority: certificates.CertificateAuthority) -> No
     except TLSError as error:
         log.warning("%s is not this authority's, or cannot be used: %s", config.ca_file, error)
     try:
-        _hand_out_operator(config, authority)
+        _write_operator_files(config, authority)
     except TLSError as error:
         log.warning("no operator's certificate for this machine: %s", error)
 
 
-def _hand_out_operator(config: Config, authority: certificates.CertificateAuthority) -> None:
+def _write_operator_files(config: Config, authority: certificates.CertificateAuthority) -> None:
     cert, key = config.operator_cert_file, config.operator_key_file
     if is_there(cert) or is_there(key):
-        there = load_identity(cert, key, None)
-        certificates.pick(there.certificate, certificates.fingerprint(authority.certificate))
-        left = certificates.expiry(there.certificate) - datetime.datetime.now(datetime.UTC)
+        existing = load_identity(cert, key, None)
+        certificates.pick(existing.certificate, certificates.fingerprint(authority.certificate))
+        left = certificates.expiry(existing.certificate) - utc(SYSTEM.wall())
         if left > datetime.timedelta(days=CERTIFICATE_DAYS / 12):
             return
     operator = authority.issue(certificates.OPERATOR, "first")

@@ -1,12 +1,12 @@
-"""The ring of one service: every change goes through here, one after the other.
+"""The ring of one service: all changes go through one thread, in order.
 
-Changes that wait together are made together: one rebalance, one version, one durable write for all
-of them, however many nodes register at once.  A change is a function that is given a draft; it may
-be called again on a newer one when another synd was faster.  One that raises changes nothing, and
-keeps none of the others back: if they cannot be made together, each is made alone.  What changes
+Waiting changes are made as one batch: one rebalance, one version and one durable write, however
+many nodes register at the same time.  A change is a function of a draft.  It may be called again on
+a newer draft if another synd made a change first.  A change that raises an error changes nothing
+and does not stop the others: if a batch fails, each change is made alone.  A batch that changes
 nothing makes no version.
 
-Nobody hears of a version before it is durable.
+A version is not announced before it is durable.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import functools
 import logging
 import queue
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from oort.clock import SYSTEM, Clock
 from oort.errors import (
     OortError,
     RingError,
@@ -36,10 +36,10 @@ from oort.synd.state.state import Snapshot, State
 from .config import Service
 from .draft import Draft, Index, Unchanged
 
-BATCH = 4096  # changes made together
+BATCH = 4096  # changes in a batch
 WAITING = 65536  # changes that may wait; more are refused
-ATTEMPTS = 8  # against other synds
-LONGEST_REST = 1.0  # seconds between two versions, in which changes gather
+ATTEMPTS = 8  # retries after a change by another synd
+LONGEST_REST = 1.0  # seconds between two versions, during which changes accumulate
 
 Result = TypeVar("Result")
 
@@ -50,10 +50,10 @@ Change = Callable[[Draft], Any]
 
 @dataclass(frozen=True)
 class Held:
-    """A version as it is handed out."""
+    """A durable version of the ring."""
 
     version: int
-    data: bytes  # the ring's file
+    data: bytes  # the bytes of the ring file
     ring: Ring
 
     @functools.cached_property
@@ -69,7 +69,7 @@ class _Waiting:
 
 @dataclass(frozen=True)
 class _Done:
-    """What came of a change; an exception, or its result and the version it is durable in."""
+    """The outcome of a change: an exception, or its result and the version that contains it."""
 
     waiting: _Waiting
     outcome: Any
@@ -77,15 +77,20 @@ class _Done:
 
 
 class RingKeeper:
-    """Thread safe.  Watchers are called on one thread at a time, after a version is durable."""
+    """Stores and changes the ring of one service.  Thread safe.
 
-    def __init__(self, service: Service, state: State) -> None:
+    Watchers are called after a version is durable, by one thread at a time.
+    """
+
+    def __init__(self, service: Service, state: State, clock: Clock = SYSTEM) -> None:
         self._service = service
         self._state = state
+        self._clock = clock
+        self._closing = threading.Event()
         self._queue: queue.Queue[_Waiting | None] = queue.Queue(WAITING)
         self._held: Held | None = None
         self._learning = threading.Lock()
-        self._draft: Draft | None = None  # of version _version; the changer's alone
+        self._draft: Draft | None = None  # of version _version; used only by the changer's thread
         self._version = 0
         self._watchers: list[Callable[[Held], None]] = []
         self._thread = threading.Thread(
@@ -93,7 +98,10 @@ class RingKeeper:
         )
 
     def start(self) -> None:
-        """Know the newest version, and follow it; without any, make the first where we may."""
+        """Read the newest version and follow later ones.
+
+        If there is no version, the leader makes the first.
+        """
         snapshot = self._state.read()
         if snapshot.version:
             self._learn(snapshot)
@@ -102,32 +110,34 @@ class RingKeeper:
         self._state.on_lead(self._lead)
 
     def close(self) -> None:
-        """No more changes; those that wait are refused."""
+        """Stop making changes; waiting changes are refused."""
+        self._closing.set()
         if self._thread.is_alive():
             self._queue.put(None)
             self._thread.join()
 
     def configure(self, service: Service) -> None:
-        """Other settings, from the next version on."""
+        """Use other settings from the next version on."""
         self._service = service
 
     def watch(self, changed: Callable[[Held], None]) -> None:
-        """Before start(): called for each version from then on; some in between may be left out."""
+        """Register a watcher, before start(); it may miss versions, but never the newest."""
         self._watchers.append(changed)
 
     @property
     def held(self) -> Held:
-        """The newest version.  StateUnavailableError while there is none at all."""
+        """The newest version; StateUnavailableError if there is none yet."""
         held = self._held
         if held is None:
-            raise StateUnavailableError("there is no ring yet: no synd leads; ask again")
+            raise StateUnavailableError("there is no ring yet, because no synd leads: ask again")
         return held
 
     def change(self, change: Change) -> Future[tuple[Any, int]]:
-        """What the change returns, and the version in which it is durable.
+        """Queue a change; the future gives its result and the version that contains it.
 
-        Fails with what the change raised; with StateNotLeaderError where another synd leads.
-        Cancelling the future keeps a change from being made only if it has not begun.
+        The future fails with the error of the change, or with StateNotLeaderError if another synd
+        leads.  Cancelling the future only stops a change that has not begun.  Raises
+        StateUnavailableError if too many changes wait.
         """
         future: Future[tuple[Any, int]] = Future()
         try:
@@ -139,7 +149,11 @@ class RingKeeper:
     # ---- the versions ---------------------------------------------------------
 
     def _learn(self, snapshot: Snapshot, ring: Ring | None = None) -> None:
-        """From the state's thread, and from the changer: who made a change may ask at once."""
+        """Announce a version.
+
+        Called by the state's thread, and by the changer's thread so that a caller sees its own
+        change at once.
+        """
         with self._learning:
             held = self._held
             if snapshot.version <= (held.version if held is not None else 0):
@@ -155,13 +169,15 @@ class RingKeeper:
             try:
                 first = self.change(Unchanged)
             except StateUnavailableError:
-                return  # any change makes the first version
+                return  # the first of the waiting changes will make the first version
             first.add_done_callback(self._made_first)
 
     def _made_first(self, first: Future[tuple[Any, int]]) -> None:
         error = first.exception()
         if error is not None:
-            log.error("%s: no first version of the ring: %s", self._service.name, error)
+            log.error(
+                "%s: cannot make the first version of the ring: %s", self._service.name, error
+            )
 
     # ---- the changer's thread ---------------------------------------------------
 
@@ -169,10 +185,10 @@ class RingKeeper:
         ended, rested = False, 0.0
         while not ended:
             first = self._queue.get()
-            # As long as the last one took: where many register, more of them go into each version,
-            # and calls are answered meanwhile.
-            if first is not None and rested > time.monotonic():
-                time.sleep(rested - time.monotonic())
+            # The pause is as long as the last batch took.  If many nodes register, the batches
+            # grow, and other calls are answered during the pauses.
+            if first is not None:
+                self._closing.wait(max(0.0, rested - self._clock.monotonic()))
             batch = [] if first is None else [first]
             ended = first is None
             while not ended and len(batch) < BATCH:
@@ -184,11 +200,11 @@ class RingKeeper:
                     ended = True
                 else:
                     batch.append(following)
-            batch = [one for one in batch if one.future.set_running_or_notify_cancel()]
+            batch = [waiting for waiting in batch if waiting.future.set_running_or_notify_cancel()]
             if batch:
-                begun = time.monotonic()
-                _tell(self._make(batch))
-                took = time.monotonic() - begun
+                begun = self._clock.monotonic()
+                _complete(self._make(batch))
+                took = self._clock.monotonic() - begun
                 rested = begun + took + min(took, LONGEST_REST)
         while not self._queue.empty():
             left = self._queue.get()
@@ -196,32 +212,34 @@ class RingKeeper:
                 left.future.set_exception(StateUnavailableError("synd is stopping: ask again"))
 
     def _make(self, batch: list[_Waiting]) -> list[_Done]:
-        """All of them together, else each alone."""
+        """Make all changes together; if that fails because of the ring, make each alone."""
         try:
             for _ in range(ATTEMPTS):
                 try:
                     return self._attempt(batch)
                 except StateConflict:
                     self._draft = None
-            error: Exception = StateUnavailableError("the ring changes all the time: ask again")
+            error: Exception = StateUnavailableError(
+                "other synds keep changing the ring: ask again"
+            )
         except Exception as raised:
             error = raised
-        self._draft = None  # what it holds is in no version
+        self._draft = None  # its changes are in no version
         if len(batch) > 1 and isinstance(error, RingError):
-            return [done for one in batch for done in self._make([one])]
+            return [done for waiting in batch for done in self._make([waiting])]
         if not isinstance(error, OortError):
             log.error("%s: a change failed", self._service.name, exc_info=error)
             error = StateError(f"a change failed: {error!r}")
-        return [_Done(one, error) for one in batch]
+        return [_Done(waiting, error) for waiting in batch]
 
     def _attempt(self, batch: list[_Waiting]) -> list[_Done]:
-        """On one draft, with one write."""
+        """Make the changes on one draft, with one write."""
         draft = self._newest()
         done = []
         changed = draft.builder.version == 0
-        for one in batch:
+        for waiting in batch:
             try:
-                outcome = one.change(draft)
+                outcome = waiting.change(draft)
             except OortError as error:
                 outcome = error
             except Exception as error:
@@ -231,14 +249,14 @@ class RingKeeper:
                 outcome = outcome.result
             elif not isinstance(outcome, Exception):
                 changed = True
-            done.append(_Done(one, outcome))
+            done.append(_Done(waiting, outcome))
         version = self._write(draft) if changed else self._version
-        return [_Done(one.waiting, one.outcome, version) for one in done]
+        return [_Done(each.waiting, each.outcome, version) for each in done]
 
     def _write(self, draft: Draft) -> int:
         before, builder = self._version, draft.builder
         self._draft = None  # until it is durable
-        report = builder.rebalance()
+        report = builder.rebalance(int(self._clock.wall() * 1e9))
         ring = builder.ring()
         snapshot = Snapshot(builder.version, files.encode(builder), files.encode(ring))
         self._state.write(before, snapshot)
@@ -263,14 +281,14 @@ class RingKeeper:
                 builder = Builder(self._service.replicas, self._service.ring)
             if builder.version != snapshot.version:
                 raise StateError(
-                    f"the builder of version {snapshot.version} says {builder.version}"
+                    f"the builder of version {snapshot.version} contains version {builder.version}"
                 )
             self._draft, self._version = Draft(builder), snapshot.version
         self._apply_settings(self._draft.builder)
         return self._draft
 
     def _apply_settings(self, builder: Builder) -> None:
-        """The configuration's, from the next version on."""
+        """Apply the settings of the configuration, which take effect with the next version."""
         ring = self._service.ring
         builder.change_settings(
             points_allowed=ring.points_allowed,
@@ -279,9 +297,9 @@ class RingKeeper:
         )
 
 
-def _tell(done: list[_Done]) -> None:
-    for one in done:
-        if isinstance(one.outcome, Exception):
-            one.waiting.future.set_exception(one.outcome)
+def _complete(done: list[_Done]) -> None:
+    for each in done:
+        if isinstance(each.outcome, Exception):
+            each.waiting.future.set_exception(each.outcome)
         else:
-            one.waiting.future.set_result((one.outcome, one.version))
+            each.waiting.future.set_result((each.outcome, each.version))

@@ -1,7 +1,7 @@
 """The synd command.
 
-Exit codes: 0 stopped as asked, 1 could not start or failed, 2 (argparse's) wrong usage, 78
-(EX_CONFIG) wrong settings: systemd does not try these again.
+Exit codes: 0 after a normal stop, 1 after a failure, 2 (from argparse) for invalid usage, 78
+(EX_CONFIG) for invalid settings, after which systemd does not start synd again.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ from oort.notify import Notifier
 
 
 def parser() -> argparse.ArgumentParser:
-    made = FlagParser(
+    result = FlagParser(
         prog="synd",
-        description="Hand the nodes of a ring their ring and their configuration.",
-        epilog="SIGHUP reads the configuration again; SIGTERM and SIGINT stop it.",
+        description="Distribute rings and their configuration to the nodes.",
+        epilog="SIGHUP reads the configuration again; SIGTERM and SIGINT stop synd.",
         allow_abbrev=False,
     )
-    made.add_argument(
+    result.add_argument(
         "--config",
         metavar="FILE",
         type=Path,
         default=Path("/etc/oort/syndicate.conf"),
         help="configuration file (%(default)s)",
     )
-    made.add_argument(
-        "--print-config", action="store_true", help="check the configuration, and show all of it"
+    result.add_argument(
+        "--print-config", action="store_true", help="check the configuration and print all of it"
     )
-    made.add_argument("--version", action="store_true", help="show the version")
-    return made
+    result.add_argument("--version", action="store_true", help="print the version")
+    return result
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -45,10 +45,10 @@ def main(argv: list[str] | None = None) -> int:
         print(f"synd {__version__}")
         return 0
     environment = os.environ
-    # gRPC's own lines are not for operators; what they are about is said in ours.
+    # gRPC's own log lines are not for operators; synd logs the same events itself.
     environment.setdefault("GRPC_VERBOSITY", "NONE")
     journal.start(environment, "synd", "grpc", "asyncio")
-    # Imported late: --version and --help need no gRPC.
+    # Imported here because --version and --help do not need gRPC.
     from . import config
 
     try:
@@ -62,10 +62,10 @@ def main(argv: list[str] | None = None) -> int:
         serve(read, Notifier(environment), lambda: config.read(arguments.config))
     except OortError as error:
         logging.getLogger("synd").critical("cannot start: %s", error)
-        # While systemd waits before the next attempt, `systemctl status` has no log lines but this.
+        # While systemd waits before the next start, `systemctl status` shows this line.
         Notifier(environment).status(f"cannot start: {error}")
         return os.EX_CONFIG if isinstance(error, ConfigError) else 1
-    except KeyboardInterrupt:  # before the event loop takes SIGINT
+    except KeyboardInterrupt:  # the event loop does not handle SIGINT yet
         logging.getLogger("synd").critical("cannot start: interrupted")
         return 1
     return 0

@@ -1,7 +1,7 @@
-"""A node's CmdCtrl: where it is, and a call to it as a syndicate, which never waits long.
+"""Calls to the CmdCtrl of nodes, which never wait long for unreachable nodes.
 
-A node that is not there is given up after CONNECT_SECONDS, or at once if its machine refuses; only
-one that has taken the connection gets the time that its answer may need.
+A call fails after CONNECT_SECONDS if the node does not answer, and at once if its machine refuses
+the connection.  Only a connected node gets the full time for its answer.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ ANSWER_BYTES = 4 * 1024**2
 _OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_receive_message_length", ANSWER_BYTES),
     ("grpc.enable_http_proxy", 0),
-    # Or a node that comes back is refused for as long as gRPC remembers that it was not there.
+    # With a shared pool gRPC would remember that a node was unreachable and refuse further calls.
     ("grpc.use_local_subchannel_pool", 1),
     *NO_COMPRESSION,
 )
@@ -36,7 +36,7 @@ class Nodes:
     def __init__(
         self, identity: Callable[[], certificates.Identity], port: Callable[[], int]
     ) -> None:
-        """identity: ours, as it is now; port: of every node's CmdCtrl."""
+        """`identity` gives synd's current identity, `port` the CmdCtrl port of all nodes."""
         self._identity = identity
         self._port = port
         self._shown: tuple[certificates.Identity, grpc.ChannelCredentials] | None = None
@@ -48,7 +48,10 @@ class Nodes:
         return self._shown[1]
 
     def target(self, node: Node, attempt: int = 0) -> str:
-        """host:port; a node's addresses in turn.  CallError for a node without any."""
+        """The host:port for an attempt; successive attempts use the node's addresses in turn.
+
+        Raises CallError if the node has no address or an invalid one.
+        """
         if not node.addresses:
             raise CallError(f"{called(node)} has no address")
         text = node.addresses[attempt % len(node.addresses)]
@@ -61,7 +64,10 @@ class Nodes:
     async def call(
         self, node: Node, method: str, request: Any, seconds: float, attempt: int = 0
     ) -> Any:
-        """The answer of a method of CmdCtrl.  CallError, `unreachable` where nobody was there."""
+        """The answer of a method of CmdCtrl, within `seconds` after the connection.
+
+        Raises CallError, with `unreachable` if there is no connection to the node.
+        """
         target = self.target(node, attempt)
         await _reach(node, target, min(CONNECT_SECONDS, seconds))
         async with grpc.aio.secure_channel(target, self._credentials(), _OPTIONS) as channel:
@@ -69,7 +75,7 @@ class Nodes:
                 await asyncio.wait_for(_connected(channel), min(CONNECT_SECONDS, seconds))
             except TimeoutError:
                 raise CallError(
-                    f"{called(node)} at {target}: no TLS in time", unreachable=True
+                    f"{called(node)} at {target}: no TLS handshake in time", unreachable=True
                 ) from None
             try:
                 return await getattr(CmdCtrlStub(channel), method)(request, timeout=seconds)
@@ -84,7 +90,10 @@ class Nodes:
 
 
 async def _reach(node: Node, target: str, seconds: float) -> None:
-    """Whether anybody is there: without TLS and gRPC, which cost much where many nodes are not."""
+    """Check that the node accepts connections; CallError if not.
+
+    A plain connection is cheaper than TLS and gRPC, which matters if many nodes are unreachable.
+    """
     host, port = parse_address(target, called(node))
     try:
         _, writer = await asyncio.wait_for(asyncio.open_connection(host, port), seconds)
@@ -97,7 +106,7 @@ async def _reach(node: Node, target: str, seconds: float) -> None:
 
 
 async def _connected(channel: grpc.aio.Channel) -> None:
-    """Until it is, or cannot be: then a call fails at once, and says why."""
+    """Wait until the channel is connected or has failed; a call then fails with the reason."""
     state = channel.get_state(try_to_connect=True)
     while state in (grpc.ChannelConnectivity.IDLE, grpc.ChannelConnectivity.CONNECTING):
         await channel.wait_for_state_change(state)

@@ -1,12 +1,12 @@
-"""Every node gets every new ring through its CmdCtrl, soon where it can be reached.
+"""The leader pushes every new ring to every node's CmdCtrl.
 
-The leader's work.  Each node has a task of its own on the event loop; AT_A_TIME of them send at
-once, TRIED_AT_A_TIME of them try nodes that did not answer the last time, so that these hold up
-nobody.  A node that does not take the ring is asked again after a pause that doubles from
-FIRST_PAUSE to LONGEST_PAUSE seconds, with jitter, at its addresses in turn; one that registers is
-asked at once.  That a node does not take it is logged once, when SAID_AT tries have failed: one
-that has just registered needs a moment before its CmdCtrl listens.  Where rings follow each other
-fast a node gets one in PACE seconds.  Nobody who changes the ring waits for any of this.
+Each node has a task on the event loop.  At most AT_A_TIME tasks send at the same time, and at most
+TRIED_AT_A_TIME of the nodes that did not answer the last time, so that they do not delay others.
+If a node does not take the ring, the task tries again after a pause, which doubles from FIRST_PAUSE
+to LONGEST_PAUSE seconds, with jitter, at the node's addresses in turn.  A node that registers is
+tried at once.  After SAID_AT failures in a row a warning is logged once.  (A node that has just
+registered needs a moment before its CmdCtrl listens.)  If rings follow each other fast, a node gets
+at most one ring in PACE seconds.  No change of the ring waits for the pushes.
 """
 
 from __future__ import annotations
@@ -25,34 +25,34 @@ from .nodes import Nodes, called
 
 AT_A_TIME = 64
 TRIED_AT_A_TIME = 16
-TRIED_SECONDS = 0.2  # that a try lasts at least: a thousand nodes that refuse take few of them
-DEADLINE = 20.0  # seconds, of a call
+TRIED_SECONDS = 0.2  # minimum duration of a failed retry, which limits the rate of retries
+DEADLINE = 20.0  # seconds for a call
 FIRST_PAUSE = 1.0
 LONGEST_PAUSE = 60.0
 PACE = 0.25
-SAID_AT = 3  # tries in a row that failed: some 1.5 to 3 seconds
+SAID_AT = 3  # failures in a row, which take about 1.5 to 3 seconds
 CLOSE_SECONDS = 2.0
 
 log = logging.getLogger("synd.push")
 
 
 class _Target:
-    """A node, what it holds, and how it went."""
+    """A node, its version, and the state of its pushes."""
 
     def __init__(self, node: Node) -> None:
         self.node = node
-        self.holds = 0  # the version it said it has
-        self.attempt = 0  # which of its addresses is tried
-        self.pause = 0.0
+        self.holds = 0  # the version that the node reported
+        self.attempt = 0  # selects the address
+        self.pause = 0.0  # seconds
         self.failures = 0  # in a row
-        self.tried = False  # and did not answer
-        self.newer = asyncio.Event()  # there is a newer ring
-        self.asked = asyncio.Event()  # it is to be tried before its pause is over
+        self.tried = False  # whether the last push failed
+        self.newer = asyncio.Event()  # set when there is a newer ring
+        self.asked = asyncio.Event()  # set to end a pause early
         self.task: asyncio.Task[None] | None = None
 
 
 class Pusher:
-    """Every method is the event loop's."""
+    """Pushes rings to nodes.  Methods must be called on the event loop."""
 
     def __init__(self, name: str, nodes: Nodes) -> None:
         self._name = name
@@ -64,7 +64,7 @@ class Pusher:
         self._trying = asyncio.Semaphore(TRIED_AT_A_TIME)
 
     def announce(self, held: Held) -> None:
-        """This is the newest ring."""
+        """Push this ring, which is the newest."""
         self._held = held
         before, self._targets = self._targets, {}
         for node in held.ring.nodes:
@@ -78,7 +78,7 @@ class Pusher:
         self._run()
 
     def activate(self, active: bool) -> None:
-        """Push, or leave it to another."""
+        """Begin or stop pushing; only the leader pushes."""
         self._active = active
         if active:
             self._run()
@@ -86,14 +86,14 @@ class Pusher:
             _cancel(self._targets)
 
     def registered(self, node_id: int) -> None:
-        """That node is there."""
+        """Push to this node at once, because it has registered."""
         target = self._targets.get(node_id)
         if target is not None:
             target.pause, target.tried = 0.0, False
             target.asked.set()
 
     def behind(self) -> int:
-        """How many nodes are not known to have the newest ring."""
+        """The number of nodes that are not known to have the newest ring."""
         version = self._held.version if self._held is not None else 0
         return sum(target.holds < version for target in self._targets.values())
 
@@ -108,7 +108,7 @@ class Pusher:
             return
         for target in self._targets.values():
             if target.task is None:
-                target.holds = 0  # somebody else may have pushed meanwhile
+                target.holds = 0  # unknown, because another synd may have pushed meanwhile
                 target.task = asyncio.create_task(self._follow(target))
 
     async def _follow(self, target: _Target) -> None:
@@ -171,9 +171,7 @@ class Pusher:
         target.pause = min(LONGEST_PAUSE, max(FIRST_PAUSE, target.pause * 2))
         target.failures += 1
         if target.failures == SAID_AT:
-            log.warning(
-                "%s: did not take the ring: %s; it is asked again and again", self._name, why
-            )
+            log.warning("%s: a node did not take the ring: %s; synd keeps trying", self._name, why)
 
 
 def _cancel(targets: dict[int, _Target]) -> None:

@@ -1,13 +1,14 @@
-"""Which node a registering host is: what it may claim, and what it becomes.
+"""Registration: checks the request of a host, and makes the host a node.
 
-Addresses count where they lie in the service's NetFilter; a machine has others (bridges, loopback),
-which are left out.  Loopback counts only where the filter names it.  Tiers must each match one of
-the TierFilter expressions, wholly.  Host names are compared exactly and are never patterns.
+Only addresses in the service's NetFilter are used.  A machine has others (bridges, loopback), which
+are left out.  Loopback addresses are used only if NetFilter names them.  Each tier must match one
+of the TierFilter expressions as a whole.  Host names are compared exactly and are never patterns.
 
-A host is known by its name together with an address in common: it gets its id back, and what has
-changed of it is changed.  Capacity, state and configuration of a known node are the operator's.
-Addresses need not be one node's alone, as every machine's bridge may have the same (docker0): such
-ones come last, so that a node is called at one of its own.
+A host is a known node if the name is the same and an address is the same.  It gets its old id, and
+its addresses and tiers are updated.  Capacity, state and configuration of a known node are set by
+the operator.  Several nodes may have an address in common, because the bridge of every machine may
+have the same address (docker0).  Such addresses come last, so that a node is called at an address
+of its own.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ MAX_TIERS = 64
 MAX_TIER = 255  # characters
 GIB = 1024**3
 
-# RFC 1123, and the underscore that some networks have.
+# RFC 1123, section 2.1, and the underscore, which some networks use.
 _HOST_NAME = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?")
 
 log = logging.getLogger("synd.ring")
@@ -41,10 +42,10 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 @dataclass(frozen=True)
 class Host:
-    """A request that is as it must be."""
+    """The contents of a valid request."""
 
     name: str
-    addresses: tuple[str, ...]  # ip:port, as nodes have them
+    addresses: tuple[str, ...]  # ip:port, as in nodes
     tiers: tuple[str, ...]
     capacity: int
 
@@ -53,7 +54,7 @@ def _lies_in(address: Address, networks: Sequence[Network]) -> bool:
     for network in networks:
         if network.version != address.version or address not in network:
             continue
-        # 0.0.0.0/0 does not mean loopback; 127.0.0.0/8 does.
+        # 0.0.0.0/0 does not include loopback; 127.0.0.0/8 does.
         if address.is_loopback and not network.is_loopback:
             continue
         return True
@@ -61,7 +62,7 @@ def _lies_in(address: Address, networks: Sequence[Network]) -> bool:
 
 
 def allowed(address: str, service: Service) -> bool:
-    """Whether an address without a prefix lies in the service's NetFilter."""
+    """Whether an address (without a prefix length) lies in the service's NetFilter."""
     try:
         return _lies_in(ipaddress.ip_address(address), service.networks)
     except ValueError:
@@ -73,7 +74,7 @@ def _endpoint(address: Address, port: int) -> str:
 
 
 def capacity_of(hardware: HardwareProfile) -> int:
-    """The space of all disks in GiB, each device once; without any, the memory's; at least 1."""
+    """The size in GiB of all disks, each device once; without disks, of the memory; at least 1."""
     sizes: dict[str, int] = {}
     for disk in hardware.disks:
         sizes[disk.device or disk.path] = max(sizes.get(disk.device or disk.path, 0), disk.size)
@@ -82,7 +83,7 @@ def capacity_of(hardware: HardwareProfile) -> int:
 
 
 def check(request: RegisterRequest, service: Service) -> Host:
-    """Raises RegistrationError."""
+    """Check a request.  Raises RegistrationError if it is invalid or outside the filters."""
     if request.ByteSize() > MAX_REQUEST_BYTES:
         raise RegistrationError(f"a registration has at most {MAX_REQUEST_BYTES} bytes")
     if not _HOST_NAME.fullmatch(request.hostname):
@@ -112,7 +113,7 @@ def _addresses(request: RegisterRequest, service: Service) -> tuple[str, ...]:
                 f"{text[:80]!r} is not an address such as 10.1.2.3/16"
             ) from error
         if isinstance(address, ipaddress.IPv6Address) and address.scope_id is not None:
-            continue  # of one link: nobody else can use it
+            continue  # valid on one link only
         if _lies_in(address, service.networks):
             found[_endpoint(address, service.ring_port)] = None
     if not found:
@@ -126,23 +127,23 @@ def _addresses(request: RegisterRequest, service: Service) -> tuple[str, ...]:
 
 
 def known(sharing: Sequence[Node], host: Host) -> Node | None:
-    """Of the nodes that share an address with it, the one that this host is."""
+    """The known node that is this host, among the nodes that share an address with it."""
     return next((node for node in sharing if node.meta == host.name), None)
 
 
 def same(node: Node, host: Host) -> bool:
-    """Whether there is nothing to change of a known node."""
+    """Whether a known node needs no change."""
     return set(node.addresses) == set(host.addresses) and host.tiers in ((), node.tiers)
 
 
 def _own_first(host: Host, others: Sequence[Node]) -> tuple[str, ...]:
-    """Its addresses, those last that other nodes have too: the first is where a node is called."""
+    """The host's addresses; those of other nodes come last, because synd calls the first."""
     taken = {host_of(address) for node in others for address in node.addresses}
     return tuple(sorted(host.addresses, key=lambda address: host_of(address) in taken))
 
 
 def registering(host: Host) -> Callable[[Draft], int | Unchanged[int]]:
-    """The change that makes a host a node; it returns the node's id."""
+    """A change that adds or updates the node of a host; its result is the node's id."""
 
     def change(draft: Draft) -> int | Unchanged[int]:
         sharing = draft.sharing(host.addresses)
@@ -154,8 +155,8 @@ def registering(host: Host) -> Callable[[Draft], int | Unchanged[int]]:
             for other in sharing:
                 if host_of(addresses[0]) in map(host_of, other.addresses):
                     log.warning(
-                        "%s has no address of its own: node %d (%s) has %s too; if that is the same"
-                        " host under another name, remove the node: syndicate-client rm %d",
+                        "%s has no address of its own: node %d (%s) also has %s; if that node is"
+                        " the same host under another name, remove it: syndicate-client rm %d",
                         host.name,
                         other.id,
                         other.meta or "without a name",

@@ -1,11 +1,11 @@
-"""The gRPC service Syndicate over one ring.
+"""The gRPC service Syndicate of one ring.
 
-Any synd answers questions, and registrations that change nothing; changes are the leader's, and a
-synd that does not lead hands them on to the one that does.  Who may do what: docs/security.md.
-Errors: calls.py.
+Every synd answers queries, and registrations that change nothing.  Only the leader makes changes;
+other synds forward changes to the leader.  docs/security.md lists who may do what, and calls.py
+lists the errors.
 """
 
-# ruff: noqa: N802 (methods have the protocol's names)
+# ruff: noqa: N802 (methods have the names of the protocol)
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ from .nodes import Nodes
 from .push import Pusher
 from .subscribers import Subscribers
 
-NODE_SECONDS = 10.0  # for a node's answer
-LEARN_SECONDS = 5.0  # until a change that the leader made is known here too
-LEARN_LOOK_SECONDS = 0.01
+NODE_SECONDS = 10.0  # for the answer of a node
+LEARN_SECONDS = 5.0  # longest wait until a forwarded change is visible in this synd
+LEARN_LOOK_SECONDS = 0.01  # between two checks
 _RESTART = "restart-required"
 
 log = logging.getLogger("synd.service")
@@ -83,7 +83,7 @@ class SyndicateService(SyndicateServicer):
         try:
             _, version = await self._made(context, change)
         except StateNotLeaderError:
-            status: messages.RingStatus = await self._hand_on(context, method, request)
+            status: messages.RingStatus = await self._forward(context, method, request)
             await self._learned(status.version, context)
             return status
         log.info("%s: %s by %s: version %d", self.configuration.name, method, caller, version)
@@ -97,20 +97,23 @@ class SyndicateService(SyndicateServicer):
             return await asyncio.wait_for(asyncio.wrap_future(future), seconds_left(context))
         except TimeoutError:
             raise RequestError(
-                "not done in time; it may or may not be made: look at the ring",
+                "the change was not finished in time and may still be made: check the ring",
                 "DEADLINE_EXCEEDED",
             ) from None
 
-    async def _hand_on(self, context: Context, method: str, request: Any) -> Any:
-        """What the leader says."""
+    async def _forward(self, context: Context, method: str, request: Any) -> Any:
+        """The leader's answer."""
         forwarded = any(key == FORWARDED for key, _ in context.invocation_metadata() or ())
         target = self._state.leader
         if target is None or forwarded:
-            raise RequestError("no synd leads just now: ask again", "UNAVAILABLE")
+            raise RequestError("no synd leads at present: ask again", "UNAVAILABLE")
         return await self._leader.call(target, method, request, seconds_left(context))
 
     async def _learned(self, version: int, context: Context) -> None:
-        """Who made a change by way of the leader finds it here, once the state has told of it."""
+        """Wait until a version that the leader made is visible here, at most LEARN_SECONDS.
+
+        A caller that made a change through this synd then sees it in its next call.
+        """
         loop = asyncio.get_running_loop()
         end = loop.time() + min(LEARN_SECONDS, seconds_left(context) / 2)
         while self._keeper.held.version < version and loop.time() < end:
@@ -178,7 +181,7 @@ class SyndicateService(SyndicateServicer):
 
     async def SetConf(self, request: messages.Conf, context: Context) -> messages.RingStatus:
         def change(draft: Draft) -> None:
-            # Noted down before the version is made: no kill can leave it with another's.
+            # The flag is stored before the version, so that a kill cannot separate them.
             known = _restarts(self._state)
             needed = {_digest(draft.builder.conf), self._digest_held()}
             kept = {digest: known[digest] for digest in needed & known.keys()}
@@ -191,7 +194,7 @@ class SyndicateService(SyndicateServicer):
     def _digest_held(self) -> str:
         try:
             return _digest(self._keeper.held.ring.conf)
-        except StateUnavailableError:  # there is none yet
+        except StateUnavailableError:  # there is no version yet
             return ""
 
     async def SetReplicas(
@@ -205,7 +208,7 @@ class SyndicateService(SyndicateServicer):
 
         return await self._change(context, "SetReplicas", request, change)
 
-    # ---- questions ----------------------------------------------------------------------
+    # ---- queries --------------------------------------------------------------------------
 
     def _status(self, held: Held) -> messages.RingStatus:
         return messages.RingStatus(status=True, version=held.version)
@@ -233,7 +236,7 @@ class SyndicateService(SyndicateServicer):
         return messages.RingConf(status=self._status(held), conf=messages.Conf(conf=node.conf))
 
     async def SearchNodes(self, request: messages.Node, context: Context) -> messages.SearchResult:
-        """Nodes that have all that the request names, exactly; an empty one finds all."""
+        """The nodes that have every value of the request exactly; an empty request finds all."""
         admit(context, certificates.NODE)
         await self._deliveries.place(context)
         tiers, addresses = set(request.tiers), set(request.addresses)
@@ -282,7 +285,7 @@ class SyndicateService(SyndicateServicer):
             try:
                 local_id, version = await self._made(context, registration.registering(host))
             except StateNotLeaderError:
-                config: messages.NodeConfig = await self._hand_on(context, "RegisterNode", request)
+                config: messages.NodeConfig = await self._forward(context, "RegisterNode", request)
                 return config
             log.info(
                 "%s: %s registered by %s: node %d, version %d",
@@ -325,21 +328,21 @@ def _digest(conf: bytes) -> str:
 
 
 def _restarts(state: State) -> dict[str, bool]:
-    """Whether a configuration takes a restart, by its digest: the newest, and the one before."""
-    kept = state.take(_RESTART)
-    found: dict[str, bool] = json.loads(kept) if kept else {}
+    """Whether a configuration needs a restart, by its digest, for the two newest configurations."""
+    stored = state.take(_RESTART)
+    found: dict[str, bool] = json.loads(stored) if stored else {}
     return found
 
 
 def _modified(node: Node, key: str, value: str) -> dict[str, Any]:
-    """Fields of a node, from the key and value of a ModifyMsg."""
+    """The changed fields of a node for a ModifyMsg; RingError if key or value is invalid."""
     if key == "active":
         if value not in ("true", "false"):
-            raise RingError(f"active is true or false, not {value[:80]!r}")
+            raise RingError(f"active must be true or false, not {value[:80]!r}")
         return {"active": value == "true"}
     if key == "capacity":
         if not re.fullmatch(r"[0-9]{1,10}", value):
-            raise RingError(f"a capacity is a number, not {value[:80]!r}")
+            raise RingError(f"capacity must be a number, not {value[:80]!r}")
         return {"capacity": int(value)}
     if key == "meta":
         return {"meta": value}
@@ -348,7 +351,7 @@ def _modified(node: Node, key: str, value: str) -> dict[str, Any]:
     found = re.fullmatch(r"(tier|address)([0-9]{1,2})", key)
     if not found:
         raise RingError(
-            f"a node has no {key[:80]!r}: active, capacity, meta, conf, tierN or addressN"
+            f"a node has no {key[:80]!r}: use active, capacity, meta, conf, tierN or addressN"
         )
     field, most = ("tiers", MAX_TIERS) if found[1] == "tier" else ("addresses", MAX_ADDRESSES)
     at = int(found[2])

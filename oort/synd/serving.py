@@ -1,8 +1,8 @@
-"""A running synd: its authority and its rings, from the first port to the last answer.
+"""A running synd: its authority and its rings, from start to stop.
 
-One event loop answers every call and pushes rings.  What waits for a disk or for etcd is in threads
-of its own: one for each ring's changes, one for what the state announces, and a few for calls that
-must ask the state.  So neither callers nor nodes can hold up one another.
+One event loop answers every call and pushes rings.  Work that waits for a disk or for etcd has its
+own threads: one for the changes of each ring, one for the announcements of the state, and a few for
+calls that read the state.  Callers and nodes therefore cannot delay one another.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from . import registration
 from .calls import MOST_CALLS, OPTIONS, Calls
 from .config import Config, Service
 from .forward import Leader
-from .identity import OwnIdentity, hand_out
+from .identity import OwnIdentity, write_local_files
 from .keeper import Held, RingKeeper
 from .nodes import Nodes
 from .push import Pusher
@@ -47,17 +47,17 @@ from .subscribers import Subscribers
 
 T = TypeVar("T")
 
-GRACE_SECONDS = 10.0  # for calls that are under way when synd stops
-FIRST_SECONDS = 20.0  # for the first version of a ring: an election takes some
-RENEWAL_SECONDS = 3600.0  # between two looks at the certificate
+GRACE_SECONDS = 10.0  # for running calls when synd stops
+FIRST_SECONDS = 20.0  # for the first version of a ring, which may need an election
+RENEWAL_SECONDS = 3600.0  # between two checks of the certificate
 DESCRIPTORS = 65536
-SWITCH_SECONDS = 0.0005  # for which a rebalance may keep calls waiting, again and again
+SWITCH_SECONDS = 0.0005  # longest time that a rebalance keeps the interpreter lock from calls
 
 log = logging.getLogger("synd")
 
 
 def open_state(config: Config, name: str, advertise: str) -> State:
-    """Where the facts and rings of that name are kept.  Raises StateError, TLSError."""
+    """The state for the service with this name.  Raises StateError and TLSError."""
     if not config.etcd:
         return DirectoryState(Path(config.state), name, advertise)
     credentials = None
@@ -71,7 +71,7 @@ def open_state(config: Config, name: str, advertise: str) -> State:
 
 
 class _Ring:
-    """One service: its port, its state, and everybody who is told of a new ring."""
+    """One service: its port, its state, and the receivers of new rings."""
 
     def __init__(self, service: Service, identity: OwnIdentity) -> None:
         self.service = service
@@ -94,12 +94,12 @@ class _Ring:
         if not port:
             raise ServeError(
                 f"[{self.service.name}] cannot listen at {wanted}: the port is in use, or the"
-                " address is not this machine's"
+                " address does not belong to this machine"
             )
         return port
 
     def open(self, state: State, authority: authorities.AuthorityService) -> None:
-        """With the state; serves from start() on."""
+        """Create the parts that need the state; the service is available after start()."""
         self.state = state
         self.keeper = RingKeeper(self.service, state)
         self.nodes = Nodes(lambda: self._identity.current, lambda: self.service.cmdctrl_port)
@@ -119,7 +119,7 @@ class _Ring:
         add_AuthorityServicer_to_server(authority, self.server)
 
     async def start(self, changed: Callable[[], None]) -> None:
-        """changed(): called on the loop when there is something else to say of it."""
+        """Start serving; `changed` is called on the loop when described() changes."""
 
         def announce(held: Held) -> None:
             self.held = held
@@ -139,7 +139,7 @@ class _Ring:
         await self.server.start()
 
     def configure(self, service: Service) -> None:
-        """Other settings; it listens where it did."""
+        """Use other settings; the address and the port stay the same."""
         self.service = self.servicer.configuration = service
         self.keeper.configure(service)
 
@@ -152,18 +152,18 @@ class _Ring:
         await asyncio.to_thread(self.state.close)
 
     def described(self) -> str:
-        what = "leading" if self.leading else "not leading"
+        role = "leading" if self.leading else "not leading"
         if self.held is None:
-            return f"{self.service.name} at {self.where}: {what}, no ring yet"
+            return f"{self.service.name} at {self.where}: {role}, no ring yet"
         count = len(self.held.ring.nodes)
         return (
-            f"{self.service.name} at {self.where}: {what}, version {self.held.version}, "
+            f"{self.service.name} at {self.where}: {role}, version {self.held.version}, "
             f"{count} {'node' if count == 1 else 'nodes'}"
         )
 
 
 class Synd:
-    """run() once."""
+    """A synd process; run() may be called only once."""
 
     def __init__(
         self, config: Config, notifier: Notifier, read_configuration: Callable[[], Config]
@@ -178,7 +178,7 @@ class Synd:
         self._ready = False
 
     async def run(self) -> None:
-        """Until SIGTERM or SIGINT.  Raises OortError where it cannot start."""
+        """Serve until SIGTERM or SIGINT.  Raises OortError if synd cannot start."""
         _raise_descriptor_limit()
         sys.setswitchinterval(SWITCH_SECONDS)
         loop = asyncio.get_running_loop()
@@ -199,11 +199,11 @@ class Synd:
         self._notifier.status("opening the state")
         state = open_state(config, authorities.SERVICE, config.advertise)
         undo.push_async_callback(asyncio.to_thread, state.close)
-        made = authorities.load(state)
-        authority = certificates.CertificateAuthority.load(made.certificate, made.key, ())
+        loaded = authorities.load(state)
+        authority = certificates.CertificateAuthority.load(loaded.certificate, loaded.key, ())
         identity = OwnIdentity(authority, state, config.names)
-        hand_out(config, authority)
-        # Ports first: where one is taken, nobody hears of this synd.
+        write_local_files(config, authority)
+        # All ports are opened first, so that synd does not serve some rings if a port is in use.
         rings = [_Ring(service, identity) for service in config.services]
         servicer = authorities.AuthorityService(
             authority,
@@ -234,7 +234,7 @@ class Synd:
         return identity
 
     async def _first_versions(self) -> None:
-        """Rings that are new have a version when synd is ready, if anybody leads."""
+        """Wait until new rings have their first version, at most FIRST_SECONDS."""
 
         async def all_made() -> None:
             for ring in self._rings:
@@ -246,7 +246,9 @@ class Synd:
         stopped.cancel()
         if not made.done():
             made.cancel()
-            log.warning("not every ring has a version yet: nobody leads, or it cannot be written")
+            log.warning(
+                "not every ring has a version yet: no synd leads, or the state cannot be written"
+            )
 
     def _described(self) -> str:
         return "; ".join(ring.described() for ring in self._rings)
@@ -261,16 +263,16 @@ class Synd:
         task.add_done_callback(self._reloads.discard)
 
     async def _reload(self) -> None:
-        """SIGHUP: filters, capacities, what rings are made by, the log level."""
+        """Read the configuration again, after SIGHUP, and apply all settings except FIXED."""
         async with self._reloading:
             if not self._ready or self._stop.is_set():
                 return
             self._notifier.reloading()
             try:
-                # In a thread: the host's names may take as long as DNS does.
+                # In a thread, because looking up the host's names may wait for DNS.
                 self._follow(await asyncio.to_thread(self._read))
             except OortError as error:
-                log.error("reload: nothing is changed: %s", error)
+                log.error("reload: nothing was changed: %s", error)
             if not self._stop.is_set():
                 self._notifier.ready(self._described())
 
@@ -282,11 +284,11 @@ class Synd:
         journal.set_level(config.log_level)
         log.info("reload: done")
         if restart:
-            log.warning("reload: these follow at the next start: %s", ", ".join(restart))
+            log.warning("reload: these changes need a restart: %s", ", ".join(restart))
 
 
 def _soon(function: Callable[[T], None]) -> Callable[[T], None]:
-    """For a function that other threads call: it runs on this loop."""
+    """A version of the function that other threads may call; it runs on this loop."""
     loop = asyncio.get_running_loop()
 
     def called(argument: T) -> None:
@@ -301,24 +303,24 @@ async def _renew(identity: OwnIdentity) -> None:
         try:
             await asyncio.to_thread(identity.renew)
         except OortError as error:
-            log.warning("the certificate could not be renewed, it is tried again: %s", error)
+            log.warning("cannot renew the certificate, will try again: %s", error)
         except Exception:
-            # A fault here must not end in a certificate that has expired.
-            log.exception("the certificate could not be renewed, it is tried again")
+            # No error may end this task, because the certificate would then expire.
+            log.exception("cannot renew the certificate, will try again")
 
 
 def _raise_descriptor_limit() -> None:
-    """Each node has a connection, or two."""
+    """Allow more connections: each node has one or two."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(DESCRIPTORS, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
-        # Where it may not, as under systemd: what there is must do.
+        # If this is not permitted, as under systemd, the present limit stays.
         with contextlib.suppress(OSError, ValueError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def serve(config: Config, notifier: Notifier, read_configuration: Callable[[], Config]) -> None:
-    """Raises OortError where it cannot start."""
+    """Run synd until it is stopped.  Raises OortError if synd cannot start."""
 
     async def run() -> None:
         await Synd(config, notifier, read_configuration).run()

@@ -1,9 +1,9 @@
-"""Who is told of each new ring over GetRingStream.
+"""The subscribers of GetRingStream, which get every new ring.
 
-A subscriber that is slow misses versions, never the newest one; one that takes nothing for
-STALLED_SECONDS is cut off.  Streams cost memory and no threads; there are at most LIMIT.  Their
-deliveries are apart from other answers': a network that is cut off, with many subscribers in it,
-keeps nobody else from a ring.
+A slow subscriber misses versions, but never the newest.  The stream of a subscriber that reads
+nothing for STALLED_SECONDS is ended.  Streams need memory but no threads; there are at most LIMIT.
+Streams have their own Deliveries, so that many subscribers in an unreachable network do not delay
+other answers.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ STALLED_SECONDS = 30.0
 
 
 class Subscribers:
-    """Every method is the event loop's."""
+    """The streams of one ring.  Methods must be called on the event loop."""
 
     def __init__(self) -> None:
         self._deliveries = Deliveries()
@@ -45,10 +45,13 @@ class Subscribers:
             event.set()
 
     async def stream(self, context: Context) -> None:
-        """Send the ring of now and every later one, until the caller hangs up."""
+        """Send the current ring and every later ring until the caller ends the call.
+
+        Raises RequestError if there are too many subscribers, if this one stalls, or if synd stops.
+        """
         if self._count >= LIMIT:
             raise RequestError(
-                f"there are {LIMIT} subscribers already: ask for the ring instead (GetRing)",
+                f"there are already {LIMIT} subscribers: use GetRing instead",
                 "RESOURCE_EXHAUSTED",
             )
         event = asyncio.Event()
@@ -60,17 +63,17 @@ class Subscribers:
         finally:
             self._waiting.discard(event)
             self._count -= 1
-        raise RequestError("synd is stopping: ask another one, or again", "UNAVAILABLE")
+        raise RequestError("synd is stopping: ask another synd, or ask again", "UNAVAILABLE")
 
     async def _versions(self, event: asyncio.Event) -> AsyncIterator[Held]:
-        told = 0
+        sent = 0
         while not self._closed:
             held = self._held
-            if held is None or held.version <= told:
+            if held is None or held.version <= sent:
                 event.clear()
                 await event.wait()
             else:
-                told = held.version
+                sent = held.version
                 yield held
 
     async def _send(self, context: Context, held: Held) -> None:
@@ -80,6 +83,6 @@ class Subscribers:
                 await asyncio.wait_for(context.write(message), STALLED_SECONDS)
         except TimeoutError:
             raise RequestError(
-                f"the subscriber has taken no ring for {STALLED_SECONDS:.0f} seconds",
+                f"the subscriber has read no ring for {STALLED_SECONDS:.0f} seconds",
                 "DEADLINE_EXCEEDED",
             ) from None

@@ -1,1 +1,1 @@
-"""The syndicate protocol, and the connection of a caller to a syndicate."""
+"""The protocol of a syndicate, and a caller's connection to a syndicate."""

@@ -30,15 +30,15 @@ class AuthorityServicer(object):
     """Missing associated documentation comment in .proto file."""
 
     def Sign(self, request, context):
-        """A certificate for the key of the request.  The caller shows a join token's certificate (which
-        decides the role), or its own, to renew it.
+        """Issue a certificate for the key of the request.  The caller shows the certificate of a join
+        token, which decides the role, or its own certificate, which is then renewed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CreateToken(self, request, context):
-        """For operators.
+        """Create a join token.  Only operators may make this call.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -1,13 +1,12 @@
-"""A connection to a syndicate, for whoever has one: how it is opened, what a failed call says.
+"""A caller's connection to a syndicate, and the errors of failed calls.
 
-Trust is what oort/tls says: the server is verified, by the authorities in a file or by a
-fingerprint, and the caller shows its certificate.
+The server is verified by the authorities in a file or by a fingerprint, and the caller shows its
+certificate (oort/tls).
 """
 
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from typing import Any
 import grpc
 from google.protobuf.message import Message
 
+from oort.clock import SYSTEM, utc
 from oort.errors import CallError, ConfigError, TLSError
 from oort.tls import certificates, channels, tokens
 from oort.tls.files import is_there, load_identity
@@ -26,25 +26,25 @@ from .authority_pb2_grpc import AuthorityStub
 from .syndicate_pb2_grpc import SyndicateStub
 
 DEFAULT_PORT = 8443
-MAX_MESSAGE_BYTES = 256 * 1024**2  # a ring of the most partitions
+MAX_MESSAGE_BYTES = 256 * 1024**2  # enough for a ring with the most partitions
 
-# What a call may find in the way.
+# Statuses which mean that the server was not reached or did not answer.
 UNREACHABLE = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Where it is, what it is verified by, what we show it."""
+    """The address of a syndicate, how to verify it, and the caller's certificate."""
 
     host: str
     port: int
     ca_file: Path
     cert_file: Path
     key_file: Path
-    fingerprint: str  # of the server's certificate or its authority's; empty: the CA file counts
+    fingerprint: str  # of the server's certificate or its authority's; empty: ca_file is used
     use_tls: bool
-    timeout: float  # seconds, of a call
-    cmdctrl_port: int = 4444  # of nodes, for who commands them
+    timeout: float  # seconds for a call
+    cmdctrl_port: int = 4444  # the CmdCtrl port of nodes, for commands to nodes
 
     @property
     def server(self) -> str:
@@ -52,12 +52,15 @@ class Settings:
 
 
 def address(host: str, port: int) -> str:
-    """As gRPC wants it."""
+    """host:port in gRPC's form, with IPv6 in brackets."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def parse_address(text: str, source: str) -> tuple[str, int]:
-    """HOST, HOST:PORT, [IPv6] or [IPv6]:PORT; ConfigError names `source`."""
+    """Host and port of HOST, HOST:PORT, [IPv6] or [IPv6]:PORT.
+
+    Raises ConfigError, which names `source`, if the text is invalid.
+    """
     found = re.fullmatch(
         r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<host>[^\s:\[\]/]+))(?::(?P<port>[0-9]{1,5}))?",
         text.strip(),
@@ -71,7 +74,7 @@ def parse_address(text: str, source: str) -> tuple[str, int]:
 
 
 def roots_of(settings: Settings) -> bytes:
-    """What the syndicate is verified by."""
+    """The certificates to verify the syndicate by.  Raises TLSError."""
     if settings.fingerprint:
         return channels.fetch_pinned(
             settings.host, settings.port, settings.fingerprint, settings.timeout
@@ -80,17 +83,17 @@ def roots_of(settings: Settings) -> bytes:
         return settings.ca_file.read_bytes()
     except OSError as error:
         raise TLSError(
-            f"cannot read {settings.ca_file}: {error.strerror}; the syndicate's certificate must "
-            "be verified: --ca FILE or --fingerprint, or join with a token (syndicate-client join)"
+            f"cannot read {settings.ca_file}: {error.strerror}; to verify the syndicate, give "
+            "--ca FILE or --fingerprint, or join with a token (syndicate-client join)"
         ) from error
 
 
 def identity_of(settings: Settings) -> certificates.Identity:
-    """What we show."""
+    """The caller's certificate and key.  Raises TLSError."""
     if not is_there(settings.cert_file):
         raise TLSError(
-            f"{settings.cert_file} is not there: get an operator's certificate with a token "
-            "(syndicate-client join), or name yours with --cert and --key"
+            f"{settings.cert_file} does not exist: get an operator's certificate with a token "
+            "(syndicate-client join), or give yours with --cert and --key"
         )
     return load_identity(settings.cert_file, settings.key_file, None)
 
@@ -98,11 +101,11 @@ def identity_of(settings: Settings) -> certificates.Identity:
 def channel(
     target: str, settings: Settings, roots: bytes, identity: certificates.Identity | None
 ) -> grpc.Channel:
-    """A channel that has not connected yet.  Without TLS `roots` and `identity` are not used."""
+    """A channel that connects at its first call.  `roots` and `identity` are unused without TLS."""
     options: list[tuple[str, Any]] = [
         ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
         ("grpc.enable_http_proxy", 0),
-        # Else a new channel begins with the pause that an earlier one's failures have led to.
+        # With a shared pool a new channel would inherit the pause after an earlier one's failures.
         ("grpc.use_local_subchannel_pool", 1),
     ]
     if not settings.use_tls:
@@ -110,14 +113,14 @@ def channel(
     if settings.fingerprint:
         names = certificates.names_of(roots)
         if names:
-            # The very certificate of the server is the root: by which of its names it was reached
-            # adds nothing.  An authority's has no names; then the server's name counts.
+            # The root is the server's own certificate, so comparing names would add nothing.  The
+            # certificate of an authority has no names; then the server's name is compared.
             options.append(("grpc.ssl_target_name_override", names[0]))
     return grpc.secure_channel(target, channels.channel_credentials(roots, identity), options)
 
 
 def call_error(target: str, error: grpc.RpcError) -> CallError:
-    """One line: whom we called, gRPC's code, what was said."""
+    """A CallError with the target, gRPC's status and the details, in one line."""
     if not isinstance(error, grpc.Call):
         return CallError(f"{target}: {error}")
     code = error.code()
@@ -130,7 +133,10 @@ def call_error(target: str, error: grpc.RpcError) -> CallError:
 
 
 class Syndicate:
-    """A connection to the syndicate, opened with the first call."""
+    """A connection to the syndicate, opened by the first call.
+
+    The constructor raises TLSError if certificates are missing or invalid.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -150,9 +156,9 @@ class Syndicate:
         self._channel.close()
 
     def call(self, method: Any, request: Message, timeout: float | None = None) -> Any:
-        """The reply to a method of one of the stubs.  Raises CallError.
+        """The reply of a method of `rings` or `authority`.  Raises CallError.
 
-        timeout: seconds, instead of the settings'.
+        `timeout`, in seconds, replaces the timeout of the settings.
         """
         try:
             return method(request, timeout=timeout or self.settings.timeout)
@@ -160,7 +166,7 @@ class Syndicate:
             raise call_error(self.settings.server, error) from error
 
     def stream(self, method: Any, request: Message) -> Iterator[Any]:
-        """The replies, without an end of their own.  Raises CallError."""
+        """The replies of a streaming method, without a timeout.  Raises CallError."""
         try:
             yield from method(request)
         except grpc.RpcError as error:
@@ -175,15 +181,19 @@ def join(
     names: Sequence[str] = (),
     key: bytes | None = None,
 ) -> certificates.Identity:
-    """An identity for the holder of a join token; nothing is written.
+    """Get an identity with a join token; nothing is written.
 
-    key: an earlier attempt's, whose answer may have been lost: it spends no other use of the token.
-    names: host names and addresses that its certificate is to be for, if it serves.
-    `trust_token`: the syndicate is verified by the fingerprint in the token, whatever the settings
-    say.
+    `key` is the key of an earlier attempt whose answer may have been lost; using the key again
+    costs no further use of the token.  `names` are the host names and addresses for the
+    certificate, if the holder serves.  With `trust_token` the syndicate is verified by the
+    fingerprint in the token instead of the settings.
+
+    Raises TLSError, for example if the token has expired, and CallError.
     """
-    if token.expires <= datetime.datetime.now(datetime.UTC):
-        raise TLSError(f"the join token expired at {token.expires:%Y-%m-%d %H:%M} UTC: get another")
+    if token.expires <= utc(SYSTEM.wall()):
+        raise TLSError(
+            f"the join token expired at {token.expires:%Y-%m-%d %H:%M} UTC: get another token"
+        )
     if trust_token:
         settings = dataclasses.replace(settings, fingerprint=token.authority)
     roots = roots_of(settings)
@@ -192,7 +202,7 @@ def join(
 
 
 def renew(syndicate: Syndicate, names: Sequence[str]) -> certificates.Identity:
-    """Another identity for the holder of one; nothing is written."""
+    """Get a renewed identity with a new key; nothing is written.  Raises CallError, TLSError."""
     return _signed(syndicate.settings, syndicate.authority, names, certificates.make_key())
 
 

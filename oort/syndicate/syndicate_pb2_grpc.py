@@ -110,7 +110,7 @@ class SyndicateServicer(object):
     """Missing associated documentation comment in .proto file."""
 
     def AddNode(self, request, context):
-        """Changes of the ring.  The status tells the version they made.
+        """Changes of the ring.  The status contains the version that has the change.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -165,7 +165,7 @@ class SyndicateServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetVersion(self, request, context):
-        """Questions.
+        """Queries.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -196,14 +196,14 @@ class SyndicateServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetRingStream(self, request, context):
-        """The ring of now, and every later one, until the caller hangs up.
+        """The current ring, and every later ring, until the caller ends the call.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RegisterNode(self, request, context):
-        """A node's start: its id and its ring.
+        """Register a node at its start.  The answer contains its id and the ring.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -1,16 +1,16 @@
 """Keys, certificates and the syndicate's certificate authority.
 
-Keys are P-256, signatures SHA-256.  Whom a certificate speaks for, and as what, is in a URI among
-its names: `oort://ROLE/SUBJECT`.  The roles:
+Keys are P-256, and signatures use SHA-256.  A URI among the names of a certificate gives its role
+and its subject: `oort://ROLE/SUBJECT`.  The roles:
 
     node       an oortd; serves and calls
     syndicate  a synd; serves and calls
     operator   a person or a program at the command line; calls only
-    join       the holder of a join token (oort/tls/tokens.py); calls only, to get one of the others
+    join       the holder of a join token (oort/tls/tokens.py); calls only, to get another role
 
-A role counts only in a certificate that was verified against the authority, as mutual TLS does;
-nothing here verifies a chain.  Certificates and keys are PEM wherever they pass between functions;
-where a chain is given, the first certificate is the one that is meant.
+A role is valid only in a certificate that was verified against the authority, as mutual TLS does.
+Nothing in this file verifies a chain.  Public functions take and return certificates and keys as
+PEM.  If they are given a chain, they use its first certificate.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from oort.clock import SYSTEM, utc
 from oort.errors import TLSError
 
 NODE = "node"
@@ -41,13 +42,13 @@ ROLES = (NODE, OPERATOR, SYNDICATE, JOIN)
 
 AUTHORITY_DAYS = 3650
 CERTIFICATE_DAYS = 365
-# Certificates are valid from a little before they are made: clocks of machines differ.
+# Certificates are valid from a little before they are issued, because clocks differ.
 CLOCK_SKEW = datetime.timedelta(minutes=10)
 
 MAX_PEM_BYTES = 64 * 1024
 MAX_NAMES = 100
 MAX_SUBJECT = 255
-_MAX_COMMON_NAME = 64  # bytes, by X.520
+_MAX_COMMON_NAME = 64  # bytes (X.520, ub-common-name)
 
 _SCHEME = "oort://"
 _DNS_NAME = re.compile(
@@ -58,7 +59,7 @@ _PEM_CERTIFICATE = re.compile(
     rb"-----BEGIN CERTIFICATE-----[A-Za-z0-9+/=\s]+-----END CERTIFICATE-----"
 )
 _FINGERPRINT_LABEL = re.compile(r"\s*sha-?256(\s*fingerprint)?\s*[=:]", re.IGNORECASE)
-# What cryptography raises for what it cannot read.
+# The errors that cryptography raises for malformed input.
 _MALFORMED = (ValueError, TypeError, UnsupportedAlgorithm)
 
 PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
@@ -67,31 +68,31 @@ PublicKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey
 
 @dataclass(frozen=True)
 class Identity:
-    """What one side of a connection shows, and what it believes the other side by."""
+    """The certificate and key of one side of a connection, and its roots to verify the other."""
 
-    certificate: bytes  # a chain, its own first
+    certificate: bytes  # a chain, the own certificate first
     key: bytes
-    roots: bytes  # certificates of authorities; empty: verifies nobody
+    roots: bytes  # certificates of authorities; empty if the other side is not verified
 
     def __repr__(self) -> str:
         return f"Identity({fingerprint(self.certificate)})"  # never the key
 
     def check(self) -> None:
-        """Raise TLSError unless everything can be read and the key is the certificate's."""
+        """Raise TLSError if a part cannot be read or the key does not match the certificate."""
         own = read_certificates(self.certificate)[0]
         if self.roots:
             read_certificates(self.roots)
         if not _belong(own, read_key(self.key)):
-            raise TLSError("the private key is not the certificate's: use the two that go together")
+            raise TLSError("the private key does not match the certificate: use a matching pair")
 
 
 # Reading
 
 
 def read_certificates(pem: bytes) -> list[x509.Certificate]:
-    """At least one, in the order of the text."""
+    """The certificates in a text, in its order; TLSError if there are none."""
     if len(pem) > MAX_PEM_BYTES:
-        raise TLSError(f"certificates of more than {MAX_PEM_BYTES} bytes")
+        raise TLSError(f"the certificates are larger than {MAX_PEM_BYTES} bytes")
     try:
         certificates = [
             x509.load_pem_x509_certificate(block) for block in _PEM_CERTIFICATE.findall(pem)
@@ -99,18 +100,18 @@ def read_certificates(pem: bytes) -> list[x509.Certificate]:
     except _MALFORMED as error:
         raise TLSError(f"a certificate cannot be read: {error}") from error
     if not certificates:
-        raise TLSError("no certificate: expected one in PEM (-----BEGIN CERTIFICATE-----)")
+        raise TLSError("no certificate found: expected PEM (-----BEGIN CERTIFICATE-----)")
     return certificates
 
 
 def read_key(pem: bytes) -> PrivateKey:
-    """A private key without a passphrase: elliptic curve, or RSA."""
+    """An elliptic-curve or RSA private key without a passphrase; TLSError for anything else."""
     try:
         key = serialization.load_pem_private_key(pem[:MAX_PEM_BYTES], password=None)
     except _MALFORMED as error:
-        raise TLSError("no private key: expected one in PEM, without a passphrase") from error
+        raise TLSError("no private key found: expected PEM without a passphrase") from error
     if not isinstance(key, PrivateKey):
-        raise TLSError("the private key is neither of an elliptic curve nor RSA")
+        raise TLSError("the private key is neither an elliptic-curve key nor an RSA key")
     return key
 
 
@@ -126,7 +127,7 @@ def _belong(certificate: x509.Certificate, key: PrivateKey) -> bool:
 
 
 def belong(certificate_pem: bytes, key_pem: bytes) -> bool:
-    """Whether the key is the one of the first certificate."""
+    """Whether the key is that of the first certificate."""
     return _belong(read_certificates(certificate_pem)[0], read_key(key_pem))
 
 
@@ -139,7 +140,7 @@ def _utc(certificate: x509.Certificate, which: str) -> datetime.datetime:
 
 
 def expiry(certificate_pem: bytes) -> datetime.datetime:
-    """Until when the first certificate is valid (aware, UTC)."""
+    """The end of the first certificate's validity (aware, UTC)."""
     return _utc(read_certificates(certificate_pem)[0], "not_valid_after")
 
 
@@ -153,20 +154,23 @@ def subject_text(certificate_pem: bytes) -> str:
 
 
 def fingerprint(certificate_pem: bytes) -> str:
-    """SHA-256 of the first certificate, lower-case hexadecimal."""
+    """The SHA-256 of the first certificate in lower-case hexadecimal."""
     return read_certificates(certificate_pem)[0].fingerprint(hashes.SHA256()).hex()
 
 
 def parse_fingerprint(text: str) -> str:
-    """As fingerprint() writes it; people and openssl write colons, spaces, upper case."""
+    """A fingerprint in the form of fingerprint(); TLSError if it is invalid.
+
+    The text may have colons, spaces, upper case and a label, as openssl prints them.
+    """
     bare = re.sub(r"[:\s]", "", _FINGERPRINT_LABEL.sub("", text)).lower()
     if not re.fullmatch(r"[0-9a-f]{64}", bare):
-        raise TLSError(f"{text!r} is no SHA-256 fingerprint: expected 64 hexadecimal digits")
+        raise TLSError(f"{text!r} is not a SHA-256 fingerprint: expected 64 hexadecimal digits")
     return bare
 
 
 def pick(certificates_pem: bytes, wanted: str) -> bytes:
-    """The one certificate among these that has this fingerprint; TLSError if none has."""
+    """The certificate with this fingerprint; TLSError if there is none."""
     wanted = parse_fingerprint(wanted)
     for certificate in read_certificates(certificates_pem):
         if hmac.compare_digest(certificate.fingerprint(hashes.SHA256()).hex(), wanted):
@@ -187,45 +191,45 @@ def _general_name(name: str) -> x509.GeneralName:
         if not _DNS_NAME.fullmatch(name):
             raise TLSError(f"{name!r} is neither a host name nor an address") from None
         return x509.DNSName(name)
-    # Without the zone of a link-local address: it means nothing on another machine.
+    # The zone of a link-local address is dropped because it has no meaning on other machines.
     return x509.IPAddress(ipaddress.ip_address(address.packed))
 
 
 def _general_names(names: Sequence[str]) -> list[x509.GeneralName]:
     if len(names) > MAX_NAMES:
-        raise TLSError(f"{len(names)} names in a certificate: at most {MAX_NAMES} are allowed")
+        raise TLSError(f"a certificate with {len(names)} names: at most {MAX_NAMES} are allowed")
     return list(dict.fromkeys(_general_name(name) for name in names))
 
 
 def _alternative_names(
-    of: x509.Certificate | x509.CertificateSigningRequest,
+    source: x509.Certificate | x509.CertificateSigningRequest,
 ) -> list[x509.GeneralName]:
     try:
-        return list(of.extensions.get_extension_for_class(x509.SubjectAlternativeName).value)
+        return list(source.extensions.get_extension_for_class(x509.SubjectAlternativeName).value)
     except x509.ExtensionNotFound:
         return []
     except (*_MALFORMED, x509.DuplicateExtension) as error:
         raise TLSError(f"the names of a certificate cannot be read: {error}") from error
 
 
-def _host_names(of: x509.Certificate | x509.CertificateSigningRequest) -> list[str]:
+def _host_names(source: x509.Certificate | x509.CertificateSigningRequest) -> list[str]:
     return [
         str(name.value)
-        for name in _alternative_names(of)
+        for name in _alternative_names(source)
         if isinstance(name, x509.DNSName | x509.IPAddress)
     ]
 
 
 def names_of(certificate_pem: bytes) -> list[str]:
-    """Host names and addresses the first certificate is for."""
+    """The host names and addresses of the first certificate."""
     return _host_names(read_certificates(certificate_pem)[0])
 
 
 @functools.lru_cache(maxsize=1024)
 def role_of(certificate_pem: bytes) -> tuple[str, str] | None:
-    """Role and subject; None for a certificate that no authority of oort has made.
+    """The role and the subject; None for a certificate without a role.
 
-    Whether the certificate is genuine is for the caller to know (see the top of the file).
+    The caller must have verified the certificate (see the top of the file).
     """
     uris = [
         name.value
@@ -240,7 +244,7 @@ def role_of(certificate_pem: bytes) -> tuple[str, str] | None:
     return role, urllib.parse.unquote(subject)
 
 
-# Making
+# Issuing
 
 
 def _pem(certificate: x509.Certificate) -> bytes:
@@ -290,17 +294,17 @@ def _certificate(
     serves: bool = True,
     authority: bool = False,
 ) -> x509.Certificate:
-    now = datetime.datetime.now(datetime.UTC).replace(microsecond=0)
+    now = utc(SYSTEM.wall()).replace(microsecond=0)
     try:
         end = now + datetime.timedelta(seconds=round(days * 86400))
     except OverflowError:
-        raise TLSError(f"{days:g} days: no certificate is valid for so long") from None
+        raise TLSError(f"a certificate cannot be valid for {days:g} days") from None
     if end <= now:
-        raise TLSError("a certificate must be valid for some time")
+        raise TLSError("a certificate must be valid for more than 0 days")
     if issuer is not None:
         end = min(end, _utc(issuer, "not_valid_after"))
         if end <= now:
-            raise TLSError("the certificate authority has expired: make a new one")
+            raise TLSError("the certificate authority has expired: create a new authority")
     builder = (
         x509.CertificateBuilder()
         .subject_name(subject)
@@ -330,7 +334,7 @@ def _certificate(
 
 
 def self_signed(key: bytes, names: Sequence[str], days: float = CERTIFICATE_DAYS) -> bytes:
-    """A certificate that stands for itself; the first name is its subject too."""
+    """A self-signed certificate; its first name is also its subject."""
     if not names:
         raise TLSError("a certificate needs a name")
     private = read_key(key)
@@ -359,9 +363,12 @@ def certificate_request(key: bytes, names: Sequence[str]) -> bytes:
 
 
 def _read_request(pem: bytes) -> tuple[x509.CertificateSigningRequest, PublicKey]:
-    """The request and its key; raises unless whoever asks has proved to hold a key that will do."""
+    """The request and its key.
+
+    Raises TLSError if the request is not signed by its key, or if the key is too weak.
+    """
     if len(pem) > MAX_PEM_BYTES:
-        raise TLSError(f"a signing request of more than {MAX_PEM_BYTES} bytes")
+        raise TLSError(f"the signing request is larger than {MAX_PEM_BYTES} bytes")
     try:
         request = x509.load_pem_x509_csr(pem)
         proved = request.is_signature_valid
@@ -372,28 +379,30 @@ def _read_request(pem: bytes) -> tuple[x509.CertificateSigningRequest, PublicKey
         raise TLSError("the signing request is not signed by its own key")
     if isinstance(key, ec.EllipticCurvePublicKey):
         if not isinstance(key.curve, ec.SECP256R1 | ec.SECP384R1):
-            raise TLSError(f"the signing request's curve is {key.curve.name}: use P-256")
+            raise TLSError(f"the curve of the signing request is {key.curve.name}: use P-256")
         return request, key
     if isinstance(key, rsa.RSAPublicKey) and 2048 <= key.key_size <= 4096:
         return request, key
-    raise TLSError("the signing request's key is neither P-256, P-384 nor RSA of 2048 to 4096 bits")
+    raise TLSError(
+        "the key of the signing request is neither P-256, P-384 nor RSA of 2048 to 4096 bits"
+    )
 
 
 def request_names(request: bytes) -> list[str]:
-    """Host names and addresses a signing request asks for."""
+    """The host names and addresses in a signing request."""
     return _host_names(_read_request(request)[0])
 
 
 def request_fingerprint(request: bytes) -> str:
-    """SHA-256 of the key of a signing request, lower-case hexadecimal."""
+    """The SHA-256 of the public key of a signing request in lower-case hexadecimal."""
     return hashlib.sha256(_spki(_read_request(request)[1])).hexdigest()
 
 
 class CertificateAuthority:
-    """A key that certifies others.  Immutable; keeping it is for the caller.
+    """A certificate and a key that sign other certificates.  Immutable; the caller stores them.
 
-    `reserved` are host names and addresses that only certificates of the role syndicate may carry,
-    so that no node can pass for a synd.
+    `reserved` are host names and addresses that only certificates of role syndicate may have, so
+    that no node can impersonate a synd.
     """
 
     def __init__(self, certificate: bytes, key: bytes, reserved: Collection[str] = ()) -> None:
@@ -403,7 +412,7 @@ class CertificateAuthority:
         self._key = read_key(key)
         self._reserved = {_general_name(_folded(name)) for name in reserved}
         if not _belong(self._certificate, self._key):
-            raise TLSError("the authority's key is not its certificate's")
+            raise TLSError("the authority's key does not match its certificate")
         try:
             constraints = self._certificate.extensions.get_extension_for_class(
                 x509.BasicConstraints
@@ -415,7 +424,7 @@ class CertificateAuthority:
 
     @classmethod
     def create(cls, name: str, days: float = AUTHORITY_DAYS) -> CertificateAuthority:
-        """A new one; `name` is for people."""
+        """A new authority; `name` is its subject, for people."""
         private = ec.generate_private_key(ec.SECP256R1())
         certificate = _certificate(
             _common_name(name),
@@ -432,7 +441,7 @@ class CertificateAuthority:
     def load(
         cls, certificate: bytes, key: bytes, reserved: Collection[str] = ()
     ) -> CertificateAuthority:
-        """From what .certificate and .key held; TLSError if they are not an authority's."""
+        """An authority with a stored certificate and key; TLSError if they are not valid."""
         return cls(certificate, key, reserved)
 
     def sign(
@@ -443,13 +452,14 @@ class CertificateAuthority:
         names: Sequence[str] | None = None,
         days: float = CERTIFICATE_DAYS,
     ) -> bytes:
-        """A chain for a signing request: the new certificate, then the authority's.
+        """Sign a request; returns a chain of the new certificate and the authority's.
 
-        Of the request only the key counts, and its host names and addresses where `names` is None.
-        Operators and tokens serve nothing, so their certificates carry no host names.
+        Only the key of the request is used, and its host names and addresses if `names` is None.
+        Operators and token holders do not serve, so their certificates have no host names.  Raises
+        TLSError if the request is invalid or asks for a reserved name.
         """
-        asked, key = _read_request(request)
-        wanted = _host_names(asked) if names is None else names
+        parsed, key = _read_request(request)
+        wanted = _host_names(parsed) if names is None else names
         return self._issue(key, role, subject, wanted, days)
 
     def issue(
@@ -469,13 +479,13 @@ class CertificateAuthority:
         days: float,
     ) -> bytes:
         if role not in ROLES:
-            raise TLSError(f"{role!r} is no role: expected one of {', '.join(ROLES)}")
+            raise TLSError(f"{role!r} is not a role: expected one of {', '.join(ROLES)}")
         if not 0 < len(subject) <= MAX_SUBJECT or not subject.isprintable():
             raise TLSError(f"{subject[:80]!r} cannot be the subject of a certificate")
         serves = role in (NODE, SYNDICATE)
         hosts = _general_names([_folded(name) for name in names]) if serves else []
         if role != SYNDICATE and not self._reserved.isdisjoint(hosts):
-            raise TLSError("a name that is asked for is the syndicate's own")
+            raise TLSError("a requested name is reserved for the syndicate")
         uri = f"{_SCHEME}{role}/{urllib.parse.quote(subject, safe='')}"
         certificate = _certificate(
             _common_name(subject),
@@ -490,5 +500,5 @@ class CertificateAuthority:
 
 
 def _folded(name: str) -> str:
-    """Host names as they compare: without case, and without the root's dot."""
+    """A host name in the form that is compared: lower case, without the dot of the root."""
     return name.lower().removesuffix(".")

@@ -1,8 +1,8 @@
-"""Connections: credentials for gRPC, contexts for other sockets, a server's certificate unseen.
+"""Connections: gRPC credentials, contexts for other sockets, and fetching unverified certificates.
 
-Everything verifies, and wants both sides to show a certificate, unless told otherwise.  Contexts
-have no Python callbacks, which cffi can only make in memory that is writable and executable, so the
-name of a server is compared after the handshake: verify_peer().
+By default both sides must show a certificate, and both verify it.  Contexts have no Python
+callbacks, because cffi needs memory that is writable and executable for them.  The name of a server
+is therefore compared after the handshake, by verify_peer().
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import ipaddress
 import logging
 import select
 import socket
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ import grpc.aio
 from cryptography.hazmat.primitives import serialization
 from OpenSSL import SSL, crypto
 
+from oort.clock import SYSTEM
 from oort.errors import TLSError
 
 from . import certificates
@@ -36,7 +36,10 @@ log = logging.getLogger("oortd.tls")
 
 
 def server_credentials(identity: Identity, mutual: bool = True) -> grpc.ServerCredentials:
-    """For a server's port.  `mutual`: callers must show a certificate of the identity's roots."""
+    """Credentials of a server's port.
+
+    With `mutual`, callers must show a certificate that the identity's roots have signed.
+    """
     identity.check()
     if mutual and not identity.roots:
         raise TLSError("mutual TLS needs the certificate of an authority to verify callers by")
@@ -50,13 +53,15 @@ def server_credentials(identity: Identity, mutual: bool = True) -> grpc.ServerCr
 def server_credentials_of_files(
     cert_file: Path | str, key_file: Path | str, ca_file: Path | str | None
 ) -> grpc.ServerCredentials:
-    """The same from files, which are read anew for every handshake that finds them changed: a
-    renewed certificate needs no restart.  Without a `ca_file` callers show no certificate.
+    """Credentials of a server's port from files, read again by a handshake when they have changed.
 
-    Raises TLSError for files that cannot be used now; later ones that cannot leave the last good,
-    which is logged once.
+    A renewed certificate therefore needs no restart.  Without a `ca_file`, callers show no
+    certificate.
+
+    Raises TLSError if the files are invalid at first.  If they become invalid later, the last valid
+    certificate stays in use, and a warning is logged once.
     """
-    paths = [Path(one) for one in (cert_file, key_file, ca_file) if one is not None]
+    paths = [Path(path) for path in (cert_file, key_file, ca_file) if path is not None]
     seen = unusable = _state_of(paths)
 
     def configuration() -> grpc.ServerCertificateConfiguration:
@@ -68,7 +73,7 @@ def server_credentials_of_files(
         )
 
     def changed() -> Any:
-        """None: as they were.  (gRPC's types leave that out.)"""
+        """The new configuration, or None if nothing changed, which gRPC's types do not mention."""
         nonlocal seen, unusable
         now = _state_of(paths)
         if now == seen:
@@ -76,9 +81,9 @@ def server_credentials_of_files(
         try:
             renewed = configuration()
         except TLSError as error:
-            # The next handshake looks again: half of it may be written.
+            # The next handshake tries again, because the files may be half written.
             if now != unusable:
-                log.warning("%s; what was read before is shown on", error)
+                log.warning("%s; the last valid certificate stays in use", error)
                 unusable = now
             return None
         seen = now
@@ -90,7 +95,7 @@ def server_credentials_of_files(
 
 
 def _state_of(paths: Sequence[Path]) -> list[tuple[int, int, int]]:
-    """What tells a file from the one that replaces it; zeros while it is not there."""
+    """Inode, modification time and size of each file; zeros if the file is missing."""
     states = []
     for path in paths:
         try:
@@ -102,7 +107,7 @@ def _state_of(paths: Sequence[Path]) -> list[tuple[int, int, int]]:
 
 
 def channel_credentials(roots: bytes, identity: Identity | None = None) -> grpc.ChannelCredentials:
-    """For a client: verifies the server by `roots` alone, and shows `identity`."""
+    """Credentials of a client, which verifies the server by `roots` only and shows `identity`."""
     certificates.read_certificates(roots)
     if identity is None:
         return grpc.ssl_channel_credentials(root_certificates=roots)
@@ -117,7 +122,10 @@ def channel_credentials(roots: bytes, identity: Identity | None = None) -> grpc.
 def peer_role(
     context: grpc.ServicerContext | grpc.aio.ServicerContext[Any, Any],
 ) -> tuple[str, str] | None:
-    """Role and subject of a caller; None for one without a certificate (no TLS, or not mutual)."""
+    """The role and the subject of a caller.
+
+    None if the caller showed no certificate, or a certificate without a role.
+    """
     for pem in context.auth_context().get("x509_pem_cert", ()):
         return certificates.role_of(bytes(pem))
     return None
@@ -138,7 +146,7 @@ def _context(identity: Identity | None, roots: bytes, verify: int) -> SSL.Contex
             for certificate in chain[1:]:
                 context.add_extra_chain_cert(certificate)
             context.use_privatekey(key)
-        except TypeError:  # pyOpenSSL before 24 knows its own types only
+        except TypeError:  # pyOpenSSL before 24 accepts only its own types
             context.use_certificate(crypto.X509.from_cryptography(chain[0]))
             for certificate in chain[1:]:
                 context.add_extra_chain_cert(crypto.X509.from_cryptography(certificate))
@@ -146,28 +154,34 @@ def _context(identity: Identity | None, roots: bytes, verify: int) -> SSL.Contex
     if verify:
         store = context.get_cert_store()
         if store is None:
-            raise TLSError("OpenSSL gives no certificate store")
+            raise TLSError("OpenSSL has no certificate store")
         for root in certificates.read_certificates(roots):
             store.add_cert(crypto.X509.from_cryptography(root))
-        # A pinned certificate need not be an authority's.
+        # A pinned certificate need not be that of an authority.
         store.set_flags(crypto.X509StoreFlags.PARTIAL_CHAIN)
     context.set_verify(verify)
     return context
 
 
 def server_context(identity: Identity, mutual: bool = True) -> SSL.Context:
-    """`mutual`: clients must show a certificate of the identity's roots."""
+    """A server's context.
+
+    With `mutual`, clients must show a certificate that the identity's roots have signed.
+    """
     verify = SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT if mutual else SSL.VERIFY_NONE
     return _context(identity, identity.roots, verify)
 
 
 def client_context(roots: bytes, identity: Identity | None = None) -> SSL.Context:
-    """Verifies the server's chain; its name is for verify_peer()."""
+    """A client's context, which verifies the server's chain; verify_peer() verifies its name."""
     return _context(identity, roots, SSL.VERIFY_PEER)
 
 
 def verify_peer(connection: SSL.Connection, name: str) -> None:
-    """After the handshake: TLSError unless the peer's certificate is for this host or address."""
+    """Check, after the handshake, that the peer's certificate is for this host or address.
+
+    Raises TLSError if it is not.
+    """
     peer = connection.get_peer_certificate()
     if peer is None:
         raise TLSError(f"{name} showed no certificate")
@@ -175,29 +189,34 @@ def verify_peer(connection: SSL.Connection, name: str) -> None:
     names = certificates.names_of(pem)
     if not any(_same_host(name, other) for other in names):
         raise TLSError(
-            f"the certificate is not for {name}: it is for {', '.join(names) or 'nobody'}"
+            f"the certificate is not for {name}: it is for {', '.join(names) or 'no host'}"
         )
 
 
-def _same_host(asked: str, certified: str) -> bool:
+def _same_host(requested: str, certified: str) -> bool:
     try:
-        return ipaddress.ip_address(asked) == ipaddress.ip_address(certified)
+        return ipaddress.ip_address(requested) == ipaddress.ip_address(certified)
     except ValueError:
-        return asked.lower().removesuffix(".") == certified.lower().removesuffix(".")
+        return requested.lower().removesuffix(".") == certified.lower().removesuffix(".")
 
 
-# A server's certificate, unseen
+# Fetching a server's certificate without verifying it
 
 
 def fetch_certificate(host: str, port: int, timeout: float) -> bytes:
-    """The server's own certificate.  It proves nothing: compare its fingerprint."""
+    """The server's own certificate, unverified: the caller must compare its fingerprint.
+
+    `timeout` is in seconds.  Raises TLSError.
+    """
     chain = _fetch(host, port, timeout)
     return certificates.pick(chain, certificates.fingerprint(chain))
 
 
 def fetch_pinned(host: str, port: int, fingerprint: str, timeout: float) -> bytes:
-    """Among the certificates the server shows, the one with this fingerprint: its own or its
-    authority's.  To be used as the only root.  TLSError if there is none.
+    """The certificate with this fingerprint among those that the server shows.
+
+    The certificate is the server's own or its authority's; use it as the only root.  `timeout` is
+    in seconds.  Raises TLSError if the server shows no such certificate.
     """
     wanted = certificates.parse_fingerprint(fingerprint)
     chain = _fetch(host, port, timeout)
@@ -208,12 +227,12 @@ def fetch_pinned(host: str, port: int, fingerprint: str, timeout: float) -> byte
 
 
 def _fetch(host: str, port: int, timeout: float) -> bytes:
-    """The chain a server shows, its own certificate first.
+    """The chain that a server shows, its own certificate first.
 
-    TLS 1.3 only: there the server has proved to have the key before it asks for a certificate of
-    ours, which we do not show.
+    This needs TLS 1.3, in which the server proves that it has its key before it asks the client
+    for a certificate.  This client has none to show.
     """
-    deadline = time.monotonic() + timeout
+    deadline = SYSTEM.monotonic() + timeout
     context = SSL.Context(SSL.TLS_METHOD)
     context.set_min_proto_version(SSL.TLS1_3_VERSION)
     context.set_verify(SSL.VERIFY_NONE)
@@ -254,5 +273,5 @@ def _handshake(connection: SSL.Connection, plain: socket.socket, deadline: float
             return
         poll = select.poll()
         poll.register(plain, events)
-        if not poll.poll(max(0, deadline - time.monotonic()) * 1000):
+        if not poll.poll(max(0, deadline - SYSTEM.monotonic()) * 1000):
             raise TimeoutError

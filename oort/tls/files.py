@@ -1,10 +1,11 @@
 """An identity in three files: certificate, private key, certificates of the authorities.
 
-A file is replaced at once and durably, or not at all.  A private key is never readable by
-everybody, not for an instant, and its file keeps the mode and the owner it has.  Key and
-certificate cannot be replaced in one step: a new certificate lies beside the old one (`.next`)
-before the new key is there, and whoever loads takes the one that goes with the key.  So a kill at
-any moment leaves a pair that works.
+A file is replaced atomically and durably, or not at all.  A private key is never readable by
+everybody, not even for an instant, and its file keeps its owner and its mode.
+
+Key and certificate cannot be replaced in one step.  A new certificate is therefore written beside
+the old certificate (`.next`) before the new key replaces the old key, and loading picks the
+certificate that matches the key.  A kill at any moment leaves a matching pair.
 """
 
 from __future__ import annotations
@@ -21,15 +22,15 @@ from .certificates import MAX_PEM_BYTES, Identity, belong, read_certificates
 PRIVATE = durable.PRIVATE
 PUBLIC = 0o644
 _READABLE = 0o664
-_NOT_BY_ALL = 0o660
+_READABLE_BY_GROUP = 0o660
 
 
 def load_identity(
     cert_file: Path | str, key_file: Path | str, ca_file: Path | str | None
 ) -> Identity:
-    """What save_identity wrote.  Without a `ca_file` there are no roots: it verifies nobody.
+    """Load an identity; without a `ca_file` it has no roots and cannot verify peers.
 
-    Raises TLSError, with the file in it, for what is missing, unreadable, or does not go together.
+    Raises TLSError, which names the file, if a file is missing, unreadable or does not match.
     """
     key = read(key_file)
     certificate = _certificate_of(key, Path(cert_file), Path(key_file))
@@ -43,28 +44,28 @@ def load_identity(
 
 
 def _certificate_of(key: bytes, cert_file: Path, key_file: Path) -> bytes:
-    """The certificate, or the one that was about to replace it: whichever the key is of."""
+    """The certificate that matches the key: the current one or its `.next` file."""
     try:
         certificate = read(cert_file)
-        fits = belong(certificate, key)
+        matches = belong(certificate, key)
     except TLSError as error:
-        wrong = error
+        problem = error
     else:
-        if fits:
+        if matches:
             return certificate
-        wrong = TLSError(f"{key_file} is not the private key of {cert_file}")
+        problem = TLSError(f"{key_file} is not the private key of {cert_file}")
     follower = _next(cert_file)
     if is_there(follower):
         certificate = read(follower)
         if belong(certificate, key):
             return certificate
-    raise wrong
+    raise problem
 
 
 def save_identity(
     identity: Identity, cert_file: Path | str, key_file: Path | str, ca_file: Path | str | None
 ) -> None:
-    """Durable on return.  `ca_file` None: the roots are not written."""
+    """Write an identity durably.  If `ca_file` is None, the roots are not written."""
     identity.check()
     cert, key = _target(cert_file), _target(key_file)
     if ca_file is not None and identity.roots:
@@ -79,7 +80,7 @@ def save_identity(
 
 
 def write_public(path: Path | str, data: bytes) -> None:
-    """A file for everybody to read, replaced at once and durably."""
+    """Replace a file that everybody may read, atomically and durably."""
     path = _target(path)
     try:
         _replace(path, data, PUBLIC)
@@ -88,22 +89,22 @@ def write_public(path: Path | str, data: bytes) -> None:
 
 
 def write_key(path: Path | str, key: bytes, *, group: int | None = None) -> None:
-    """A new private key: for root and `group` (0640), or for its owner alone (0600).
+    """Write a new private key, readable by its owner and `group` (0640) or by its owner (0600).
 
-    Raises TLSError if the file is there already.
+    Raises TLSError if the file already exists.
     """
     path = Path(path)
     mode = PRIVATE if group is None else 0o640
     try:
         durable.create(path, key, mode, group=durable.AS_IT_IS if group is None else group)
     except FileExistsError as error:
-        raise TLSError(f"{path} is there already: it is not overwritten") from error
+        raise TLSError(f"{path} already exists and is not overwritten") from error
     except OSError as error:
         raise _unwritable(error, path) from error
 
 
 def _target(path: Path | str) -> Path:
-    """Through links: what is replaced is the file, wherever it lies."""
+    """The file behind symbolic links, so that the file is replaced and not the link."""
     return Path(path).resolve()
 
 
@@ -117,7 +118,7 @@ def _unwritable(error: OSError, path: Path) -> TLSError:
 
 
 def is_there(path: Path | str) -> bool:
-    """Whether there is such a file; TLSError where that cannot be told."""
+    """Whether the file exists; TLSError if that cannot be determined."""
     try:
         Path(path).stat()
     except (FileNotFoundError, NotADirectoryError):
@@ -128,29 +129,32 @@ def is_there(path: Path | str) -> bool:
 
 
 def read(path: Path | str) -> bytes:
-    """A file of keys or certificates; TLSError if it cannot be read or is too large for that."""
+    """Read a file of keys or certificates; TLSError if it is unreadable or too large."""
     try:
         with open(path, "rb") as file:
             data = file.read(MAX_PEM_BYTES + 1)
     except OSError as error:
         raise TLSError(f"cannot read {path}: {error.strerror}") from error
     if len(data) > MAX_PEM_BYTES:
-        raise TLSError(f"{path} is larger than {MAX_PEM_BYTES} bytes: neither key nor certificate")
+        raise TLSError(
+            f"{path} is larger than {MAX_PEM_BYTES} bytes, so it is neither key nor certificate"
+        )
     return data
 
 
 def _replace(path: Path, data: bytes, mode: int) -> None:
-    """A file that is there keeps its owner, and of its mode the bits that are safe for `mode`."""
+    """Replace a file; it keeps its owner, and the bits of its mode that are safe for `mode`."""
     owner = group = durable.AS_IT_IS
     if path.exists():
-        there = path.stat()
+        status = path.stat()
         mode = (
-            stat.S_IMODE(there.st_mode) & (_READABLE if mode == PUBLIC else _NOT_BY_ALL) | PRIVATE
+            stat.S_IMODE(status.st_mode) & (_READABLE if mode == PUBLIC else _READABLE_BY_GROUP)
+            | PRIVATE
         )
-        # Only root can give a file away; whoever else may replace it becomes its owner, and can
-        # keep its group only as a member.
+        # Only root can keep another owner.  Any other user becomes the owner, and can keep the
+        # group only as a member of the group.
         if os.geteuid() == 0:
-            owner, group = there.st_uid, there.st_gid
-        elif there.st_gid in (os.getegid(), *os.getgroups()):
-            group = there.st_gid
+            owner, group = status.st_uid, status.st_gid
+        elif status.st_gid in (os.getegid(), *os.getgroups()):
+            group = status.st_gid
     durable.replace(path, data, mode, owner=owner, group=group)

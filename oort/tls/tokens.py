@@ -1,14 +1,15 @@
-"""Join tokens: one line of text that lets its holder ask the syndicate for a certificate.
+"""Join tokens: one line of text that lets its holder request a certificate from the syndicate.
 
-A token is a client certificate of role `join`, short-lived, with its key and the fingerprint of the
-authority that made it.  So the port that signs is mutual TLS like every other, and the fingerprint
-tells the right syndicate from another one.  A token is a secret: whoever has it may join.
+A token contains a short-lived client certificate of role `join`, its key, and the fingerprint of
+the authority that issued it.  The signing port can therefore use mutual TLS like every other port,
+and the fingerprint identifies the right syndicate.  A token is a secret, because anybody who has
+the token can join.
 
     oort-join-  base64url of: version (1 byte), authority's fingerprint (32), private scalar (32),
                 certificate (DER)
 
-The subject of its certificate is `ROLE/ID`: what its holder may become, and which token it is.  How
-often a token may be used is for the authority's keeper to count, by the id.
+The subject of the certificate is `ROLE/ID`: the role that the holder may get, and the id of the
+token.  The keeper of the authority counts the uses of a token by its id.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 @dataclass(frozen=True)
 class JoinToken:
     id: str
-    role: str  # what its holder may become: node or operator
+    role: str  # the role that the holder may get: node or operator
     certificate: bytes  # PEM
     key: bytes  # PEM
     expires: datetime.datetime  # aware, UTC
@@ -52,12 +53,14 @@ class JoinToken:
         return f"JoinToken({self.role}/{self.id})"  # never the key
 
     def identity(self, roots: bytes) -> Identity:
-        """To connect with: the token's certificate, and what the syndicate is verified by."""
+        """The token's certificate and key, with `roots` to verify the syndicate by."""
         return Identity(self.certificate, self.key, roots)
 
 
 def granted(subject: str) -> tuple[str, str]:
-    """Role and id of a token, from the subject of its certificate.
+    """The role and the id of a token, from the subject of its certificate.
+
+    Raises TLSError if the subject is not that of a token.
 
     >>> granted("node/7f3a")
     ('node', '7f3a')
@@ -69,7 +72,10 @@ def granted(subject: str) -> tuple[str, str]:
 
 
 def make_token(authority: CertificateAuthority, role: str, token_id: str, seconds: float) -> str:
-    """A token for `role` (node or operator); its id is the caller's, and unique."""
+    """A token for `role` (node or operator), valid for `seconds`.
+
+    The caller chooses the id, which must be unique.
+    """
     subject = f"{role}/{token_id}"
     granted(subject)
     if not 1 <= seconds <= MAX_SECONDS:
@@ -89,19 +95,19 @@ def make_token(authority: CertificateAuthority, role: str, token_id: str, second
 
 
 def read_token(text: str) -> JoinToken:
-    """What a token holds; TLSError if it is none or a damaged one.  It may have expired."""
+    """The contents of a token, which may have expired; TLSError if it is invalid."""
     text = "".join(text.split())  # mail and terminals break long lines
     if not text.startswith(PREFIX):
-        raise TLSError(f"no join token: one begins with {PREFIX}")
+        raise TLSError(f"this is not a join token: a token begins with {PREFIX}")
     if len(text) > MAX_TOKEN_CHARACTERS:
-        raise TLSError("no join token: too long")
+        raise TLSError("this is not a join token: it is too long")
     bare = text.removeprefix(PREFIX)
     try:
         content = base64.b64decode(bare + "=" * (-len(bare) % 4), altchars=b"-_", validate=True)
     except (binascii.Error, ValueError) as error:
         raise TLSError("the join token is damaged: copy the whole line") from error
     if content and content[0] != _VERSION:
-        raise TLSError("the join token is damaged, or of a newer oort")
+        raise TLSError("the join token is damaged, or a newer version of oort made it")
     authority = content[1 : 1 + _FINGERPRINT_BYTES]
     scalar = content[1 + _FINGERPRINT_BYTES : _CERTIFICATE_AT]
     try:

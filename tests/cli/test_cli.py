@@ -1,4 +1,4 @@
-"""oort-cli from its command line, and its printing beside redis-cli's."""
+"""Tests of oort-cli through its command line; its output is compared with redis-cli's."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_prompt(oortd: Oortd, tmp_path: Path) -> None:
         while data := os.read(terminal, 4096):
             shown += data
     except OSError:
-        pass  # the other end is closed: EIO
+        pass  # EIO: the other end is closed
     assert process.wait(30) == 0
     assert b'"a b"\r\n' in shown
     assert b"Invalid argument(s)" in shown

@@ -112,7 +112,7 @@ def test_lost_segments_are_told(start_oortd: StartOortd, what: str, killed: bool
     assert 0 < count < KEYS
     told = [line for line in daemon.log()[len(before) :].splitlines() if "ERROR" in line]
     without_name = what == "a segment and its table gone"
-    assert any(("slot" if without_name else victim.stem) in line for line in told) or (
+    assert any(("segment number" if without_name else victim.stem) in line for line in told) or (
         without_name and killed
     ), told
     # It goes on: what was lost can be written again, and the next start is an ordinary one.

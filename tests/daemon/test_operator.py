@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import redis
 
+from oort.metrics import ALL
 from tests.conftest import Oortd, until
 
 StartOortd = Callable[..., Oortd]
@@ -55,6 +56,69 @@ def test_keyspace_and_commandstats_as_exporters_parse_them(shared_oortd: Oortd) 
     assert int(informed[2]) > 0  # and the main loop's
     client.config_resetstat()
     assert "cmdstat_scan" not in section(shared_oortd, "commandstats")
+
+
+def test_every_metric_is_a_field_of_its_section(shared_oortd: Oortd) -> None:
+    for name in {metric.section for metric in ALL}:
+        shown = {metric.field for metric in ALL if metric.shown and metric.section == name}
+        fields = section(shared_oortd, name)
+        assert shown <= set(fields)
+        assert "" not in fields
+
+
+def test_latencystats_in_redis_shape(shared_oortd: Oortd) -> None:
+    client = shared_oortd.client()
+    client.config_resetstat()
+    for _ in range(1000):
+        client.set("a", "b")
+    list(client.scan_iter())
+    client.client_id()
+    stats = section(shared_oortd, "latencystats")
+    shape = re.compile(r"p50=(\d+\.\d{3}),p99=(\d+\.\d{3}),p99\.9=(\d+\.\d{3})")
+    prefix = "latency_percentiles_usec_"
+    assert {"set", "scan", "client|id", "config|resetstat"} <= {
+        name.removeprefix(prefix) for name in stats
+    }
+    assert f"{prefix}get" not in stats
+    for text in stats.values():
+        found = shape.fullmatch(text)
+        assert found, stats
+        assert 0 < float(found[1]) <= float(found[2]) <= float(found[3])
+    assert not any(name.startswith(prefix) for name in client.info())
+    assert any(name.startswith(prefix) for name in client.info("everything"))
+    client.config_resetstat()
+    assert set(section(shared_oortd, "latencystats")) == {f"{prefix}config|resetstat"}
+
+
+def test_syncs_are_timed(start_oortd: StartOortd) -> None:
+    daemon = start_oortd("--fsync", "always")
+    client = daemon.client()
+    for _ in range(50):
+        client.incr("a")
+    info = client.info("persistence")
+    times = info["oort_fsync_usec"]
+    assert times["count"] >= info["oort_syncs"] >= 50
+    assert 0 < times["p50"] <= times["p99"] <= times["p99.9"] <= times["max"] <= times["sum"]
+    assert info["oort_compaction_usec"]["count"] == 0
+    client.config_resetstat()
+    info = client.info("persistence")
+    assert info["oort_fsync_usec"]["count"] == 0
+    assert info["oort_syncs"] >= 50  # a total: RESETSTAT leaves it alone
+
+
+def test_resetstat_starts_the_counters_again(start_oortd: StartOortd) -> None:
+    client = start_oortd().client()
+    client.set("a", "b", px=1)
+    until(lambda: client.get("a") is None)
+    stats = client.info("stats")
+    assert stats["expired_keys"] == 1
+    assert stats["total_connections_received"] >= 1
+    assert stats["keyspace_misses"] >= 1
+    client.config_resetstat()
+    stats = client.info("stats")
+    assert stats["expired_keys"] == stats["total_connections_received"] == 0
+    assert stats["keyspace_misses"] == stats["keyspace_hits"] == 0
+    assert stats["total_commands_processed"] <= 2  # these two
 
 
 def test_errors_are_counted_by_their_code(start_oortd: StartOortd) -> None:

@@ -24,8 +24,10 @@ import pytest
 import oort.journal
 from oort.daemon.held_directory import NAME as DATA_DIRECTORY
 from oort.daemon.patience import Patience, describe
+from oort.daemon.store_events import log_store_event
 from oort.daemon.watchdog import Workers
-from oort.journal import DAMAGED, JournalHandler, log_store_event
+from oort.journal import DAMAGED, JournalHandler
+from oort.metrics import STORE
 from oort.notify import Notifier
 from oort.store import Event, Opening, Progress, StoreConfig, open_store
 from tests import ptrace
@@ -260,7 +262,7 @@ def test_a_rebuild_shows_its_progress(tmp_path: Path) -> None:
     opening = Opening()
     assert describe(opening.progress()) == "opening the store"
     with open_store("valuestore", config, opening) as store:
-        segments = store.stats().segments
+        segments = store.stats()[STORE["segments"]]
         progress = opening.progress()
     assert progress == Progress("count", 16384, 16384, 1000)
     assert describe(progress) == "opening the store: counting keys: 100%"

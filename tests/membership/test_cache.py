@@ -136,7 +136,7 @@ def test_a_cache_is_written_again_every_hour_in_touch(tmp_path: Path) -> None:
     path = tmp_path / "a.cache"
     builder = Builder(replicas=1)
     builder.add(node_id=7, capacity=1)
-    builder.rebalance()
+    builder.rebalance(time.time_ns())
     ring = builder.ring()
     data = files.encode(ring)
     clock = StoppedClock()

@@ -187,7 +187,7 @@ def test_a_token_has_its_uses_and_its_role(
     ("env", "text"),
     [
         ({"OORT_SYNDICATE_OVERRIDE": "a b"}, "OORT_SYNDICATE_OVERRIDE: 'a b' is not HOST:PORT"),
-        ({"OORT_SYNDICATE_FINGERPRINT": "xy"}, "OORT_SYNDICATE_FINGERPRINT: 'xy' is no SHA-256"),
+        ({"OORT_SYNDICATE_FINGERPRINT": "xy"}, "OORT_SYNDICATE_FINGERPRINT: 'xy' is not a SHA-256"),
         ({"OORT_SYNDICATE_OVERRIDE": "", "OORTD_SKIP_SRV": "perhaps"}, "OORTD_SKIP_SRV"),
     ],
 )

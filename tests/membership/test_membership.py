@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import time
 from collections.abc import Callable, Iterator
 from concurrent import futures
 from pathlib import Path
@@ -183,10 +184,10 @@ def test_bad_rings_from_a_syndicate(registrar: tuple[Registrar, RingNode]) -> No
     service, node = registrar
     builder = Builder(replicas=1)
     builder.add(node_id=7, capacity=1)
-    builder.rebalance()
+    builder.rebalance(time.time_ns())
     ring = files.encode(builder.ring())
     builder.conf = b"\xff\xfe is no text"
-    builder.rebalance()
+    builder.rebalance(time.time_ns())
     for answer, text in (
         (NodeConfig(localid=7), "damaged ring data"),
         (NodeConfig(localid=7, ring=b"garbage"), "ring data"),
@@ -250,7 +251,7 @@ def ring_file(path: Path) -> list[int]:
             conf=b"MaxClients = %d" % (100 + number),
         )
     builder.conf = b'StoreType = "mapstore"\n[TCPMsgRingConfig]\nUseTLS = true\n'
-    builder.rebalance()
+    builder.rebalance(time.time_ns())
     files.write(path, builder.ring())
     return [node.id for node in builder.nodes]
 

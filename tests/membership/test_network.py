@@ -225,7 +225,8 @@ def test_hosts_are_tried_by_priority_and_weight(ring: Ring) -> None:
     there = ring.nodes[0].machine
     machine = Machine(there.namespace, "any.many.test", there.address, there.port)
     script = (
-        "from oort.membership.discovery import FromSyndicate, hosts\n"
+        "from oort.membership.discovery import FromSyndicate\n"
+        "from oort.membership.hosts import hosts\n"
         "for _ in range(600): print(*(name.split('.')[0] for name, _ in "
         "hosts(FromSyndicate('', '', ''))))"
     )

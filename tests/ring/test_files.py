@@ -1,4 +1,4 @@
-"""The file formats: read, written again, and every kind of bad input."""
+"""Tests of the file formats: reading, writing, and every kind of bad input."""
 
 from __future__ import annotations
 
@@ -88,11 +88,11 @@ def _originals() -> list[Path]:
 
 
 def test_files_of_the_original_tool(capsys: pytest.CaptureFixture[str]) -> None:
-    """As the original library reads them, and the same again when they are written."""
+    """They are read as the original library reads them, and written again byte for byte."""
     found = _originals()
     if not found:
         with capsys.disabled():
-            print(f"\n{ORIGINAL} is not there: the original's files are not tested")
+            print(f"\n{ORIGINAL} does not exist, so the original's files are not tested")
     for path in found:
         read = files.read(path)
         assert gzip.decompress(files.encode(read)) == gzip.decompress(path.read_bytes()), path
@@ -131,8 +131,8 @@ def _compare(read: Ring | Builder, expected: dict[str, Any]) -> None:
         assert (own.move_wait, own.id_bits) == (expected["MoveWait"], expected["IDBits"])
 
 
-def test_the_originals_changes_are_made_as_well() -> None:
-    """From the original's builder before its rebalance: balance, tiers, and no more moves."""
+def test_rebalancing_the_originals_builders() -> None:
+    """Builders from before the original's rebalance get balance and tiers without extra moves."""
     for path in sorted(ORIGINAL.glob("*.before.builder")):
         builder = files.read_builder(path)
         after = files.read_builder(path.with_name(path.name.replace(".before", "")))
@@ -204,7 +204,7 @@ def test_not_one_gzip_stream(data: bytes) -> None:
         files.decode(data)
 
 
-def test_one_kind_for_the_other() -> None:
+def test_a_ring_is_not_a_builder() -> None:
     with pytest.raises(RingFormatError):
         files.decode_ring(packed(BUILDER))
     with pytest.raises(RingFormatError):
@@ -251,7 +251,7 @@ def test_noise_is_refused(data: bytes) -> None:
             files.decode(noise)
 
 
-BOMBS = {  # what a gigabyte of zeros follows
+BOMBS = {  # a gigabyte of zeros follows each of these
     "anything": b"",
     "a version": RING[:24],
     "a configuration's length": RING[:24] + i32(512 << 20),
@@ -267,7 +267,7 @@ BOMBS = {  # what a gigabyte of zeros follows
 
 @pytest.mark.parametrize("after", BOMBS)
 def test_a_gzip_bomb_takes_little_memory(after: str) -> None:
-    """No more than the part of it that could be a ring."""
+    """Only the part that could be a ring is decompressed."""
     stream = zlib.compressobj(1, zlib.DEFLATED, 31)
     start = stream.compress(BOMBS[after]) + stream.flush(zlib.Z_FULL_FLUSH)
     zeros = stream.compress(bytes(1 << 20)) + stream.flush(zlib.Z_FULL_FLUSH)

@@ -1,4 +1,4 @@
-"""The rules of assignment, against brute force on small rings, and on large ones by counting."""
+"""Tests of the assignment rules: brute force on small rings, counting on large rings."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Vector = tuple[int, ...]
 
 
 def together(nodes: list[Node]) -> Vector:
-    """Pairs of nodes in a common tier, the widest level first."""
+    """The number of pairs of nodes that share a tier, the widest level first."""
     levels = max((len(node.tiers) for node in nodes), default=0)
     pairs = list(itertools.combinations(nodes, 2))
     return tuple(
@@ -43,7 +43,7 @@ def usable(nodes: list[Node]) -> list[Node]:
 
 
 def best_sets(nodes: list[Node], replicas: int) -> list[tuple[int, ...]]:
-    """Every choice of nodes for a partition that is as far apart as any, by brute force."""
+    """Every best choice of nodes for a partition, by brute force."""
     can = [index for index, node in enumerate(nodes) if node.active and node.capacity]
     count = min(replicas, len(can))
     levels = max((len(node.tiers) for node in nodes), default=0)
@@ -89,8 +89,8 @@ def test_a_fresh_assignment_is_best_in_every_rule(
     for index, share in enumerate(shares):
         assert abs(held[index] - share * partitions) < 1 + 1e-6
 
-    # The shares are those closest to the capacities: the best placements, weighted by how full
-    # their nodes are, are none of them emptier than the mean (that is, no direction improves).
+    # The shares are the closest to the capacities: no best placement, weighted by the fullness of
+    # its nodes, is emptier than the mean, so no change of shares is an improvement.
     fullness = [
         share / node.capacity if node.capacity else 0.0
         for share, node in zip(shares, nodes, strict=True)
@@ -102,7 +102,7 @@ def test_a_fresh_assignment_is_best_in_every_rule(
 
 @dataclass
 class Watch:
-    """A builder, and what an observer who trusts nothing knows about it."""
+    """A builder, and an independent record of its moves."""
 
     builder: Builder
     now: int = START
@@ -166,7 +166,7 @@ class Watch:
             for partition, minutes in enumerate(moves):
                 if row[partition] >= 0:
                     since = self.now - self.moved_at[partition].get(nodes[row[partition]].id, 0)
-                    assert minutes <= since // MINUTE  # never counted as older than it is
+                    assert minutes <= since // MINUTE  # the age is never overstated
         return report
 
 
@@ -232,7 +232,7 @@ def test_any_changes_keep_the_rules_in_their_order(
             apply(watch, kind, first, second)
         watch.rebalance()
 
-    # Left alone it comes to rest: apart as far as can be, balanced, and then nothing moves.
+    # Without further changes, the ring ends up separated and balanced, and nothing moves any more.
     for _ in range(12):
         watch.now += 61 * MINUTE
         report = watch.rebalance()
@@ -252,7 +252,7 @@ def test_any_changes_keep_the_rules_in_their_order(
 )
 @settings(max_examples=60, deadline=None)
 def test_no_more_moves_than_needed(before: list[int], after: list[int], replicas: int) -> None:
-    """With no tiers in the way: just what is above the bands, or just what is missing below."""
+    """Without tiers, only the excess above the bands or the lack below them moves."""
     builder = Builder(replicas, Settings(max_partition_bits=9, move_wait=60))
     for capacity in before:
         builder.add(capacity=capacity)
@@ -272,14 +272,14 @@ def test_no_more_moves_than_needed(before: list[int], after: list[int], replicas
         above += max(0.0, had - math.ceil(share.reachable + slack))
         below += max(0.0, math.floor(share.reachable - slack) - had)
     rounding = len(report.shares)
-    if report.moved < 1 << report.partition_bits:  # else one a partition is the limit
+    if report.moved < 1 << report.partition_bits:  # otherwise one move a partition is the limit
         assert report.moved <= max(above, below) * 1.25 + rounding
     assert report.moved >= max(above, below) or report.outside
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_the_one_move_of_a_partition_is_made_where_it_counts(seed: int) -> None:
-    """Balance can be reached with every partition's one move, and only if none is wasted."""
+    """Balance needs the one move of every partition, so no move may be wasted."""
     builder = Builder(4, Settings(points_allowed=0, max_partition_bits=8))
     for capacity in (2, 1, 1, 1, 8):
         builder.add(capacity=capacity)
@@ -302,7 +302,7 @@ def cluster(nodes: int, zones: int, replicas: int = 3, **changes: int) -> Builde
     return builder
 
 
-def test_growth_moves_nothing_and_is_as_little_as_needed() -> None:
+def test_growth_moves_nothing_and_is_minimal() -> None:
     builder = cluster(12, 4)
     builder.rebalance(START)
     bits = builder.partition_bits
@@ -329,7 +329,7 @@ def test_a_node_lost_and_one_added_move_only_their_share() -> None:
     assert report.moved < replicas // 100
     assert not report.outside
 
-    # The work of making up for it was spread widely.
+    # Every other node helps to replace the lost node.
     receivers = sum(share.held > 0 for share in report.shares)
     assert receivers == 59
 
@@ -352,7 +352,7 @@ def test_every_node_is_the_first_replica_of_its_part() -> None:
 
 
 def test_many_nodes_share_partitions_with_each() -> None:
-    """So that what a lost node held is copied from many."""
+    """The data of a lost node can then be copied from many nodes."""
     builder = cluster(40, 8)
     builder.rebalance(START)
     for node in range(40):
@@ -379,7 +379,7 @@ def test_fewer_nodes_than_replicas(capacity: int) -> None:
     assert zero[0].held == (2 if capacity else 0)
 
 
-def test_what_no_assignment_can_give_is_reported() -> None:
+def test_unreachable_shares_are_reported() -> None:
     builder = Builder(3)
     for number, capacity in enumerate([1000, 100, 100, 100]):
         builder.add(node_id=number + 1, capacity=capacity)
@@ -393,7 +393,7 @@ def test_what_no_assignment_can_give_is_reported() -> None:
     assert not report.outside
 
 
-def test_versions_grow_and_the_last_is_the_end() -> None:
+def test_versions_grow_up_to_the_largest() -> None:
     builder = Builder()
     assert builder.rebalance(START).version == START
     assert builder.rebalance(START - 5).version == START + 1

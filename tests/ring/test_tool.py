@@ -1,4 +1,4 @@
-"""oort-ring from its command line."""
+"""Tests of oort-ring through its command line."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Run = Callable[..., str]
 
 @pytest.fixture
 def run(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
-    """oort-ring within a directory of its own: what it prints, or its error."""
+    """Runs oort-ring in a directory of its own; returns its output, or its error."""
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments: str, fails: bool = False) -> str:
@@ -120,7 +120,7 @@ def test_changes_of_nodes_and_settings(run: Run, tmp_path: Path) -> None:
     assert gzip.decompress(copied) == gzip.decompress((tmp_path / "a.ring").read_bytes())
 
 
-def test_what_users_of_the_original_type(run: Run, tmp_path: Path) -> None:
+def test_spellings_of_the_original_tool(run: Run, tmp_path: Path) -> None:
     (tmp_path / "a.toml").write_bytes(b"plain")
     run("oort.builder", "create", "replicas=2", "config-file=a.toml")
     run("oort.builder", "add", "tier0=s1", "tier1=z1", "address0=10.0.0.1:1", "config-file=a.toml")
@@ -190,7 +190,7 @@ def test_a_meta_cannot_disturb_the_table(run: Run) -> None:
         ("bad.ring", "info"),
     ],
 )
-def test_one_clear_line_and_nothing_changed(
+def test_an_error_is_one_line_and_changes_nothing(
     run: Run, tmp_path: Path, arguments: tuple[str, ...]
 ) -> None:
     run("a.builder", "create")
@@ -214,7 +214,7 @@ def test_as_a_program(tmp_path: Path) -> None:
     assert done.stderr == "oort-ring: no such verb: fly; see oort-ring --help\n"
 
 
-def test_two_at_once_lose_nothing(tmp_path: Path) -> None:
+def test_concurrent_changes_are_not_lost(tmp_path: Path) -> None:
     files.write(tmp_path / "a.builder", Builder())
     command = [sys.executable, "-m", "oort.ring.tool", str(tmp_path / "a.builder"), "add"]
     programs = [subprocess.Popen(command, stdout=subprocess.DEVNULL) for _ in range(4)]

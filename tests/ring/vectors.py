@@ -1,6 +1,6 @@
-"""Small ring and builder files, written out value by value, and those of the original tool.
+"""Small ring and builder files, written out value by value, and the original tool's files.
 
-The original's files are in a folder beside the project, when it is there.
+The original's files are in a folder beside the project, which may be absent.
 """
 
 from __future__ import annotations

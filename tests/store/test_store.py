@@ -1,4 +1,4 @@
-"""The typed face of the stores: every store against a dict, and each error by its class."""
+"""Tests of the stores' Python interface: every store against a dict, and each error class."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from oort.errors import (
     StoreLockedError,
     StoreTooBigError,
 )
+from oort.metrics import STORE
 from oort.store import STORE_TYPES, Session, Store, StoreConfig, open_store
 
 NOW_MS = 1_700_000_000_000
@@ -79,14 +80,14 @@ def test_batches_databases_and_flush(store: Store, session: Session) -> None:
     session.set_many(3, values)
     session.set(4, b"1", b"elsewhere")
     assert {key: session.get(3, key) for key in values} == values
-    assert store.stats().keys[3:5] == (300, 1)
+    assert store.stats().each(STORE["keys"])[3:5] == [300, 1]
     session.flush(3)
-    assert store.stats().keys[3:5] == (0, 1)
+    assert store.stats().each(STORE["keys"])[3:5] == [0, 1]
     assert session.get(4, b"1") == b"elsewhere"
     session.flush()
-    assert sum(store.stats().keys) == 0
+    assert sum(store.stats().each(STORE["keys"])) == 0
     session.set_many(0, {})
-    assert sum(store.stats().keys) == 0
+    assert sum(store.stats().each(STORE["keys"])) == 0
 
 
 def test_scan_and_random_key(session: Session) -> None:
@@ -127,7 +128,7 @@ def test_policy_sync_events_and_a_second_close(store: Store) -> None:
         store.set_fsync(policy)
     store.sync()
     store.compact(50)
-    # Readable exactly while an event waits.
+    # The descriptor is readable exactly while an event waits.
     readable, _, _ = select.select([store.event_fd()], [], [], 0)
     assert bool(readable) == (store.next_event() is not None)
     store.close()
@@ -146,17 +147,19 @@ def test_the_value_store_keeps_and_locks_its_directory(tmp_path: Path) -> None:
             open_store("valuestore", config)
     with open_store("valuestore", config) as store, store.session() as session:
         assert {key: session.get(2, key) for key in values} == values
-        assert store.stats().keys[2] == len(values)
+        assert store.stats().each(STORE["keys"])[2] == len(values)
 
 
 KEYS = st.sampled_from([b"", b"a", b"b", b"{t}1", b"{t}2", b"{t}3", b"\x00\r\n\xff", b"k" * 300])
 VALUES = st.binary(max_size=64) | st.integers(0, 70_000).map(lambda size: b"v" * size)
 DATABASES = st.integers(0, 1)
-DELAYS_MS = st.sampled_from([0, -5, 15, 45, 1005])  # the clock moves by tens: never just now
+DELAYS_MS = st.sampled_from(
+    [0, -5, 15, 45, 1005]
+)  # the clock moves by tens, so no expiry is exactly now
 
 
 class StoreMachine(RuleBasedStateMachine):
-    """Any calls in any order leave what a dict would hold."""
+    """After any calls in any order the store has the contents of the model, which is a dict."""
 
     store_type: str
     directory: str
@@ -243,7 +246,7 @@ class StoreMachine(RuleBasedStateMachine):
 
 
 @pytest.mark.parametrize("store_type", STORE_TYPES)
-def test_any_calls_leave_what_a_dict_would_hold(store_type: str, tmp_path: Path) -> None:
+def test_any_calls_have_the_same_effect_as_on_a_dict(store_type: str, tmp_path: Path) -> None:
     case: Any = type("Machine", (StoreMachine,), {})
     case.store_type, case.directory = store_type, str(tmp_path)
     case.TestCase.settings = settings(

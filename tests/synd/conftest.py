@@ -1,4 +1,4 @@
-"""A synd for all tests of a module, and more for those that want their own."""
+"""Fixtures: a synd that the tests of a module share, and synds of their own for other tests."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SHARED_RINGS = (
 
 @pytest.fixture
 def synd(shared_synd):
-    """Without nodes and without a configuration."""
+    """The shared synd, without nodes and without a configuration."""
     for ring in ("oort", "other"):
         with shared_synd.calls(ring=ring) as calls:
             for node in calls.SearchNodes(Node()).nodes:

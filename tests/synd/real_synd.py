@@ -1,4 +1,4 @@
-"""A real synd, started as a program, with the calls of an operator, a node or a stranger."""
+"""A real synd, started as a program, and calls as an operator, a node or another caller."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from oort.tls import certificates, channels, tokens
 from oort.tls.files import load_identity
 from tests.conftest import START_SECONDS, STOP_SECONDS, clean_environment
 
-SECONDS = 60.0  # of a call
+SECONDS = 60.0  # timeout of a call
 RING = "[oort]\nListenAddress = 127.0.0.1\nPort = 0\nNetFilter = 127.0.0.0/8, 10.0.0.0/8\n"
 PROGRAM = Path(sys.executable).with_name("synd")
 
@@ -32,7 +32,7 @@ def bounded(call):
 
 
 class RealSynd:
-    """It can be stopped, killed and started again, on the ports it had."""
+    """A synd that can be stopped, killed and started again on the same ports."""
 
     def __init__(self, directory: Path, rings: str = RING, shared: str = "") -> None:
         directory.mkdir(parents=True, exist_ok=True)
@@ -56,7 +56,7 @@ class RealSynd:
         self.config.write_text(text)
 
     def run(self, *flags: str) -> subprocess.CompletedProcess[str]:
-        """To its end: where it must not start, or prints something."""
+        """Run synd until it ends, for runs that must not start or that print something."""
         return subprocess.run(
             [PROGRAM, "--config", self.config, *flags],
             env=clean_environment(self.env),
@@ -112,9 +112,9 @@ class RealSynd:
     def calls(
         self, identity: certificates.Identity | None = None, ring: str = "oort", **more: int
     ) -> Iterator:
-        """The methods of both services, as a namespace; an operator's without an identity.
+        """The methods of both services as a namespace.
 
-        more: options of gRPC.
+        The default identity is an operator's.  `more` are options of gRPC.
         """
         identity = identity or self.operator
         options = [("grpc.max_receive_message_length", -1), ("grpc.use_local_subchannel_pool", 1)]
@@ -128,7 +128,7 @@ class RealSynd:
             yield made
 
     def member(self, role: str = "node", *names: str) -> certificates.Identity:
-        """An identity of that role, by a join token."""
+        """Get an identity of this role with a join token."""
         with self.calls() as calls:
             token = tokens.read_token(calls.CreateToken(TokenRequest(role=role, uses=1)).token)
         key = certificates.make_key()
@@ -137,7 +137,7 @@ class RealSynd:
         return certificates.Identity(reply.certificate, key, reply.authority)
 
     def tool(self, *arguments: str, ring: str = "oort") -> int:
-        """syndicate-client, as the operator."""
+        """Run syndicate-client as the operator."""
         options = [f"--cert={self.cert}", f"--key={self.key}", f"--ca={self.ca}", "--timeout=60"]
         return tool([f"--server=localhost:{self.ports[ring]}", *options, *arguments])
 

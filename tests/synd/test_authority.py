@@ -1,4 +1,4 @@
-"""Join tokens and certificates of a real synd."""
+"""Tests of join tokens and certificates of a real synd."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def request(*names, key=None):
     )
 
 
-def test_a_token_is_used_as_often_as_it_may_be(shared_synd):
+def test_a_token_has_a_limited_number_of_uses(shared_synd):
     identity = token(shared_synd, role="node", uses=20)
     with shared_synd.calls(identity) as calls, ThreadPoolExecutor(30) as pool:
 
@@ -48,12 +48,12 @@ def test_a_token_is_used_as_often_as_it_may_be(shared_synd):
     assert len(subjects) == 20
 
 
-def test_who_asks_again_with_its_key_gets_its_certificate(shared_synd):
+def test_the_same_key_gets_a_certificate_again(shared_synd):
     identity = token(shared_synd, role="node", uses=1)
     key = certificates.make_key()
     with shared_synd.calls(identity) as calls:
         assert calls.Sign(request("a", key=key)).certificate
-        assert calls.Sign(request("a", key=key)).certificate  # the answer had been lost
+        assert calls.Sign(request("a", key=key)).certificate  # as if the answer was lost
         assert refused(calls.Sign, request("a")).code() is grpc.StatusCode.PERMISSION_DENIED
         for method in ("GetVersion", "GetRing"):
             error = refused(getattr(calls, method), EmptyMsg())
@@ -81,7 +81,7 @@ def test_uses_outlive_a_kill(make_synd):
         ({"role": "node", "valid_seconds": 2**32 - 1}, "INVALID_ARGUMENT"),
     ],
 )
-def test_tokens_that_are_not_made(shared_synd, what, code):
+def test_invalid_tokens_are_not_made(shared_synd, what, code):
     with shared_synd.calls() as calls:
         assert refused(calls.CreateToken, TokenRequest(**what)).code().name == code
 
@@ -92,13 +92,13 @@ def test_only_operators_make_tokens(shared_synd):
         assert error.code() is grpc.StatusCode.PERMISSION_DENIED
 
 
-def test_what_a_certificate_is_for(shared_synd):
+def test_the_names_of_a_certificate(shared_synd):
     node = shared_synd.member("node", "host1", "10.1.0.1", "2001:db8::1")
     assert certificates.role_of(node.certificate) == ("node", "host1")
     assert certificates.names_of(node.certificate) == [
         "host1",
         "10.1.0.1",
-    ]  # the other is not in NetFilter
+    ]  # the other address is not in NetFilter
     operator = shared_synd.member("operator", "host1")
     assert certificates.role_of(operator.certificate)[0] == "operator"
     assert certificates.names_of(operator.certificate) == []
@@ -113,11 +113,11 @@ def test_a_node_renews_its_own_names_only(shared_synd):
 
 
 @pytest.mark.parametrize("wrong", [b"", b"\x00" * 100, b"-----BEGIN CERTIFICATE REQUEST-----\n"])
-def test_what_is_no_request(shared_synd, wrong):
+def test_an_invalid_signing_request(shared_synd, wrong):
     with shared_synd.calls(token(shared_synd, role="node", uses=1)) as calls:
         error = refused(calls.Sign, SignRequest(request=wrong))
         assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
-        assert calls.Sign(request("a")).certificate  # it has cost no use
+        assert calls.Sign(request("a")).certificate  # the invalid request did not use the token
 
 
 def test_a_stranger_gets_no_connection(shared_synd):
@@ -134,7 +134,7 @@ def test_synds_certificate_is_renewed_in_time(tmp_path):
         assert not first.renew()
         assert OwnIdentity(made, state, ["synd.example.com"]).current == first.current
         assert OwnIdentity(made, state, ["other.example.com"]).current != first.current
-        # So short that the ten minutes before it was made are most of its life.
+        # The validity is so short that most of it is the ten minutes before it was made.
         short = OwnIdentity(made, state, ["short.example.com"], days=1 / 1440)
         before = short.current
         assert short.renew()

@@ -1,4 +1,4 @@
-"""What synd has to do with nodes: rings pushed to their CmdCtrl, and nodes that are not there.
+"""Tests of synd and its nodes: rings are pushed to CmdCtrl, and unreachable nodes delay nothing.
 
 The nodes are real CmdCtrl servers under the syndicate's authority, each at an address of its own.
 """
@@ -24,7 +24,7 @@ NOTHING = EmptyMsg()
 
 
 class RingHolder:
-    """A node that takes rings and can tell its version."""
+    """A node that takes rings and answers with its software version."""
 
     def __init__(self, synd, address, port):
         self.versions = []
@@ -87,14 +87,14 @@ def holder(running, port):
 
 @pytest.fixture
 def black_hole(port):
-    """An address that takes connections and never says anything: neither TLS nor a refusal."""
+    """An address that accepts connections and never sends anything."""
     with socket.create_server(("127.0.8.1", port), backlog=64):
         yield "127.0.8.1"
 
 
 @pytest.fixture
 def full_backlog(port):
-    """An address where not even a connection comes about: packets to it are dropped."""
+    """An address whose packets are dropped, so that no connection is established."""
     with ExitStack() as undo:
         listening = undo.enter_context(socket.create_server(("127.0.8.2", port), backlog=0))
         for _ in range(4):
@@ -117,7 +117,7 @@ def test_every_node_gets_every_ring(running, holder):
         add(calls, first.address)
         version = add(calls, second.address)
         until(lambda: first.holds(version) and second.holds(version))
-        # One that is not there yet: nobody waits for it, and it gets the ring when it comes.
+        # A node that is not running yet delays nothing, and gets the ring when it starts.
         version = add(calls, late.address)
         until(lambda: first.holds(version) and second.holds(version))
         assert not late.versions
@@ -125,7 +125,7 @@ def test_every_node_gets_every_ring(running, holder):
         late.start()
         until(lambda: late.holds(version))
         until(lambda: "has the ring again" in running.log())
-        # One that comes again.
+        # A node that stops and starts again.
         second.stop()
         version = add(calls, "127.0.7.99")
         until(lambda: first.holds(version) and late.holds(version))
@@ -134,7 +134,7 @@ def test_every_node_gets_every_ring(running, holder):
         until(lambda: second.holds(version))
 
 
-def test_one_that_registers_is_asked_at_once(running, holder):
+def test_a_registering_node_gets_the_ring_at_once(running, holder):
     node = holder(1)
     with running.calls() as calls:
         request = RegisterRequest(hostname="late", addrs=[f"{node.address}/8"])
@@ -145,8 +145,8 @@ def test_one_that_registers_is_asked_at_once(running, holder):
         until(lambda: node.holds(calls.GetVersion(NOTHING).version))
 
 
-def test_one_that_listens_a_moment_later_is_no_warning(running, holder, port):
-    """As every node does that has just registered."""
+def test_a_node_that_listens_a_moment_later_causes_no_warning(running, holder, port):
+    """A node that has just registered does that."""
     node = holder(1)
     with running.calls() as calls:
         with socket.create_server((node.address, port)) as listening:
@@ -159,7 +159,7 @@ def test_one_that_listens_a_moment_later_is_no_warning(running, holder, port):
     assert "did not take the ring" not in running.log()
 
 
-def test_a_restarted_synd_pushes_what_it_has(running, holder):
+def test_a_restarted_synd_pushes_its_ring(running, holder):
     node = holder(1)
     with running.calls() as calls:
         version = add(calls, node.address)
@@ -169,7 +169,7 @@ def test_a_restarted_synd_pushes_what_it_has(running, holder):
     until(lambda: node.holds(version))
 
 
-def test_nobody_waits_for_nodes_that_are_not_there(running, holder, black_hole, full_backlog):
+def test_unreachable_nodes_delay_nothing(running, holder, black_hole, full_backlog):
     node = holder(1)
     node.start()
     with running.calls() as calls:
@@ -194,7 +194,7 @@ def test_nobody_waits_for_nodes_that_are_not_there(running, holder, black_hole, 
 
         asking = threading.Thread(target=ask)
         asking.start()
-        # Meanwhile everything else is answered.
+        # Other calls are answered meanwhile.
         for capacity in range(1, 20):
             calls.SetCapacity(Node(id=3, capacity=capacity))
             assert calls.GetVersion(NOTHING).status

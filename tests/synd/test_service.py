@@ -1,4 +1,4 @@
-"""The service Syndicate of a real synd: changes, questions, registrations, and what is refused."""
+"""Tests of the service Syndicate of a real synd: changes, queries, registrations, and refusals."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def only(calls, **what):
 # ---- changes ---------------------------------------------------------------------
 
 
-def test_every_change_makes_a_version_that_everybody_gets(synd, calls):
+def test_every_change_makes_a_version_for_all_callers(synd, calls):
     def changed(call, request):
         before = calls.GetVersion(NOTHING).version
         status = call(request)
@@ -95,7 +95,7 @@ def test_every_change_makes_a_version_that_everybody_gets(synd, calls):
     changed(calls.SetReplicas, RingOpts(replicas=3))
 
 
-def test_what_changes_nothing_makes_no_version(calls):
+def test_a_change_of_nothing_makes_no_version(calls):
     calls.AddNode(Node(id=7, active=True, capacity=5, addresses=["127.0.0.1:8001"], meta="m"))
     version = calls.GetVersion(NOTHING).version
     for call, request in (
@@ -108,7 +108,7 @@ def test_what_changes_nothing_makes_no_version(calls):
         assert call(request).version == version
 
 
-def test_a_configuration_says_whether_it_takes_a_restart(synd, calls):
+def test_a_configuration_says_whether_it_needs_a_restart(synd, calls):
     def held():
         conf = calls.GetGlobalConfig(NOTHING).conf
         return conf.conf, conf.restartRequired
@@ -173,7 +173,7 @@ def test_by_syndicate_client(synd, calls, capsys, tmp_path):
     assert synd.tool("rm", "web1") == 1
 
 
-def test_two_rings_are_two(synd, calls):
+def test_rings_are_independent(synd, calls):
     with synd.calls(ring="other") as other:
         other.RegisterNode(host("only-there", "10.9.9.9/8"))
         version = other.GetVersion(NOTHING).version
@@ -214,10 +214,10 @@ def test_a_host_gets_its_id_back(synd, calls, node_identity):
         calls.SetActive(Node(id=first.localid, active=False))
         as_node.RegisterNode(request)
         node = only(calls, id=first.localid)
-        assert (node.capacity, node.active) == (99, False)  # those are the operator's
+        assert (node.capacity, node.active) == (99, False)  # set by the operator
 
 
-def test_names_are_compared_exactly_and_are_no_patterns(calls):
+def test_names_are_compared_exactly_and_are_not_patterns(calls):
     first = calls.RegisterNode(host("web.1", "10.1.0.5/16"))
     for name, address in (("web11", "10.1.0.6/16"), ("web.1.example.com", "10.1.0.7/16"),
                           ("WEB.1", "10.1.0.8/16"), ("web.1", "10.1.0.9/16")):  # fmt: skip
@@ -243,7 +243,7 @@ def test_names_are_compared_exactly_and_are_no_patterns(calls):
 
 
 def test_hosts_may_share_an_address_and_are_called_at_their_own(calls):
-    """As those of the bridge that every machine has."""
+    """The bridge of every machine has the same address, for example."""
     first = calls.RegisterNode(host("web1", "10.1.255.1/16", "10.1.0.5/16"))
     requests = [host("web2", "10.1.255.1/16", "10.1.0.6/16"), host("web.1", "10.1.255.1/16")]
     others = [calls.RegisterNode(request) for request in requests]
@@ -282,7 +282,7 @@ def test_filters(calls, addresses, tiers, code):
     assert calls.GetVersion(NOTHING).version == version
 
 
-def test_loopback_counts_only_where_the_filter_names_it(synd, calls):
+def test_loopback_is_used_only_if_the_filter_names_it(synd, calls):
     assert calls.RegisterNode(host("here", "127.0.0.1/8")).localid
     with synd.calls(ring="other") as other:  # its filter is 0.0.0.0/0
         error = refused(other.RegisterNode, host("here", "127.0.0.1/8", "::1/128"))
@@ -291,7 +291,7 @@ def test_loopback_counts_only_where_the_filter_names_it(synd, calls):
         assert list(only(other, meta="here").addresses) == ["10.0.0.1:8001"]
 
 
-def test_capacity_is_that_of_the_hardware(synd):
+def test_capacity_comes_from_the_hardware(synd):
     gib = 1024**3
     disks = [{"device": "/dev/sda", "path": "/", "size": 100 * gib},
              {"device": "/dev/sda", "path": "/home", "size": 100 * gib},
@@ -307,9 +307,9 @@ def test_capacity_is_that_of_the_hardware(synd):
             assert only(other, meta=name).capacity == min(capacity, 2**32 - 1)
 
 
-@pytest.mark.system  # for the time it takes
+@pytest.mark.system  # because it is slow
 def test_thousands_register_at_once(make_synd):
-    """Known hosts and questions meanwhile get answers; a kill afterwards loses none."""
+    """Known hosts and queries are answered meanwhile; a kill afterwards loses no node."""
     synd = make_synd().start()
     node_identity = synd.member("node", "node.example.com")
 
@@ -334,7 +334,7 @@ def test_thousands_register_at_once(make_synd):
             register = own.channel.unary_unary(
                 "/proto.Syndicate/RegisterNode",
                 request_serializer=RegisterRequest.SerializeToString,
-                response_deserializer=len,  # of rings that are large by then
+                response_deserializer=len,  # the rings are large at that point
             )
             futures = [register.future(request(n), timeout=120) for n in range(REGISTRATIONS)]
             assert all(one.result() > 100 for one in futures)
@@ -350,7 +350,7 @@ def test_thousands_register_at_once(make_synd):
     assert sorted(names) == sorted(["known", *(f"host{n}" for n in range(REGISTRATIONS))])
 
 
-# ---- what is refused ---------------------------------------------------------------
+# ---- refusals ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -382,7 +382,7 @@ def test_thousands_register_at_once(make_synd):
         ("GetNodeSoftwareVersion", Node(id=1), "UNAVAILABLE"),
     ],
 )
-def test_what_cannot_be_changes_nothing(calls, method, request_message, code):
+def test_an_invalid_change_changes_nothing(calls, method, request_message, code):
     calls.AddNode(Node(id=1, active=True, capacity=1))
     before = calls.GetRing(NOTHING)
     error = refused(getattr(calls, method), request_message)
@@ -392,14 +392,14 @@ def test_what_cannot_be_changes_nothing(calls, method, request_message, code):
     assert calls.GetRing(NOTHING) == before
 
 
-def test_a_bad_change_keeps_no_other_back(calls):
+def test_a_bad_change_does_not_stop_the_others(calls):
     calls.AddNode(Node(id=1, active=True, capacity=1))
     requests = [Node(id=n % 40, active=True, capacity=1, tiers=["t"] * (70 * (n % 3 == 0)))
                 for n in range(2, 400)]  # fmt: skip
     with ThreadPoolExecutor(32) as pool:
         made = list(pool.map(lambda r: _code(calls.AddNode, r), requests))
     assert set(made) == {"OK", "ALREADY_EXISTS", "INVALID_ARGUMENT"}
-    # Each id once, however many wanted it; 0 stands for one that synd makes up.
+    # Each id exists once, however many calls asked for it; 0 asks for a random id.
     wanted = {r.id for r in requests if not r.tiers} - {0, 1}
     ids = [node.id for node in calls.SearchNodes(Node()).nodes]
     assert wanted <= set(ids)
@@ -435,7 +435,7 @@ def test_unknown_methods(calls):
     assert error.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
-def test_a_gzip_bomb_is_not_unpacked(synd, calls):
+def test_a_gzip_bomb_is_not_decompressed(synd, calls):
     def memory():
         with open(f"/proc/{synd.process.pid}/status") as file:
             return next(int(line.split()[1]) for line in file if line.startswith("VmHWM"))
@@ -470,11 +470,11 @@ def test_a_node_may_not_change_the_ring(synd, calls, node_identity):
         assert next(iter(own.GetRingStream(SubscriberID(id="n")))).version
 
 
-# ---- rings as they are made --------------------------------------------------------
+# ---- subscribers -------------------------------------------------------------------
 
 
-def test_everybody_who_listens_gets_the_newest_ring(synd, calls):
-    """Many more than a pool of threads would have room for, one of whom never reads."""
+def test_all_subscribers_get_the_newest_ring(synd, calls):
+    """There are more subscribers than a pool would have threads, and one never reads."""
     with synd.calls() as others:
         streams = [others.GetRingStream(SubscriberID(id=str(n)), timeout=120) for n in range(300)]
         silent = calls.GetRingStream(SubscriberID(id="silent"), timeout=120)
@@ -492,8 +492,8 @@ def test_everybody_who_listens_gets_the_newest_ring(synd, calls):
     assert calls.GetVersion(NOTHING).version == version
 
 
-def test_subscribers_that_take_nothing_keep_nobody_from_a_ring(synd, calls):
-    """As all those in a network that was cut off, with a ring that no buffer takes whole."""
+def test_stalled_subscribers_do_not_delay_others(synd, calls):
+    """Subscribers in an unreachable network stall; the ring is larger than any buffer."""
     calls.SetConf(Conf(conf=os.urandom(1 << 20)))
     small_window = {"http2.bdp_probe": 0, "http2.lookahead_bytes": 65536}
     with synd.calls(**small_window) as others:
@@ -501,7 +501,7 @@ def test_subscribers_that_take_nothing_keep_nobody_from_a_ring(synd, calls):
             others.GetRingStream(SubscriberID(id=str(n)), timeout=120) for n in range(RINGS_AT_ONCE)
         ]
         for stream in stalled:
-            stream.initial_metadata()  # synd is sending
+            stream.initial_metadata()  # synd is sending now
         assert calls.GetRing(NOTHING, timeout=STALLED_SECONDS / 2).version
         assert calls.RegisterNode(host("a", "10.1.1.1/8"), timeout=STALLED_SECONDS / 2).localid
         for stream in stalled:

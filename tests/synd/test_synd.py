@@ -1,4 +1,4 @@
-"""synd as a program: its settings, what keeps it from starting, signals, systemd, its files."""
+"""Tests of synd as a program: settings, failures to start, signals, systemd, and files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.synd.real_synd import PROGRAM, RING, refused
 ROOT = Path(__file__).parents[2]
 
 
-def test_says_what_it_is():
+def test_version_and_help():
     def run(*flags):
         return subprocess.run([PROGRAM, *flags], capture_output=True, text=True, timeout=60)
 
@@ -49,14 +49,14 @@ def test_says_what_it_is():
         ("[oort]\nReplicas = 0\n", "[oort] Replicas"),
         ("[oort]\nListenAddress = here\n", "[oort] ListenAddress"),
         ("[../oort]\n", "cannot be the name of a service"),
-        ("[authority]\n", "no ring can be called so"),
-        ("[a]\nPort = 1\n[b]\nPort = 1\n", "two rings have port 1"),
+        ("[authority]\n", "this name is reserved"),
+        ("[a]\nPort = 1\n[b]\nPort = 1\n", "two rings have the same Port 1"),
         ("State = http://here\n[oort]\n", "State"),
         ("EtcdCertFile = /x\n[oort]\n", "EtcdCertFile"),
         ("State\n", "line 1"),
     ],
 )
-def test_wrong_settings_are_one_line(make_synd, text, says):
+def test_an_invalid_setting_is_one_line(make_synd, text, says):
     synd = make_synd()
     synd.configure(text)
     ended = synd.run()
@@ -75,7 +75,7 @@ def test_without_a_file(make_synd):
     assert str(synd.config) in ended.stderr
 
 
-def test_shows_its_settings_as_a_file_has_them(make_synd):
+def test_print_config_has_the_form_of_the_file(make_synd):
     synd = make_synd(
         "[oort]\nTierFilter = 'a,b', \"it's\"\nNetFilter = 10.0.0.0/8,\n[other]\nPort = 1\n"
     )
@@ -103,27 +103,27 @@ def one_line(synd):
     return lines[0]
 
 
-def test_a_port_that_is_taken(make_synd):
+def test_a_port_in_use(make_synd):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         line = one_line(make_synd(RING.replace("Port = 0", f"Port = {port}")))
     assert f"127.0.0.1:{port}" in line
 
 
-def test_a_state_that_is_in_use(make_synd):
+def test_a_state_in_use(make_synd):
     first = make_synd().start()
     second = make_synd(shared=f"State = {first.directory / 'state'}\n")
     assert "another synd" in one_line(second)
     assert first.tool("version") == 0
 
 
-def test_a_state_that_cannot_be(make_synd):
+def test_an_impossible_state(make_synd):
     synd = make_synd()
     (synd.directory / "state").write_text("a file")
     assert str(synd.directory / "state") in one_line(synd)
 
 
-def test_a_damaged_ring_is_not_passed_over(make_synd):
+def test_a_damaged_ring_is_not_ignored(make_synd):
     synd = make_synd().start()
     assert synd.stop() == 0
     newest = max((synd.directory / "state" / "oort").glob("*-oort.ring"))
@@ -150,7 +150,7 @@ def test_its_own_files(make_synd):
     assert (synd.cert.read_bytes(), synd.key.read_bytes(), synd.ca.read_bytes()) == before
 
 
-def test_files_of_somebody_else_stay(make_synd):
+def test_files_of_another_authority_are_kept(make_synd):
     synd = make_synd()
     other = certificates.CertificateAuthority.create("another")
     save_identity(other.issue("operator", "anna"), synd.cert, synd.key, synd.ca)
@@ -161,7 +161,7 @@ def test_files_of_somebody_else_stay(make_synd):
     assert "no operator's certificate" in synd.log()
 
 
-def test_is_known_by_its_fingerprint_also_after_a_restart(make_synd):
+def test_the_fingerprint_stays_the_same_after_a_restart(make_synd):
     synd = make_synd().start()
     own = re.search(r"certificate's fingerprint: (\w+)", synd.log())[1]
     authority = re.search(r"OORT_SYNDICATE_FINGERPRINT=(\w+)", synd.log())[1]
@@ -174,7 +174,7 @@ def test_is_known_by_its_fingerprint_also_after_a_restart(make_synd):
         assert synd.tool(*options, "version") == 0
 
 
-def test_systemd_is_told(make_synd, tmp_path):
+def test_systemd_is_notified(make_synd, tmp_path):
     path = tmp_path / "notify"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told:
         told.bind(str(path))
@@ -198,7 +198,7 @@ def test_systemd_is_told(make_synd, tmp_path):
         heard("STOPPING=1")
 
 
-def test_what_cannot_start_is_in_the_status(make_synd, tmp_path):
+def test_a_failed_start_is_in_the_status(make_synd, tmp_path):
     path = tmp_path / "notify"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told:
         told.bind(str(path))
@@ -222,24 +222,24 @@ def test_hangup_reads_the_filters_again(make_synd):
         right = synd.config.read_text()
         synd.configure("[oort]\nNetFilter = nothing\n")
         synd.process.send_signal(signal.SIGHUP)
-        until(lambda: "reload: nothing is changed" in synd.log())
+        until(lambda: "reload: nothing was changed" in synd.log())
         synd.configure(right + "[another]\n")
         synd.process.send_signal(signal.SIGHUP)
-        until(lambda: "follow at the next start: rings" in synd.log())
+        until(lambda: "these changes need a restart: rings" in synd.log())
         changed = right.replace("Advertise = localhost", "Advertise = elsewhere")
         changed = changed.replace("CAFile = ", "CAFile = /other").replace(
             "ListenAddress = 127.0.0.1", "ListenAddress = 127.0.0.2"
         )
         synd.configure(changed)
-        # Port was 0 when it started.
-        said = "next start: Advertise, CAFile, [oort] ListenAddress, [oort] Port\n"
-        for times in (1, 2):  # said each time: it is so until the restart
+        # Port was 0 when synd started.
+        said = "need a restart: Advertise, CAFile, [oort] ListenAddress, [oort] Port\n"
+        for times in (1, 2):  # logged at each reload until the restart
             synd.process.send_signal(signal.SIGHUP)
             until(lambda times=times: synd.log().count(said) == times)
         assert calls.RegisterNode(host).localid
 
 
-def test_stops_while_somebody_listens(make_synd):
+def test_stops_with_a_subscriber(make_synd):
     synd = make_synd().start()
     with synd.calls() as calls:
         stream = calls.GetRingStream(messages.SubscriberID(id="me"))

@@ -1,4 +1,4 @@
-"""Several synds on a real etcd: one leads, any answers, and the leader may go at any moment."""
+"""Tests of several synds on a real etcd: one leads, all answer, and the leader may die any time."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def synds(make_synd, etcd):
     made = [make_synd(shared=f"State = etcd://{etcd.endpoint}\n") for _ in range(SYNDS)]
     for synd in made:
         synd.start()
-    # All have one authority, but only the first could write what others are verified by here.
+    # All synds have the same authority, but only the first wrote the files that tests read.
     assert len({synd.ca.read_bytes() for synd in made}) == 1
     leader(made)
     return made
@@ -53,7 +53,7 @@ def leader(synds):
 
 
 def retried(call, request):
-    """Until it is answered; ALREADY_EXISTS is what an answer that was lost looks like."""
+    """Repeat a call until it is answered; ALREADY_EXISTS means that an earlier answer was lost."""
     while True:
         try:
             return call(request, timeout=10)
@@ -65,7 +65,7 @@ def retried(call, request):
             time.sleep(0.05)
 
 
-def test_any_of_them_takes_any_call(synds):
+def test_every_synd_takes_every_call(synds):
     with ExitStack() as undo:
         calls = [undo.enter_context(synd.calls()) for synd in synds]
         streams = [one.GetRingStream(SubscriberID(id="test")) for one in calls]
@@ -89,7 +89,7 @@ def test_any_of_them_takes_any_call(synds):
         assert refused(calls[2].RemoveNode, Node(id=99)).code() is grpc.StatusCode.NOT_FOUND
         host = RegisterRequest(hostname="a", addrs=["127.0.0.1/8"])
         assert len({one.RegisterNode(host).localid for one in calls}) == 1
-        # A token of one is used at another, and counted by all.
+        # A token of one synd is used at another, and counted by all.
         made = tokens.read_token(calls[0].CreateToken(TokenRequest(role="node", uses=2)).token)
         identity = made.identity(synds[0].ca.read_bytes())
         outcomes = []
@@ -108,7 +108,7 @@ def test_any_of_them_takes_any_call(synds):
 
 
 def test_leaders_killed_under_a_load_of_changes(synds):
-    """None acknowledged is lost, none is doubled, and known hosts are answered all the time."""
+    """No acknowledged change is lost or made twice, and known hosts are always answered."""
     over = threading.Event()
     acknowledged: list[set[str]] = [set() for _ in synds]
     failures: list[BaseException] = []
@@ -121,7 +121,7 @@ def test_leaders_killed_under_a_load_of_changes(synds):
             count = 0
             while not over.is_set():
                 count += 1
-                # Each from the synd of its turn, whichever leads, and lost answers tried elsewhere.
+                # The calls go to the synds in turn; lost answers are tried at another synd.
                 synd = synds[(number + count) % SYNDS]
                 if synd.process.poll() is not None:
                     continue
@@ -157,7 +157,7 @@ def test_leaders_killed_under_a_load_of_changes(synds):
             killed.kill()
             for synd in synds:
                 if synd is not killed:
-                    with synd.calls() as calls:  # nobody leads for some seconds
+                    with synd.calls() as calls:  # no synd leads for some seconds
                         assert calls.RegisterNode(host).localid == known
                         assert calls.GetRing(NOTHING).version
             leader(synds)
@@ -179,7 +179,7 @@ def test_leaders_killed_under_a_load_of_changes(synds):
     assert all(acknowledged)
 
 
-def test_etcd_away_for_a_while(synds, etcd):
+def test_etcd_is_unavailable_for_a_while(synds, etcd):
     with synds[0].calls() as calls:
         retried(calls.AddNode, Node(id=1, active=True))
         etcd.kill()
@@ -187,7 +187,7 @@ def test_etcd_away_for_a_while(synds, etcd):
         assert len(files_of(calls)) == 1
         etcd.start()
         retried(calls.AddNode, Node(id=3, active=True))
-        until(lambda: 3 in files_of(calls))  # its own watch may take a moment to come back
+        until(lambda: 3 in files_of(calls))  # its watch may take a moment to resume
 
 
 def files_of(calls):

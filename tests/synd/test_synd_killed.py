@@ -1,4 +1,4 @@
-"""synd killed at any moment under a load of changes: what was acknowledged is there, once."""
+"""Kills synd at any moment under a load of changes: every acknowledged change exists once."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from oort.ring import files
 from oort.syndicate.syndicate_pb2 import EmptyMsg, Node, RegisterRequest
 from tests.synd.real_synd import RealSynd
 
-pytestmark = pytest.mark.system  # for the time it takes
+pytestmark = pytest.mark.system  # because it is slow
 
 KILLS = 6
 WRITERS = 4
 
 
 class Writer(threading.Thread):
-    """Adds nodes and registers hosts, each once, and remembers which were acknowledged."""
+    """Adds nodes and registers hosts, each once, and records the acknowledged changes."""
 
     def __init__(self, number: int, synd: RealSynd) -> None:
         super().__init__()
@@ -77,7 +77,7 @@ def test_killed_at_any_moment(make_synd):
         nodes = calls.SearchNodes(Node()).nodes
         newest = calls.GetVersion(EmptyMsg()).version
     ids = {node.meta: node.id for node in nodes}
-    assert len(ids) == len(nodes)  # none is there twice
+    assert len(ids) == len(nodes)  # no node exists twice
     for writer in writers:
         assert writer.acknowledged
         for name, (node_id, version) in writer.acknowledged.items():

@@ -1,4 +1,4 @@
-"""The public protocol: its names and numbers stay, and its stubs are made of it."""
+"""Tests of the public protocol: names and numbers never change, and the stubs are up to date."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ TYPES = {
 
 def described(field):
     kind = field.message_type.name if field.message_type else TYPES[field.type]
-    # What is there many times has no default of its own: an empty list.
+    # A repeated field has no default of its own, so its value is an empty list.
     repeated = "repeated " if isinstance(field.default_value, list) else ""
     return f"{repeated}{kind} {field.name}={field.number}"
 
@@ -102,7 +102,7 @@ def test_the_authority_is_a_service_of_its_own():
 
 
 @pytest.mark.system
-def test_the_stubs_are_what_make_stubs_makes(tmp_path):
+def test_the_stubs_are_up_to_date(tmp_path):
     subprocess.run(["make", "-s", "stubs", f"STUBS={tmp_path}"], cwd=ROOT, check=True, timeout=600)
     made = sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*.py*"))
     kept = sorted(

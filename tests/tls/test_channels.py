@@ -1,4 +1,4 @@
-"""Handshakes: who gets through, and as whom."""
+"""Tests of handshakes: which callers connect, and with which role."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def synd(authority):
 
 
 class OperatorsOnly(services.SyndicateServicer):
-    """Tells operators the length of their name; refuses all others."""
+    """Answers operators with the length of their name; refuses all other callers."""
 
     def GetVersion(self, request, context):  # noqa: N802
         caller = channels.peer_role(context)
@@ -71,7 +71,7 @@ def port(synd):
 
 
 def ask(port, roots, identity=None, host="127.0.0.1"):
-    """The answer, or the status code of the refusal."""
+    """The answer, or the status code of the error."""
     credentials = channels.channel_credentials(roots, identity)
     with grpc.secure_channel(f"{host}:{port}", credentials) as channel:
         try:
@@ -87,36 +87,36 @@ UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
 DENIED = grpc.StatusCode.PERMISSION_DENIED
 
 
-def test_an_operator_gets_through_under_either_name(authority, port):
+def test_an_operator_connects_to_either_name(authority, port):
     anna = authority.issue("operator", "anna")
     assert ask(port, authority.certificate, anna) == 4
     assert ask(port, authority.certificate, anna, "localhost") == 4
 
 
-def test_whoever_the_authority_knows_gets_as_far_as_the_role(authority, port):
+def test_other_certificates_of_the_authority_are_refused_by_role(authority, port):
     for role in ("node", "syndicate"):
         assert ask(port, authority.certificate, authority.issue(role, "anna")) == DENIED
     token = tokens.read_token(tokens.make_token(authority, "operator", "1", 60))
     assert ask(port, authority.certificate, token.identity(b"")) == DENIED
 
 
-def test_nobody_else_gets_through(authority, stranger, port):
+def test_nobody_else_connects(authority, stranger, port):
     assert ask(port, authority.certificate) == UNAVAILABLE
     assert ask(port, authority.certificate, stranger.issue("operator", "anna")) == UNAVAILABLE
     key = certificates.make_key()
     alone = certificates.Identity(certificates.self_signed(key, ["anna"]), key, b"")
     assert ask(port, authority.certificate, alone) == UNAVAILABLE
-    # A certificate that a node's key has made of another: nodes certify nobody.
+    # A certificate signed by a node's key is invalid, because nodes are not authorities.
     node = authority.issue("node", "a")
     with pytest.raises(TLSError, match="may not certify"):
         certificates.CertificateAuthority.load(node.certificate, node.key)
 
 
-def test_the_expired_do_not_get_through(authority, port):
+def test_expired_certificates_are_refused(authority, port):
     short = authority.issue("operator", "anna", days=1 / 86400)
     token = tokens.read_token(tokens.make_token(authority, "operator", "1", 1))
     deadline = time.monotonic() + DEADLINE
-    # The second in which it ends counts as valid.
+    # A certificate is still valid in the last second of its validity.
     end = max(certificates.expiry(short.certificate), token.expires) + datetime.timedelta(seconds=1)
     while datetime.datetime.now(datetime.UTC) < end:
         assert time.monotonic() < deadline
@@ -125,7 +125,7 @@ def test_the_expired_do_not_get_through(authority, port):
     assert ask(port, authority.certificate, token.identity(b"")) == UNAVAILABLE
 
 
-def test_a_server_must_be_the_authoritys_have_the_name_and_may_serve(authority, stranger):
+def test_a_server_needs_the_authority_the_name_and_the_right_usage(authority, stranger):
     anna = authority.issue("operator", "anna")
     for server, roots in (
         (authority.issue("syndicate", "s", ["127.0.0.1"]), stranger.certificate),
@@ -147,8 +147,8 @@ def test_without_mutual_tls_or_tls_nobody_has_a_role(authority, synd):
         assert refusal.value.details() == "you are None"
 
 
-def test_a_fetched_certificate_is_root_enough(authority, synd, port):
-    """What a node does that knows a fingerprint only: the server's, or its authority's."""
+def test_a_fetched_certificate_can_be_the_root(authority, synd, port):
+    """A node may know only a fingerprint, of the server or of its authority."""
     anna = authority.issue("operator", "anna")
     own = channels.fetch_certificate("localhost", port, DEADLINE)
     assert certificates.fingerprint(own) == certificates.fingerprint(synd.certificate)
@@ -163,7 +163,7 @@ def test_a_fetched_certificate_is_root_enough(authority, synd, port):
         channels.fetch_pinned("127.0.0.1", port, "00" * 32, DEADLINE)
 
 
-def test_a_pinned_certificate_lets_no_other_server_through(authority, stranger, synd, port):
+def test_a_pinned_certificate_excludes_other_servers(authority, stranger, synd, port):
     anna = authority.issue("operator", "anna")
     own = channels.fetch_certificate("127.0.0.1", port, DEADLINE)
     for other in (
@@ -174,12 +174,12 @@ def test_a_pinned_certificate_lets_no_other_server_through(authority, stranger, 
             assert ask(wrong, own, anna) == UNAVAILABLE
 
 
-def test_fetching_from_what_is_no_tls_server_fails_in_time():
+def test_fetching_from_other_servers_fails_in_time():
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
         with pytest.raises(TLSError, match=rf"127\.0\.0\.1:{port}: no answer in time"):
             channels.fetch_certificate("127.0.0.1", port, 0.2)
-        silent.accept()[0].close()  # the caller that has given up
+        silent.accept()[0].close()  # the connection of the caller that timed out
         chatty = threading.Thread(target=answer, args=(silent, b"HTTP/1.1 400 no\r\n\r\n"))
         chatty.start()
         with pytest.raises(TLSError, match=rf"{port} does not speak TLS"):
@@ -197,19 +197,19 @@ def answer(listener, text):
         caller.recv(65536)
 
 
-def test_credentials_need_what_they_verify_by(authority, synd):
+def test_credentials_need_roots(authority, synd):
     bare = certificates.Identity(synd.certificate, synd.key, b"")
     with pytest.raises(TLSError, match="mutual TLS needs"):
         channels.server_credentials(bare)
     with pytest.raises(TLSError, match="no certificate"):
         channels.channel_credentials(b"")
     mixed = certificates.Identity(synd.certificate, certificates.make_key(), authority.certificate)
-    with pytest.raises(TLSError, match="go together"):
+    with pytest.raises(TLSError, match="use a matching pair"):
         channels.server_credentials(mixed)
 
 
 def shake_hands(server_context, client_context):
-    """Both ends after a handshake in memory; raises what OpenSSL raises."""
+    """Both ends after a handshake in memory; raises OpenSSL's errors."""
     server, client = SSL.Connection(server_context, None), SSL.Connection(client_context, None)
     server.set_accept_state()
     client.set_connect_state()
@@ -228,7 +228,7 @@ def shake_hands(server_context, client_context):
             server.bio_write(client.bio_read(1 << 16))
             assert server.recv(5) == b"hello"
             return server, client
-    raise AssertionError("no end to the handshake")
+    raise AssertionError("the handshake does not end")
 
 
 def test_contexts_verify_both_sides(authority, stranger, synd):

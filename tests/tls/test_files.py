@@ -1,4 +1,4 @@
-"""An identity in files: modes, and kills at every step of replacing one."""
+"""Tests of an identity in files: modes, and kills at every step of a replacement."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def files(tmp_path):
 
 @pytest.fixture(autouse=True)
 def open_umask():
-    """Whatever protects a key, it is not the umask."""
+    """The umask must not be what protects a key."""
     before = os.umask(0)
     yield
     os.umask(before)
@@ -37,7 +37,7 @@ def mode(path):
     return stat.S_IMODE(path.stat().st_mode)
 
 
-def test_what_is_saved_is_loaded(authority, files):
+def test_save_and_load(authority, files):
     identity = authority.issue("node", "a", ["a", "10.0.0.1"])
     save_identity(identity, *files)
     assert load_identity(*files) == identity
@@ -51,7 +51,7 @@ def test_what_is_saved_is_loaded(authority, files):
     assert load_identity(cert, key, None).roots == b""
 
 
-def test_a_key_keeps_its_mode_and_owner_but_is_never_for_everybody(authority, files):
+def test_a_key_keeps_its_owner_and_the_private_bits_of_its_mode(authority, files):
     save_identity(authority.issue("node", "a"), *files)
     _, key, _ = files
     group = 12345 if os.geteuid() == 0 else os.getegid()
@@ -76,7 +76,7 @@ def test_links_are_followed(authority, files, tmp_path):
     assert load_identity(*files) == identity
 
 
-def test_what_does_not_go_together_is_refused_by_name(authority, files):
+def test_errors_name_the_missing_or_mismatched_file(authority, files):
     cert, key, ca = files
     with pytest.raises(TLSError, match=r"server\.key: No such file"):
         load_identity(*files)
@@ -93,12 +93,12 @@ def test_what_does_not_go_together_is_refused_by_name(authority, files):
     with pytest.raises(TLSError, match=r"ca\.crt: no certificate"):
         load_identity(*files)
     mixed = certificates.Identity(identity.certificate, certificates.make_key(), b"")
-    with pytest.raises(TLSError, match="the two that go together"):
+    with pytest.raises(TLSError, match="use a matching pair"):
         save_identity(mixed, cert, key, None)
     assert load_identity(cert, key, None).key == identity.key
 
 
-def test_a_directory_that_is_not_there_is_named(authority, tmp_path):
+def test_a_missing_directory_is_named(authority, tmp_path):
     nowhere = tmp_path / "nowhere"
     with pytest.raises(TLSError, match=r"cannot write .*nowhere"):
         save_identity(
@@ -116,7 +116,8 @@ def test_a_new_key_is_never_written_over_another(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-# Dies before its argument's n-th touch of the file system, which the interpreter itself reports.
+# For n = 1, 2, ...: forks a child that dies before the n-th access to the file system that the
+# interpreter's audit hook reports.
 KILLED = """
 import os, sys
 from oort.tls.certificates import Identity
@@ -140,7 +141,7 @@ while True:
                 return
             busy = True
             for name in os.listdir(directory):
-                # Empty ones count: whoever has opened one sees what is written later.
+                # Empty files count, because a process that has one open can read later writes.
                 if "key" in name and os.stat(f"{directory}/{name}").st_mode & 7:
                     os._exit(3)
             busy = False
@@ -159,7 +160,7 @@ while True:
 
 @pytest.mark.parametrize("there", [True, False], ids=["replaced", "new"])
 def test_killed_at_any_step_leaves_the_old_or_the_new(authority, files, there):
-    """And at every step no private key can be read by everybody."""
+    """At no step can everybody read a private key."""
     directory = files[0].parent / "here"
     new_directory = files[0].parent / "new"
     for each in (directory, new_directory):

@@ -1,4 +1,4 @@
-"""Join tokens: what goes in comes out, and nothing else passes for one."""
+"""Tests of join tokens: a token is read as it was made, and anything else is refused."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def authority():
     return certificates.CertificateAuthority.create("oort of a test")
 
 
-def test_a_token_is_one_line_with_all_it_takes(authority):
+def test_a_token_is_one_line_and_complete(authority):
     text = tokens.make_token(authority, "operator", "7f3a-1", 3600)
     assert text.startswith("oort-join-")
     assert text.isprintable()
@@ -31,7 +31,7 @@ def test_a_token_is_one_line_with_all_it_takes(authority):
     identity.check()
 
 
-def test_lines_that_mail_has_broken_are_read(authority):
+def test_wrapped_lines_are_read(authority):
     text = tokens.make_token(authority, "node", "1", 60)
     broken = "\n ".join(text[at : at + 70] for at in range(0, len(text), 70)) + "\n"
     assert tokens.read_token(broken) == tokens.read_token(text)
@@ -48,7 +48,7 @@ def test_damaged_tokens_are_refused(authority):
         text[: len(text) // 2],
         text.replace("oort-join-", "oort-"),
         text[:-20] + "!" + text[-19:],
-        other[:head] + text[head:],  # the key of one, the certificate of another
+        other[:head] + text[head:],  # the key of one token with the certificate of another
         text + "A" * 8192,
         "oort-join-" + "B" * 700,
     ]
@@ -57,7 +57,7 @@ def test_damaged_tokens_are_refused(authority):
             tokens.read_token(damaged)
 
 
-def test_what_is_no_token_role_id_or_time_makes_none(authority):
+def test_invalid_tokens_roles_ids_and_times_are_refused(authority):
     for role, token_id, seconds in (
         ("syndicate", "1", 60),
         ("join", "1", 60),
@@ -70,8 +70,8 @@ def test_what_is_no_token_role_id_or_time_makes_none(authority):
             tokens.make_token(authority, role, token_id, seconds)
 
 
-def test_a_certificate_of_another_role_is_no_token(authority):
-    """A node's own certificate, dressed as a token."""
+def test_a_certificate_of_another_role_is_not_a_token(authority):
+    """A node's certificate in the form of a token is refused."""
     import base64
 
     from cryptography import x509

@@ -1,1 +1,1 @@
-"""Where synd keeps its state: a directory, or etcd."""
+"""synd's state, in a directory or in etcd."""

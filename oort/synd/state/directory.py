@@ -1,17 +1,18 @@
-"""A syndicate's state in a directory of one machine: one folder for each service.
+"""A syndicate's state in a directory of one machine, with a folder for each service.
 
-    <directory>/<service>/lock                     held with flock while a synd runs
-    <directory>/<service>/<version>-oort.builder   a version is there when both of its files are
+    <directory>/<service>/lock                     locked with flock while a synd runs
+    <directory>/<service>/<version>-oort.builder   a version exists if both of its files exist
     <directory>/<service>/<version>-oort.ring
-    <directory>/<service>/facts/<name>             what `keep` and `put` stored; names are %-encoded
+    <directory>/<service>/facts/<name>             facts of `keep` and `put`; names are %-encoded
 
-Every file is written beside its place, synced, renamed and its folder synced: first the builder,
-then the ring, which makes the version.  So a kill at any instant leaves the version before or the
-one after, and at most a builder without a ring or an unfinished file, which the next start removes.
-KEPT_VERSIONS are there for an operator to go back to by hand (remove the newer ones).
+Every file is replaced durably (oort/durable.py): first the builder, then the ring, which completes
+the version.  A kill at any instant therefore leaves the old version or the new version.  It may
+also leave a builder without a ring, or a temporary file; the next start removes them.  The last
+KEPT_VERSIONS versions are kept.  An operator can go back to one by removing the newer versions.
 
-The newest version is never passed over: if it is damaged, or its builder has gone, the start fails
-and says so, for nodes may hold it already and take nothing older.  Whoever has the folder leads.
+The newest version is never ignored.  If it is damaged, or if its builder is missing, synd does not
+start, because nodes may have that version already and take nothing older.  The synd that has locked
+the folder is the leader.
 """
 
 from __future__ import annotations
@@ -35,21 +36,22 @@ _BUILDER = "-oort.builder"
 _RING = "-oort.ring"
 _VERSIONED = re.compile(r"([1-9][0-9]*)(-oort\.(?:builder|ring))", re.ASCII)
 _CURES = {
-    errno.ENOSPC: "free disk space there; nothing has been changed",
-    errno.EDQUOT: "raise the disk quota; nothing has been changed",
+    errno.ENOSPC: "free disk space there; nothing was changed",
+    errno.EDQUOT: "raise the disk quota; nothing was changed",
     errno.EROFS: "mount it writable",
-    errno.EACCES: "give it to the user synd runs as, with mode 0700",
-    errno.EPERM: "give it to the user synd runs as, with mode 0700",
+    errno.EACCES: "give it to the user that runs synd, with mode 0700",
+    errno.EPERM: "give it to the user that runs synd, with mode 0700",
     errno.ENOTDIR: "name a directory",
     errno.EEXIST: "name a directory",
 }
 
 
 class DirectoryState:
-    """The state of one service in a directory; see State for what each method promises.
+    """The state of one service in a directory; see State for the contract of each method.
 
-    Raises on creation: StateLockedError where another synd has it, StateError where it cannot be
-    read or written or is damaged.  `advertise` is what `leader` says (host:port).
+    `advertise` is the value of `leader` (host:port).  The constructor raises StateLockedError if
+    another synd uses the folder, and StateError if the folder is damaged, or cannot be read or
+    written.
     """
 
     def __init__(self, directory: Path | str, service: str, advertise: str | None = None) -> None:
@@ -145,7 +147,7 @@ class DirectoryState:
         except BlockingIOError:
             os.close(descriptor)
             raise StateLockedError(
-                f"{self._folder} is used by another synd: stop that one, or give this one "
+                f"{self._folder} is used by another synd: stop that synd, or give this synd "
                 "another state directory"
             ) from None
         except BaseException:
@@ -154,7 +156,10 @@ class DirectoryState:
         return descriptor
 
     def _recover(self) -> Snapshot:
-        """The newest version; what a killed write has left is removed."""
+        """The newest version; the remains of killed writes are removed.
+
+        Raises StateError if the newest version is damaged or incomplete.
+        """
         for folder in (self._folder, self._facts):
             for path in list(folder.iterdir()):
                 if path.name.endswith(durable.UNFINISHED):
@@ -189,7 +194,7 @@ class DirectoryState:
             raise StateError(
                 f"version {version} in {self._folder} is damaged: {error}; restore "
                 f"{version}{_BUILDER} and {version}{_RING}, or remove both to go back to the "
-                "version before"
+                "previous version"
             ) from error
         return snapshot
 
@@ -202,7 +207,7 @@ class DirectoryState:
     def _write(self, new: Snapshot) -> None:
         builder, ring = self._path(new.version, _BUILDER), self._path(new.version, _RING)
         with self._explained("cannot write"):
-            # Before the change, not after: it must not fail once the change is made.
+            # Old versions are removed first, because an error after the change would be misleading.
             for old in sorted(self._versions(_RING))[: -(KEPT_VERSIONS - 1)]:
                 self._path(old, _RING).unlink()
                 self._path(old, _BUILDER).unlink(missing_ok=True)
@@ -216,15 +221,18 @@ class DirectoryState:
             raise
 
     def _replace(self, path: Path, data: bytes) -> None:
-        """Put a file in its place, durably.  If it is not sure that it stays, nothing more goes."""
+        """Replace a file durably.
+
+        If it is uncertain whether the file is durable, the state refuses all further calls.
+        """
         with self._explained("cannot write"):
             durable.put(path, data)
             try:
                 durable.sync_directory(path.parent)
             except BaseException as error:
                 self._failed = (
-                    f"it is not known whether {path} is on the disk ({error}): look into the "
-                    "kernel's log for the device, then restart synd"
+                    f"it is not known whether {path} is on the disk ({error}): look for errors of "
+                    "the device in the kernel's log, then restart synd"
                 )
                 raise StateError(self._failed) from error
 
@@ -247,18 +255,19 @@ class DirectoryState:
         return self._facts / encode_name(name)
 
     @contextlib.contextmanager
-    def _explained(self, what: str) -> Iterator[None]:
+    def _explained(self, action: str) -> Iterator[None]:
+        """Turn an OSError into a StateError that names action, file, cause and cure."""
         try:
             yield
         except OSError as error:
-            cure = _CURES.get(error.errno or 0, "look into the kernel's log for the device")
+            cure = _CURES.get(error.errno or 0, "look for errors of the device in the kernel's log")
             raise StateError(
-                f"{what} {error.filename or self._folder}: {error.strerror}; {cure}"
+                f"{action} {error.filename or self._folder}: {error.strerror}; {cure}"
             ) from error
 
 
 def _make_folder(path: Path) -> None:
-    """Make it and what is above it, durably; what is there stays as it is."""
+    """Create a folder and its parents durably; existing folders are not changed."""
     if path.is_dir():
         return
     if not path.parent.is_dir():

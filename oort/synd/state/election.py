@@ -1,9 +1,9 @@
-"""Who leads: whoever holds a key of etcd, for as long as its lease is kept alive.
+"""The election of the leader, who holds a key of etcd for as long as its lease is kept alive.
 
-A leader is told by the revision at which its key was created: no other leader ever has the same.
-Every change a leader makes is conditional on that revision (`guard`), so what it thinks of itself,
-and what its clock says, decides nothing: it only saves calls in vain.  A leader that dies leaves
-its key to the lease, which runs out in `seconds`; one that is closed gives it up at once.
+A leader is identified by the revision at which its key was created, which is unique.  Every change
+by a leader is conditional on that revision (`guard`).  Safety therefore does not depend on the
+clock of the leader or on its belief that it leads; these only avoid calls that would fail.  If a
+leader dies, its lease expires after `seconds`.  A leader that is closed gives up the key at once.
 """
 
 from __future__ import annotations
@@ -11,25 +11,25 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-import time
 from collections.abc import Callable
 
+from oort.clock import SYSTEM, Clock
 from oort.errors import StateError, StateNotLeaderError, StateUnavailableError
 
 from . import etcd_pb2 as messages
 from .etcd_client import EtcdClient
 
 _LOG = logging.getLogger("synd.etcd")
-_PAUSE_SECONDS = 0.5  # after etcd has failed
-_GIVE_UP_SECONDS = 1.0  # for telling etcd that the lease is not wanted any more
+_PAUSE_SECONDS = 0.5  # after an error of etcd
+_GIVE_UP_SECONDS = 1.0  # for revoking the lease
 
 
 class Election:
-    """Takes part in the election from `start` to `close`; a thread of its own does it.
+    """Takes part in the election from `start` to `close`, on its own thread.
 
-    `changed` is called from that thread, when leading begins and when it ends; `look` now and then
-    while somebody else leads, for a watch can go silent.  What is seen of the key, by the watch or
-    by looking, must be told by `observe`.
+    That thread calls `changed` when leading begins and ends.  While another synd leads, it calls
+    `look` now and then, because a watch can become silent.  The caller must report every state of
+    the key that it sees, by the watch or by looking, with `observe`.
     """
 
     def __init__(
@@ -40,8 +40,10 @@ class Election:
         seconds: int,
         changed: Callable[[bool], None],
         look: Callable[[], object],
+        clock: Clock = SYSTEM,
     ) -> None:
         self._client = client
+        self._clock = clock
         self._key = key
         self._value = value
         self._seconds = seconds
@@ -49,10 +51,10 @@ class Election:
         self._look = look
         self._condition = threading.Condition()
         self._closed = False
-        self._revision = 0  # as of which _holder is known
+        self._revision = 0  # the revision of etcd that _holder is from
         self._holder: messages.KeyValue | None = None
-        self._lease = 0  # ours
-        self._valid_until = 0.0  # of time.monotonic()
+        self._lease = 0  # the lease of this synd
+        self._valid_until = 0.0  # monotonic
         self._trouble: StateError | None = None
         self._thread = threading.Thread(target=self._run, name="etcd-election", daemon=True)
 
@@ -62,7 +64,7 @@ class Election:
     @property
     def leading(self) -> bool:
         with self._condition:
-            return self._is_ours() and time.monotonic() < self._valid_until
+            return self._is_ours() and self._clock.monotonic() < self._valid_until
 
     @property
     def leader(self) -> str | None:
@@ -70,7 +72,7 @@ class Election:
             return None if self._holder is None else self._holder.value.decode()
 
     def guard(self) -> messages.Compare:
-        """What a change must be conditional on; StateNotLeaderError where we do not lead."""
+        """The condition for every change; StateNotLeaderError if this synd does not lead."""
         with self._condition:
             if self._holder is not None and self._is_ours():
                 return messages.Compare(
@@ -85,10 +87,10 @@ class Election:
         with self._condition:
             if self._holder is not None and not self._is_ours():
                 return StateNotLeaderError(f"{self._holder.value.decode()} leads")
-            return StateNotLeaderError(f"nobody leads at present{self._because()}")
+            return StateNotLeaderError(f"no synd leads at present{self._because()}")
 
     def observe(self, revision: int, holder: messages.KeyValue | None) -> None:
-        """Who holds the key as of that revision of etcd; older news is passed over."""
+        """Report the holder of the key at a revision of etcd; older revisions are ignored."""
         with self._condition:
             if revision >= self._revision:
                 self._revision = revision
@@ -134,8 +136,8 @@ class Election:
             self._condition.wait_for(lambda: self._closed, _PAUSE_SECONDS)
 
     def _campaign(self) -> None:
-        """Try once to get the key; then hold it for as long as it goes."""
-        begun = time.monotonic()
+        """Try once to get the key; if that succeeds, hold it as long as possible."""
+        begun = self._clock.monotonic()
         lease = self._client.grant(self._seconds)
         try:
             self._take(lease.ID)
@@ -155,7 +157,7 @@ class Election:
         finally:
             with self._condition:
                 self._lease = 0
-            with contextlib.suppress(StateUnavailableError):  # then it runs out
+            with contextlib.suppress(StateUnavailableError):  # the lease expires anyway
                 self._client.revoke(lease.ID, _GIVE_UP_SECONDS)
 
     def _take(self, lease: int) -> None:
@@ -181,27 +183,27 @@ class Election:
             )
             self.observe(revision, holder)
         else:
-            # With our lease, if an earlier try was done and its answer lost.
+            # The key has our lease if an earlier try succeeded and its answer was lost.
             found = answer.responses[0].response_range.kvs
             self.observe(revision, found[0] if found else None)
 
     def _hold(self, lease: int, seconds: float) -> None:
-        """Keep the lease alive until it, the key or this object's time is over."""
+        """Keep the lease alive until the lease or the key is lost, or this object is closed."""
         pause = seconds / 3
         while True:
             with self._condition:
                 self._condition.wait_for(lambda: self._closed or not self._is_ours(), pause)
                 if self._closed or not self._is_ours():
                     return
-                left = self._valid_until - time.monotonic()
+                left = self._valid_until - self._clock.monotonic()
             if left <= 0:
                 return
-            begun = time.monotonic()
+            begun = self._clock.monotonic()
             try:
                 seconds = self._client.keep_alive(lease, min(left, self._seconds / 3))
             except StateUnavailableError as error:
-                _LOG.warning("the lease is not renewed: %s", error)
-                pause = 0  # the call has waited
+                _LOG.warning("cannot renew the lease: %s", error)
+                pause = 0  # the call has waited already
                 continue
             if seconds <= 0:
                 return

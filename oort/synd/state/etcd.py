@@ -1,18 +1,18 @@
-"""A syndicate's state in etcd, where it must survive a machine: several synds, one leader.
+"""A syndicate's state in etcd, for several synds with one leader that survive a machine.
 
 Keys, below a prefix (/oort):
 
-    <service>/current/leader   where the leader is reached; hangs on its lease
-    <service>/current/ring     which version is there: its number, sizes, checksum and id
-    <service>/chunks/<id>/<n>  builder and ring of that version, one after the other, cut in chunks,
-                               for etcd takes no request of more than 1.5 MiB
-    <service>/facts/<name>     what `keep` and `put` stored; names are %-encoded
+    <service>/current/leader   the address of the leader; attached to its lease
+    <service>/current/ring     the current version: its number, sizes, checksum and id
+    <service>/chunks/<id>/<n>  builder and ring of that version, concatenated and cut in chunks,
+                               because etcd accepts requests of at most 1.5 MiB
+    <service>/facts/<name>     facts of `keep` and `put`; names are %-encoded
 
-A new version's chunks are written under an id that nobody has used; the last of them, the switch to
-the new version and the removal of every other chunk are one transaction.  It is done only if the
-stored version is the expected one and the leader is still the one that began: a deposed leader, or
-a transaction that was held up on its way, can change nothing.  If the answer to a transaction is
-lost, it is tried again, and finds out whether it had been done: the id says so.
+The chunks of a new version are written under a new id.  One transaction writes the last chunk,
+switches to the new version, and removes every other chunk.  It takes effect only if the stored
+version is the expected version and the leader has not changed.  Neither a deposed leader nor a
+delayed transaction can therefore change anything.  If the answer to a transaction is lost, it is
+tried again.  The id shows whether the first try had taken effect.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from .state import Announcer, Snapshot, check_fact, check_service, check_snapsho
 LEASE_SECONDS = 5
 CHUNK_BYTES = 1 << 20
 _FORMAT = 1
-_PAUSE_SECONDS = 0.5  # before a watch that has broken is begun anew
+_PAUSE_SECONDS = 0.5  # before a broken watch is started again
 _LOG = logging.getLogger("synd.etcd")
 
 
@@ -66,7 +66,7 @@ class _Pointer:
     def read(cls, data: bytes) -> _Pointer:
         found = json.loads(data)
         if found["format"] != _FORMAT:
-            raise ValueError("a newer synd wrote it")
+            raise ValueError("a newer version of synd wrote it")
         return cls(
             int(found["version"]),
             str(found["id"]),
@@ -84,13 +84,15 @@ class _Pointer:
 
 
 class EtcdState:
-    """The state of one service in etcd; see State for what each method promises.
+    """The state of one service in etcd; see State for the contract of each method.
 
-    `endpoints` are host:port of etcd's members, TLS where there are credentials.  `advertise`
-    (host:port) is what the others are told when this one leads.  `lease_seconds` is how long a
-    leader that died keeps its place (etcd's least is 2), `timeout`, in seconds, how long a call
-    waits for etcd.  Syndicates that share an etcd and a service's name need different prefixes.
-    Raises StateUnavailableError on creation if none of the endpoints answers.
+    `endpoints` are the host:port of etcd's members; connections use TLS if there are
+    `credentials`.  `advertise` (host:port) is the value of `leader` for the other synds while this
+    synd leads.  `lease_seconds` is the time that a dead leader keeps the key; etcd's minimum is 2.
+    `timeout` is the time in seconds that a call waits for etcd.  Syndicates that share an etcd and
+    a service name need different prefixes.
+
+    The constructor raises StateUnavailableError if none of the endpoints answers.
     """
 
     def __init__(
@@ -112,7 +114,7 @@ class EtcdState:
         self._writing = threading.Lock()
         self._reading = threading.Lock()
         self._remembering = threading.Lock()
-        self._cached = (0, Snapshot())  # the mod_revision of current/ring, and what it stands for
+        self._cached = (0, Snapshot())  # the mod_revision of current/ring, and its snapshot
         self._closed = threading.Event()
         self._client = EtcdClient(endpoints, credentials, timeout)
         self._announcer = Announcer(service)
@@ -189,10 +191,10 @@ class EtcdState:
                 leads = self._leads(guard, answer)
                 found = answer.responses[1].response_range.kvs
                 if not first and found and found[0].value == data:
-                    return  # an earlier try has done it
+                    return  # an earlier try has stored it
                 if not leads:
                     raise self._deposed(first, f"{name} may have been stored")
-                # A put that had failed came late, between the two calls.
+                # An earlier try took effect late, between the two calls.
 
     def take(self, name: str) -> bytes | None:
         self._announcer.check()
@@ -224,13 +226,13 @@ class EtcdState:
     # ---- reading ------------------------------------------------------------
 
     def _read(self) -> tuple[int, Snapshot]:
-        """The newest version, and the revision that current/ring was changed at."""
+        """The revision at which current/ring was changed, and the newest version."""
         while True:
             kvs = self._client.range(self._ring_key).kvs
             if not kvs:
                 return 0, Snapshot()
             revision = kvs[0].mod_revision
-            with self._reading:  # one fetches, the others wait for it
+            with self._reading:  # one thread fetches, the others wait for its result
                 cached = self._cached
                 if revision == cached[0]:
                     return cached
@@ -245,7 +247,7 @@ class EtcdState:
                 self._cached = revision, snapshot
 
     def _fetch(self, kv: messages.KeyValue) -> Snapshot | None:
-        """What current/ring stands for; None where it has been replaced meanwhile."""
+        """The snapshot of a value of current/ring; None if it was replaced meanwhile."""
         pointer = self._pointer(kv)
         parts = []
         for number in range(pointer.chunks):
@@ -278,7 +280,10 @@ class EtcdState:
     # ---- writing ------------------------------------------------------------
 
     def _replace(self, guard: messages.Compare, revision: int, new: Snapshot) -> int:
-        """Switch from the version of that revision to a new one; the revision of the switch."""
+        """Switch from the version at that revision to a new version.
+
+        Returns the revision of the switch.
+        """
         pointer = _Pointer.of(new)
         payload = new.builder + new.ring
         chunks = [
@@ -322,23 +327,23 @@ class EtcdState:
         answer: messages.TxnResponse,
         first: bool,
     ) -> int:
-        """The revision of a switch that an earlier try has made; else the error that tells why."""
+        """The revision of the switch if an earlier try made it; otherwise raises the reason."""
         leads = self._leads(guard, answer)
         found = answer.responses[1].response_range.kvs
-        there = self._pointer(found[0]) if found else None
-        if there is not None and there.id == pointer.id:
+        stored = self._pointer(found[0]) if found else None
+        if stored is not None and stored.id == pointer.id:
             return found[0].mod_revision
         if (found[0].mod_revision if found else 0) == revision:
-            # Not done, and never to be: the guard does not hold any more.
+            # The switch was not made and never will be, because the guard no longer holds.
             raise self._deposed(True, "")
         if leads or first:
             raise StateConflict(
-                f"the ring is at version {there.version if there else 0}: somebody else changed it"
+                f"the ring is at version {stored.version if stored else 0}: another synd changed it"
             )
-        raise self._deposed(first, f"version {pointer.version} may have been there")
+        raise self._deposed(first, f"version {pointer.version} may have been stored")
 
     def _leads(self, guard: messages.Compare, answer: messages.TxnResponse) -> bool:
-        """Whether the leader of `guard` led when etcd answered; the election is told."""
+        """Whether the leader of `guard` was the leader when etcd answered; informs the election."""
         found = answer.responses[0].response_range.kvs
         self._election.observe(answer.header.revision, found[0] if found else None)
         return bool(found) and found[0].create_revision == guard.create_revision
@@ -347,13 +352,13 @@ class EtcdState:
         if sure:
             return self._election.not_leading()
         return StateUnavailableError(
-            f"{doubt} for a while: the answer was lost, and another synd leads by now"
+            f"{doubt} for a while: the answer was lost, and another synd leads now"
         )
 
-    # ---- what others do -----------------------------------------------------
+    # ---- changes by other synds ---------------------------------------------
 
     def _look(self) -> int:
-        """Read what is there, and announce it; the revision of etcd that it is of."""
+        """Read the present leader and version, and announce them; returns etcd's revision."""
         answer = self._client.range(self._current, prefix_end(self._current))
         leaders = [kv for kv in answer.kvs if kv.key == self._leader_key]
         self._election.observe(answer.header.revision, leaders[0] if leaders else None)
@@ -361,7 +366,7 @@ class EtcdState:
         return answer.header.revision
 
     def _watch(self, revision: int) -> None:
-        """The watcher's thread: `revision` is that of the last look."""
+        """The watcher's thread; `revision` is etcd's revision at the last look."""
         known: int | None = revision
         trouble = False
         while not self._closed.is_set():
@@ -377,7 +382,7 @@ class EtcdState:
                         self._learn(response)
             except StateError as error:
                 if not trouble and not self._closed.is_set():
-                    _LOG.warning("changes of others are not seen: %s", error)
+                    _LOG.warning("cannot watch the changes of other synds: %s", error)
                     trouble = True
                 self._closed.wait(_PAUSE_SECONDS)
             known = None
@@ -385,14 +390,14 @@ class EtcdState:
     def _learn(self, response: messages.WatchResponse) -> None:
         for event in response.events:
             if event.kv.key == self._leader_key:
-                there = event.type == messages.Event.PUT
-                self._election.observe(event.kv.mod_revision, event.kv if there else None)
+                exists = event.type == messages.Event.PUT
+                self._election.observe(event.kv.mod_revision, event.kv if exists else None)
         if any(event.kv.key == self._ring_key for event in response.events):
             self._announcer.snapshot(self._read()[1])
 
 
 def _unchanged(key: bytes, revision: int) -> messages.Compare:
-    """The key was last changed at that revision; 0: it is not there."""
+    """The condition that the key was last changed at that revision; 0: that it does not exist."""
     return messages.Compare(
         result=messages.Compare.EQUAL,
         target=messages.Compare.MOD,

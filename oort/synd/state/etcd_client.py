@@ -1,9 +1,11 @@
 """A client of etcd's version 3 API: reads, transactions, leases and watches, over gRPC.
 
-Any member of the cluster answers: a call that one of them does not answer goes to the next, again
-and again until its time is over, then it ends in a StateUnavailableError.  So one call may be done
-more than once, and a transaction whose answer was lost may still be done after the call has ended:
-whoever makes one guards it with comparisons, so that it takes effect once at most.
+Any member of the cluster can answer.  A call without an answer goes to the next member, until its
+time is over.  Then it raises StateUnavailableError.  A call may therefore be executed more than
+once, and a transaction whose answer was lost may be executed even after the call has ended.
+Callers guard transactions with comparisons, so that each takes effect at most once.
+
+The API: https://etcd.io/docs/v3.5/learning/api/
 """
 
 from __future__ import annotations
@@ -12,12 +14,12 @@ import contextlib
 import ipaddress
 import re
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar, cast
 
 import grpc
 
+from oort.clock import SYSTEM, Clock
 from oort.errors import StateError, StateUnavailableError
 
 from . import etcd_pb2 as messages
@@ -25,7 +27,7 @@ from .etcd_pb2_grpc import KVStub, LeaseStub, WatchStub
 
 _Answer = TypeVar("_Answer")
 _CLOSED = "this connection to etcd is closed"
-_PAUSE_SECONDS = 0.1  # when every member has failed, before the next round
+_PAUSE_SECONDS = 0.1  # before the next round after every member has failed
 _PASSING = {
     grpc.StatusCode.ABORTED,
     grpc.StatusCode.CANCELLED,
@@ -35,18 +37,18 @@ _PASSING = {
     grpc.StatusCode.UNKNOWN,
 }
 _CURES = {
-    grpc.StatusCode.INVALID_ARGUMENT: "look at etcd's limits (--max-request-bytes, --max-txn-ops)",
-    grpc.StatusCode.PERMISSION_DENIED: "give synd's user or certificate the right to its keys",
+    grpc.StatusCode.INVALID_ARGUMENT: "check etcd's limits (--max-request-bytes, --max-txn-ops)",
+    grpc.StatusCode.PERMISSION_DENIED: "give synd's user or certificate access to its keys",
     grpc.StatusCode.UNAUTHENTICATED: "give synd a certificate that etcd accepts",
     grpc.StatusCode.RESOURCE_EXHAUSTED: (
         "etcd is full or overloaded: compact and defragment it, disarm its alarm, and set "
         "--auto-compaction-retention"
     ),
 }
-# A member that has lost its majority refuses, rather than letting a watch wait in silence.
+# With this a member without a leader refuses a call; otherwise a watch would wait in silence.
 _METADATA = (("hasleader", "true"),)
 _OPTIONS = [
-    # A connection that has gone dead is noticed; etcd allows a ping every 5 s.
+    # Pings detect dead connections; etcd allows a ping every 5 s.
     ("grpc.keepalive_time_ms", 6_000),
     ("grpc.keepalive_timeout_ms", 3_000),
     ("grpc.http2.max_pings_without_data", 0),
@@ -54,7 +56,7 @@ _OPTIONS = [
     ("grpc.min_reconnect_backoff_ms", 3_000),
     ("grpc.max_reconnect_backoff_ms", 2_000),
     ("grpc.max_receive_message_length", 16 << 20),
-    # Every state has connections of its own, so that one can be closed.
+    # Every state has its own connections, so that they can be closed separately.
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.enable_http_proxy", 0),
 ]
@@ -77,9 +79,10 @@ class _Member:
 class EtcdClient:
     """Connections to the members of one etcd; every method may be called from any thread.
 
-    `endpoints` are host:port; with credentials all of them are TLS.  `timeout` is in seconds, for
-    calls that name none.  Errors: StateUnavailableError where nobody answers in time (a change may
-    have been made), StateError with etcd's own words where etcd refuses.
+    `endpoints` are host:port; with `credentials` all connections use TLS.  `timeout` is in seconds,
+    for calls without a timeout of their own.  Methods raise StateUnavailableError if no member
+    answers in time (a change may have been made), and StateError with etcd's message if etcd
+    refuses a call.
     """
 
     def __init__(
@@ -87,7 +90,9 @@ class EtcdClient:
         endpoints: Sequence[str],
         credentials: grpc.ChannelCredentials | None = None,
         timeout: float = 5.0,
+        clock: Clock = SYSTEM,
     ) -> None:
+        self._clock = clock
         self.endpoints = [check_endpoint(endpoint) for endpoint in endpoints]
         if not self.endpoints:
             raise StateError("no etcd endpoint is configured: name at least one host:port")
@@ -100,7 +105,7 @@ class EtcdClient:
     def range(
         self, key: bytes, range_end: bytes = b"", timeout: float | None = None
     ) -> messages.RangeResponse:
-        """The key, or all from `key` to before `range_end`, as of now: never a stale answer."""
+        """The key, or all keys from `key` to before `range_end`; the read is linearizable."""
         request = messages.RangeRequest(key=key, range_end=range_end)
         answer, _ = self._call(
             lambda member, how: cast(
@@ -114,14 +119,17 @@ class EtcdClient:
     def txn(
         self, request: messages.TxnRequest, timeout: float | None = None
     ) -> tuple[messages.TxnResponse, bool]:
-        """The answer, and whether it was the first try: if not, an earlier one may be done too."""
+        """The answer, and whether it is from the first try.
+
+        If it is not, an earlier try may have been executed too.
+        """
         return self._call(
             lambda member, how: cast(messages.TxnResponse, member.kv.Txn(request, **how)),
             timeout,
         )
 
     def grant(self, seconds: int, timeout: float | None = None) -> messages.LeaseGrantResponse:
-        """A new lease.  One whose answer was lost runs out by itself."""
+        """A new lease of `seconds`.  If the answer is lost, the lease expires by itself."""
         request = messages.LeaseGrantRequest(TTL=seconds)
         answer, _ = self._call(
             lambda member, how: cast(
@@ -131,11 +139,11 @@ class EtcdClient:
             timeout,
         )
         if answer.error:
-            raise StateError(f"etcd grants no lease: {answer.error}")
+            raise StateError(f"etcd granted no lease: {answer.error}")
         return answer
 
     def keep_alive(self, lease: int, timeout: float | None = None) -> int:
-        """Renew a lease: the seconds it has from now on, 0 when it is over."""
+        """Renew a lease; returns its remaining seconds, or 0 if it has expired."""
         request = messages.LeaseKeepAliveRequest(ID=lease)
 
         def once(member: _Member, how: dict[str, Any]) -> int:
@@ -151,7 +159,7 @@ class EtcdClient:
         return answer
 
     def revoke(self, lease: int, timeout: float | None = None) -> None:
-        """End a lease, and with it the keys that hang on it."""
+        """End a lease, which removes the keys attached to it."""
         request = messages.LeaseRevokeRequest(ID=lease)
 
         def once(member: _Member, how: dict[str, Any]) -> None:
@@ -167,10 +175,11 @@ class EtcdClient:
     def watch(
         self, key: bytes, range_end: bytes, start_revision: int
     ) -> Iterator[Iterator[messages.WatchResponse]]:
-        """The changes from `start_revision` on, as they come, from one member.
+        """The changes from `start_revision` on, from one member.
 
-        They end without an error when etcd has forgotten that revision: read anew, then watch from
-        there.  StateUnavailableError when the member has gone; the next watch asks another one.
+        The iterator ends without an error if etcd has compacted that revision; the caller must
+        then read the keys again and watch from there.  It raises StateUnavailableError if the
+        member is gone; the next watch uses another member.
         """
         create = messages.WatchCreateRequest(
             key=key, range_end=range_end, start_revision=start_revision
@@ -179,7 +188,7 @@ class EtcdClient:
 
         def requests() -> Iterator[messages.WatchRequest]:
             yield messages.WatchRequest(create_request=create)
-            over.wait()  # the watch lasts as long as its requests
+            over.wait()  # the watch ends when the stream of requests ends
 
         at, member = self._current()
         try:
@@ -193,7 +202,7 @@ class EtcdClient:
             stream.cancel()
 
     def close(self) -> None:
-        """End every call that is under way, and all connections."""
+        """End every running call and close all connections."""
         self._closed.set()
         for member in self._members:
             member.channel.close()
@@ -216,24 +225,24 @@ class EtcdClient:
         self, once: Callable[[_Member, dict[str, Any]], _Answer], timeout: float | None
     ) -> tuple[_Answer, bool]:
         timeout = self._timeout if timeout is None else timeout
-        deadline = time.monotonic() + timeout
-        # Time for another member, should one keep silent.
+        deadline = self._clock.monotonic() + timeout
+        # The share leaves time for another member if one does not answer.
         share = timeout / min(len(self._members), 3)
         tries = 0
         why: StateError | None = None
         while True:
             at, member = self._current()
-            left = max(deadline - time.monotonic(), 0.001)
+            left = max(deadline - self._clock.monotonic(), 0.001)
             how = {
                 "timeout": min(left, share),
                 "metadata": _METADATA,
-                # Once all have failed: older versions of gRPC, Debian 12's among them, get no
-                # further with a connection unless a call waits for it.
+                # After all members have failed, a call must wait for the connection: older versions
+                # of gRPC, such as Debian 12's, otherwise make no progress with it.
                 "wait_for_ready": tries >= len(self._members),
             }
             try:
                 return once(member, how), tries == 0
-            except ValueError as error:  # what a closed channel raises
+            except ValueError as error:  # gRPC raises this for a closed channel
                 if not self._closed.is_set():
                     raise
                 raise StateUnavailableError(_CLOSED) from error
@@ -242,13 +251,13 @@ class EtcdClient:
                 if not isinstance(explained, StateUnavailableError):
                     raise explained from error
                 if why is None or error.code() is not grpc.StatusCode.DEADLINE_EXCEEDED:
-                    why = explained  # that time was over is the least of reasons
+                    why = explained  # any reason is better than an exceeded deadline
                 tries += 1
                 self._next(at)
                 if tries % len(self._members) == 0:
-                    left = deadline - time.monotonic()
+                    left = deadline - self._clock.monotonic()
                     self._closed.wait(min(max(left, 0), _PAUSE_SECONDS))
-                if self._closed.is_set() or time.monotonic() >= deadline:
+                if self._closed.is_set() or self._clock.monotonic() >= deadline:
                     raise why from error
 
     def _current(self) -> tuple[int, _Member]:
@@ -258,7 +267,7 @@ class EtcdClient:
             return self._at, self._members[self._at]
 
     def _next(self, failed: int) -> None:
-        """Ask another member from now on, unless somebody has already seen to it."""
+        """Use the next member from now on, unless another thread has already switched."""
         with self._mutex:
             if self._at == failed:
                 self._at = (failed + 1) % len(self._members)
@@ -269,12 +278,12 @@ class EtcdClient:
             return StateUnavailableError(
                 f"no answer from etcd at {', '.join(self.endpoints)}: {details or code.name}"
             )
-        cure = _CURES.get(code, "look into etcd's log")
+        cure = _CURES.get(code, "check etcd's log")
         return StateError(f"etcd refuses: {details or code.name}; {cure}")
 
 
 def check_endpoint(endpoint: str) -> str:
-    """host:port, an IPv6 address in brackets; StateError for anything else."""
+    """Check a host:port (IPv6 in brackets) and return it; StateError if it is invalid."""
     match = _ENDPOINT.fullmatch(endpoint)
     if match and 0 < int(match[2]) < 65536:
         if not match[1].startswith("["):
@@ -282,9 +291,11 @@ def check_endpoint(endpoint: str) -> str:
         with contextlib.suppress(ValueError):
             ipaddress.IPv6Address(match[1][1:-1])
             return endpoint
-    raise StateError(f"{endpoint!r} is not an etcd endpoint: host:port, [address]:port for IPv6")
+    raise StateError(
+        f"{endpoint!r} is not an etcd endpoint: use host:port, or [address]:port for IPv6"
+    )
 
 
 def prefix_end(prefix: bytes) -> bytes:
-    """The end of the range of all keys that begin with `prefix`, which ends in a plain letter."""
+    """The end of the range of all keys with this prefix; its last byte must be below 0xFF."""
     return prefix[:-1] + bytes([prefix[-1] + 1])

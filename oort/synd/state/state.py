@@ -1,11 +1,11 @@
-"""What a syndicate keeps of one ring, and what a place that keeps it must promise.
+"""The state of one ring: its contents, and the contract of every implementation.
 
-A ring lives under the name of its service.  Kept are its newest builder and ring, as one version,
-and small named facts beside them.  Versions are the rings' own: they only grow.
+A ring is stored under the name of its service.  The state contains the newest builder and ring, as
+one version, and small named facts.  Versions are the versions of the rings, which only grow.
 
-Two places: a directory (directory.py), and etcd (etcd.py) where the syndicate must survive a
-machine.  Whichever it is: what `write`, `keep` and `put` returned from is durable, a change is
-made wholly or not at all, and nobody who does not lead any more can change the ring.
+There are two implementations: a directory (directory.py), and etcd (etcd.py) for syndicates that
+must survive the loss of a machine.  In both, a change is durable when `write`, `keep` or `put`
+returns, every change is atomic, and a synd that no longer leads cannot change the ring.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ _SERVICE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}", re.ASCII)
 
 @dataclass(frozen=True)
 class Snapshot:
-    """One version of a ring: the files as oort.ring writes them, the ring without a local node.
+    """One version of a ring: the bytes of its builder file and of its ring file.
 
-    Version 0, with both of them empty, is that there is nothing yet.
+    The ring has no local node.  Version 0, with empty bytes, means that there is no ring yet.
     """
 
     version: int = 0
@@ -51,68 +51,71 @@ class Snapshot:
 
 
 class State(Protocol):
-    """Where the ring of one service is kept.  Every method may be called from any thread.
+    """The state of one service.  Every method may be called from any thread.
 
-    Errors: StateConflict (somebody else made a change first), StateNotLeaderError (a change must be
-    made by the leader), StateUnavailableError (nothing answered in time; a change may or may not
-    have been made: read what is there now), StateError (anything else, for the operator).
+    Errors: StateConflict (another synd made a change first), StateNotLeaderError (only the leader
+    can make the change), StateUnavailableError (no answer in time; a change may or may not have
+    been made, so read the state again), StateError (anything else, for the operator).
     """
 
     def read(self) -> Snapshot:
-        """The newest version: whatever was written, by whomever, before this call."""
+        """The newest version, including every write by any synd that ended before this call."""
 
     def write(self, expected: int, new: Snapshot) -> None:
-        """Replace version `expected` (0: nothing yet) by a newer one; durable on return.
+        """Replace version `expected` (0: there is none yet) by a newer version, durably.
 
-        StateConflict where the version is not `expected`, then nothing has been changed.
-        StateNotLeaderError where somebody else leads.  ValueError where `new` is not newer, and
-        RingFormatError where it is not a builder and a ring of that version.
+        Raises StateConflict if the version is not `expected` (nothing was changed then),
+        StateNotLeaderError if another synd leads, ValueError if `new` is not newer, and
+        RingFormatError if `new` is not a builder and a ring of its version.
         """
 
     def keep(self, name: str, data: bytes) -> bytes:
-        """Create a fact once for ever, and return what is kept: `data`, or what was there before.
+        """Create a permanent fact and return its data: `data`, or the data stored before.
 
-        This needs no leader: of any number of callers, exactly one has its data kept.  A name is
-        used with `keep` or with `put`, never with both.
+        This needs no leader.  If several callers create the same fact, exactly one succeeds.  A
+        name must be used either with `keep` or with `put`.
         """
 
     def put(self, name: str, data: bytes) -> None:
-        """Create or replace a small fact; only who leads may."""
+        """Create or replace a small fact; only the leader may."""
 
     def take(self, name: str) -> bytes | None:
-        """A fact as it is now, None where there is none; it stays where it is."""
+        """Read a fact; None if it does not exist.  The fact is not removed."""
 
     @property
     def leading(self) -> bool:
-        """Whether changes can be made here.  It may be over when the caller looks at it."""
+        """Whether this synd is the leader, which may change at any moment."""
 
     @property
     def leader(self) -> str | None:
-        """Where the one who leads is reached (host:port, as it says); None while nobody leads."""
+        """The address that the leader advertises (host:port); None if there is no leader."""
 
     def watch(self, changed: Callable[[Snapshot], None]) -> None:
-        """Call `changed` with the version that is there, and with the newest after each change.
+        """Call `changed` with the present version, and with the newest version after each change.
 
-        Versions only grow; where they come fast, some in between are left out.  See Announcer for
+        Versions only grow.  If they follow each other fast, some are left out.  See Announcer for
         the thread and for errors.
         """
 
     def on_lead(self, changed: Callable[[bool], None]) -> None:
-        """Call `changed` with `leading` as it is, and whenever it changes; the same thread."""
+        """Call `changed` with the present value of `leading`, and with every later value.
+
+        The calls are made by the thread that calls the watchers.
+        """
 
     def close(self) -> None:
-        """Stop leading and let go of everything; no callback runs when this has returned.
+        """Stop leading and release everything; no callback runs after this has returned.
 
-        Not to be called from a callback.
+        Must not be called from a callback.
         """
 
 
 class Announcer:
-    """The one thread from which a state's callbacks are called, one at a time.
+    """The thread that calls a state's callbacks, one at a time.
 
-    Callbacks may use the state and take their time: what comes meanwhile waits, of snapshots the
-    newest alone.  They must not raise: an exception ends the announcing, goes to
-    threading.excepthook and makes every later use of the state fail with it (`check`).
+    Callbacks may use the state and may be slow.  Later events wait; of the snapshots only the
+    newest waits.  Callbacks must not raise.  An exception ends the thread, goes to
+    threading.excepthook, and makes every later use of the state fail (`check`).
     """
 
     def __init__(self, name: str) -> None:
@@ -129,7 +132,7 @@ class Announcer:
         self._thread.start()
 
     def snapshot(self, snapshot: Snapshot) -> None:
-        """What is there now; one that is not newer than an earlier one is nothing new."""
+        """Announce a snapshot, unless it is not newer than an earlier one."""
         with self._condition:
             if self._snapshot is None or snapshot.version > self._snapshot.version:
                 self._snapshot = snapshot
@@ -156,10 +159,10 @@ class Announcer:
             self._condition.notify()
 
     def check(self) -> None:
-        """Raise StateError where a callback has failed, or after `close`."""
+        """Raise StateError if a callback has failed, or after `close`."""
         if self._failure is not None:
             raise StateError(
-                f"changes are not announced any more: {self._failure!r}; restart synd"
+                f"changes are no longer announced: {self._failure!r}; restart synd"
             ) from self._failure
         if self._closed:
             raise StateError("this state is closed")
@@ -171,7 +174,7 @@ class Announcer:
         self._thread.join()
 
     def _next(self) -> Callable[[], None] | None:
-        """What is to be called next; None when all is over."""
+        """Wait for the next call; None after `close`."""
         with self._condition:
             while not self._closed:
                 if self._pending:
@@ -194,33 +197,41 @@ class Announcer:
 
 
 def check_service(service: str) -> str:
-    """The name of a service: letters, digits, `_`, `.` and `-`, at most 64."""
+    """Check the name of a service and return it; StateError if it is invalid."""
     if not _SERVICE.fullmatch(service):
         raise StateError(
-            f"{service!r} cannot be the name of a service: "
-            "letters, digits, _, . and -, not beginning with . or -, at most 64"
+            f"{service!r} cannot be the name of a service: use at most 64 letters, digits, "
+            "_, . and -, and do not begin with . or -"
         )
     return service
 
 
 def encode_name(name: str) -> str:
-    """The name of a fact (any text) as part of a path: %-encoded, at most 240 characters."""
+    """The name of a fact (any text) as part of a path: %-encoded, at most 240 characters.
+
+    Raises ValueError if the name is empty or too long.
+    """
     encoded = quote(name, safe="", errors="surrogatepass").replace(".", "%2E")
     if not 0 < len(encoded) <= MAX_NAME:
-        raise ValueError(f"a fact's name is 1 to {MAX_NAME} characters when encoded: {name!r}")
+        raise ValueError(f"the encoded name of a fact has 1 to {MAX_NAME} characters: {name!r}")
     return encoded
 
 
 def check_fact(data: bytes) -> bytes:
-    """ValueError for more than 1 MiB, which not every state could store."""
+    """Check and return the data of a fact; ValueError if it is larger than 1 MiB.
+
+    This is a limit of etcd.
+    """
     if len(data) > MAX_FACT:
         raise ValueError(f"a fact has at most {MAX_FACT} bytes, not {len(data)}")
     return data
 
 
 def check_snapshot(snapshot: Snapshot) -> None:
-    """RingFormatError unless these are a builder and a ring, the ring of this version."""
+    """Raise RingFormatError if builder or ring is invalid, or the ring has another version."""
     files.decode_builder(snapshot.builder)
     ring = files.decode_ring(snapshot.ring)
     if ring.version != snapshot.version:
-        raise RingFormatError(f"the ring of version {snapshot.version} says {ring.version}")
+        raise RingFormatError(
+            f"the ring of version {snapshot.version} contains version {ring.version}"
+        )

@@ -1,13 +1,12 @@
-"""syndicate-client: look at and change a syndicate's rings, and command its nodes.
+"""syndicate-client: show and change a syndicate's rings, and send commands to its nodes.
 
-Exit status: 0; 1 when it was refused or failed; 2 for a wrong command line; 3 when the syndicate,
-or a node, could not be reached.
+Exit status: 0 on success; 1 if a call was refused or failed; 2 for an invalid command line; 3 if
+the syndicate or a node could not be reached.
 """
 
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 import os
 import re
@@ -17,6 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from oort.clock import SYSTEM, utc
 from oort.errors import CallError, OortError, SyndicateToolError, TLSError
 from oort.flags import FlagParser
 from oort.ring import files
@@ -39,7 +39,7 @@ _ATTRIBUTE = re.compile(r"(tier|address)([0-9]{1,4})")
 
 
 def node_id(text: str) -> int | None:
-    """Decimal, or hexadecimal (16 digits, or 0x); None if it is neither."""
+    """An id in decimal or hexadecimal (16 digits, or with 0x); None if the text is neither."""
     if re.fullmatch(r"0[xX][0-9A-Fa-f]{1,16}|[0-9A-Fa-f]{16}", text):
         return int(text, 16)
     if re.fullmatch(r"[0-9]{1,20}", text) and int(text) < 1 << 64:
@@ -48,7 +48,7 @@ def node_id(text: str) -> int | None:
 
 
 def find_node(syndicate: Syndicate, text: str) -> messages.Node:
-    """By id, or by the exact host name (meta)."""
+    """The node with this id or exact host name (meta); SyndicateToolError unless there is one."""
     wanted = node_id(text)
     every = all_nodes(syndicate)
     by_id = [node for node in every if node.id == wanted]
@@ -56,7 +56,7 @@ def find_node(syndicate: Syndicate, text: str) -> messages.Node:
     if not found:
         raise SyndicateToolError(f"there is no node {text!r}")
     if len(found) > 1:
-        raise SyndicateToolError(f"{len(found)} nodes are called {text!r}: name one by its id")
+        raise SyndicateToolError(f"{len(found)} nodes are called {text!r}: use the id of a node")
     return found[0]
 
 
@@ -66,7 +66,10 @@ def all_nodes(syndicate: Syndicate) -> list[messages.Node]:
 
 
 def pairs(arguments: Sequence[str], allowed: Sequence[str]) -> list[tuple[str, str]]:
-    """NAME=VALUE, with names among `allowed`; tierN and addressN come with tier and address."""
+    """Names and values of NAME=VALUE arguments; SyndicateToolError for names not in `allowed`.
+
+    `tier` also allows tierN, and `address` also allows addressN.
+    """
     result = []
     for argument in arguments:
         name, equals, value = argument.partition("=")
@@ -93,7 +96,7 @@ def truth(name: str, text: str) -> bool:
 
 
 def content(path: str) -> bytes:
-    """A file's; `-` is standard input."""
+    """The content of a file, or of standard input for `-`."""
     try:
         if path == "-":
             data = sys.stdin.buffer.read(MAX_CONF_BYTES + 1)
@@ -108,7 +111,7 @@ def content(path: str) -> bytes:
 
 
 def node_of(arguments: Sequence[str], node: messages.Node) -> messages.Node:
-    """`node` with the attributes (or what to search for) filled in."""
+    """`node` with the attributes, or search criteria, of the arguments."""
     lists: dict[str, list[str]] = {"tier": [], "address": []}
     for name, value in pairs(
         arguments, ("id", "active", "capacity", "tier", "address", "meta", "config")
@@ -123,7 +126,9 @@ def node_of(arguments: Sequence[str], node: messages.Node) -> messages.Node:
         elif name == "id":
             wanted = node_id(value)
             if wanted is None:
-                raise SyndicateToolError(f"{value!r} is no id: expected a number, or 0x and digits")
+                raise SyndicateToolError(
+                    f"{value!r} is not an id: expected a number, or 0x and hexadecimal digits"
+                )
             node.id = wanted
         elif name == "active":
             node.active = truth(name, value)
@@ -142,7 +147,7 @@ def node_of(arguments: Sequence[str], node: messages.Node) -> messages.Node:
 
 
 def as_json(node: messages.Node) -> dict[str, Any]:
-    """Ids are decimal strings: not every program reads 64-bit numbers."""
+    """A node for JSON; ids are strings, because not every program reads 64-bit numbers."""
     return {
         "id": str(node.id),
         "active": node.active,
@@ -159,13 +164,13 @@ def emit(options: argparse.Namespace, data: object, text: str) -> None:
 
 
 def changed(options: argparse.Namespace, status: messages.RingStatus) -> None:
-    """What every change answers."""
+    """Print the outcome of a change."""
     if not status.status:
         raise SyndicateToolError(f"refused; the version is {status.version}")
     emit(options, {"version": str(status.version)}, f"version {status.version}")
 
 
-# Verbs: questions
+# Verbs: queries
 
 
 def version(syndicate: Syndicate, options: argparse.Namespace) -> None:
@@ -215,8 +220,7 @@ def search(syndicate: Syndicate, options: argparse.Namespace) -> None:
 
 def ring(syndicate: Syndicate, options: argparse.Namespace) -> None:
     reply: messages.Ring = syndicate.call(syndicate.rings.GetRing, messages.EmptyMsg())
-    what = files.decode_ring(reply.ring)
-    files.write(options.file, what)
+    files.write(options.file, files.decode_ring(reply.ring))
     emit(
         options,
         {"version": str(reply.version), "file": str(options.file)},
@@ -225,27 +229,27 @@ def ring(syndicate: Syndicate, options: argparse.Namespace) -> None:
 
 
 def watch(syndicate: Syndicate, options: argparse.Namespace) -> None:
-    """Every ring as it is made, until interrupted, or `count` of them."""
+    """Print a line for every new ring, `count` lines or until interrupted."""
     subscriber = messages.SubscriberID(id=f"syndicate-client:{socket.gethostname()}:{os.getpid()}")
     left = options.count
     reply: messages.Ring
     for reply in syndicate.stream(syndicate.rings.GetRingStream, subscriber):
-        what = files.decode_ring(reply.ring)
-        active = sum(node.active for node in what.nodes)
-        now = datetime.datetime.now().astimezone()
+        decoded = files.decode_ring(reply.ring)
+        active = sum(node.active for node in decoded.nodes)
+        now = utc(SYSTEM.wall()).astimezone()
         data = {
             "time": now.isoformat(timespec="seconds"),
             "version": str(reply.version),
-            "nodes": len(what.nodes),
+            "nodes": len(decoded.nodes),
             "active": active,
-            "replicas": what.replica_count,
-            "partitions": what.partitions,
+            "replicas": decoded.replica_count,
+            "partitions": decoded.partitions,
         }
         emit(
             options,
             data,
-            f"{now:%Y-%m-%d %H:%M:%S}  version {reply.version}: {len(what.nodes)} nodes "
-            f"({active} active), {what.replica_count} replicas, {what.partitions} partitions",
+            f"{now:%Y-%m-%d %H:%M:%S}  version {reply.version}: {len(decoded.nodes)} nodes "
+            f"({active} active), {decoded.replica_count} replicas, {decoded.partitions} partitions",
         )
         if left is not None:
             left -= 1
@@ -269,7 +273,7 @@ def remove(syndicate: Syndicate, options: argparse.Namespace) -> None:
 
 
 def set_values(syndicate: Syndicate, options: argparse.Namespace) -> None:
-    """The configuration of the ring; with a node first, that node's attributes."""
+    """Set the configuration of the ring or, if a node comes first, attributes of that node."""
     rings = syndicate.rings
     if "=" in options.value[0]:
         chosen = dict(pairs(options.value, ("config", "restart")))
@@ -345,44 +349,44 @@ def token(syndicate: Syndicate, options: argparse.Namespace) -> None:
         syndicate.authority.CreateToken,
         TokenRequest(role=options.role, uses=options.uses, valid_seconds=options.seconds),
     )
-    made = tokens.read_token(reply.token)
+    created = tokens.read_token(reply.token)
     data = {
         "token": reply.token,
-        "id": made.id,
-        "role": made.role,
+        "id": created.id,
+        "role": created.role,
         "uses": options.uses,
-        "expires": made.expires.isoformat(),
-        "authority": made.authority,
+        "expires": created.expires.isoformat(),
+        "authority": created.authority,
     }
     emit(options, data, reply.token)
     if not options.json:
         print(
-            f"For {options.uses} {made.role}{'s' if options.uses > 1 else ''}, "
-            f"until {made.expires:%Y-%m-%d %H:%M:%S} UTC. Keep it secret.",
+            f"For {options.uses} {created.role}{'s' if options.uses > 1 else ''}, "
+            f"until {created.expires:%Y-%m-%d %H:%M:%S} UTC. Keep the token secret.",
             file=sys.stderr,
         )
 
 
 def join(settings: connection.Settings, options: argparse.Namespace) -> None:
-    """An operator's certificate for a token; the key never leaves this machine."""
+    """Get an operator's certificate with a token; the key never leaves this machine."""
     if not settings.use_tls:
-        raise SyndicateToolError("joining takes TLS")
+        raise SyndicateToolError("joining needs TLS")
     text = options.join_token
     if text == "-":
         text = content(text).decode("ascii", "replace")
-    made = tokens.read_token(text)
+    received = tokens.read_token(text)
     ca_file: Path | None = settings.ca_file
     if is_there(settings.ca_file):
         roots = read(settings.ca_file)
         try:
-            certificates.pick(roots, made.authority)
+            certificates.pick(roots, received.authority)
         except TLSError as error:
             raise TLSError(
-                f"{ca_file} is of another authority: move it away, or name another file with --ca"
+                f"{ca_file} is of another authority: move it away, or give another file with --ca"
             ) from error
-        ca_file = None  # there may be others in it
+        ca_file = None  # the file is kept, because it may have other certificates too
     identity = connection.join(
-        settings, made, trust_token=options.ca is None and options.fingerprint is None
+        settings, received, trust_token=options.ca is None and options.fingerprint is None
     )
     save_identity(identity, settings.cert_file, settings.key_file, ca_file)
     role = certificates.role_of(identity.certificate)
@@ -400,7 +404,7 @@ def join(settings: connection.Settings, options: argparse.Namespace) -> None:
 
 def _count(text: str) -> int:
     if not re.fullmatch(r"[0-9]{1,9}", text) or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
     return int(text)
 
 
@@ -423,14 +427,17 @@ def build_parser() -> argparse.ArgumentParser:
                         help=f"default: {tool_settings.CONFIG_FILE}, section [client]")  # fmt: skip
     common.add_argument("--server", metavar="HOST:PORT",
                         help="default: $OORT_SYNDICATE_OVERRIDE, then Server")  # fmt: skip
-    common.add_argument("--ca", metavar="FILE", help="certificates to verify by")
-    common.add_argument("--cert", metavar="FILE", help="our certificate")
-    common.add_argument("--key", metavar="FILE", help="our private key")
+    common.add_argument("--ca", metavar="FILE",
+                        help="certificates to verify the syndicate and nodes")  # fmt: skip
+    common.add_argument("--cert", metavar="FILE", help="your certificate")
+    common.add_argument("--key", metavar="FILE", help="the private key of your certificate")
     common.add_argument("--fingerprint", metavar="SHA256",
-                        help="of the server's certificate or its authority's")  # fmt: skip
-    common.add_argument("--timeout", type=_seconds, metavar="SECONDS", help="of a call")
-    common.add_argument("--cmdctrl-port", type=_count, metavar="PORT", help="of nodes")
-    common.add_argument("--no-tls", action="store_true", help="for a syndicate without TLS")
+                        help="SHA-256 of the server's certificate or its authority's")  # fmt: skip
+    common.add_argument("--timeout", type=_seconds, metavar="SECONDS",
+                        help="time limit of a call")  # fmt: skip
+    common.add_argument("--cmdctrl-port", type=_count, metavar="PORT",
+                        help="the CmdCtrl port of nodes")  # fmt: skip
+    common.add_argument("--no-tls", action="store_true", help="connect without TLS")
     common.add_argument("--json", action="store_true", help="print JSON")
     parser = FlagParser(
         prog="syndicate-client",
@@ -442,68 +449,71 @@ def build_parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
 
     def verb(name: str, run: _Verb | None, text: str) -> argparse.ArgumentParser:
-        made = verbs.add_parser(
+        result = verbs.add_parser(
             name, parents=[common], help=text, description=text, allow_abbrev=False
         )
-        made.set_defaults(run=run)
-        return made
+        result.set_defaults(run=run)
+        return result
 
-    verb("version", version, "the ring's version")
-    made = verb("config", config, "the ring's configuration, or a node's")
-    made.add_argument("node", nargs="?", metavar="NODE")
-    made = verb("search", search, "nodes: all, or those that match every filter")
-    made.add_argument("filter", nargs="*", metavar="id=|meta=|tier=|address=")
-    made = verb("ring", ring, "write the ring to a file")
-    made.add_argument("file", type=Path, metavar="FILE")
-    made = verb("watch", watch, "every ring as it is made")
-    made.add_argument("--count", type=_count, metavar="N", help="end after so many")
+    verb("version", version, "print the version of the ring")
+    added = verb("config", config, "print the configuration of the ring or of a node")
+    added.add_argument("node", nargs="?", metavar="NODE")
+    added = verb("search", search, "list all nodes, or the nodes that match every filter")
+    added.add_argument("filter", nargs="*", metavar="id=|meta=|tier=|address=")
+    added = verb("ring", ring, "write the ring to a file")
+    added.add_argument("file", type=Path, metavar="FILE")
+    added = verb("watch", watch, "print a line for every new ring")
+    added.add_argument("--count", type=_count, metavar="N", help="end after N rings")
 
-    made = verb("add", add, "a new node: id, active, capacity, tier0.., address0.., meta, config")
-    made.add_argument("attribute", nargs="+", metavar="NAME=VALUE")
-    made = verb("rm", remove, "remove nodes")
-    made.add_argument("node", nargs="+", metavar="NODE")
-    made = verb("set", set_values, "config=FILE [restart=true], or NODE NAME=VALUE ...")
-    made.add_argument("value", nargs="+", metavar="[NODE] NAME=VALUE")
-    made = verb("capacity", capacity, "set a node's capacity")
-    made.add_argument("node", metavar="NODE")
-    made.add_argument("capacity", metavar="CAPACITY")
-    made = verb("active", active, "set whether a node holds data")
-    made.add_argument("node", metavar="NODE")
-    made.add_argument("active", metavar="true|false")
-    made = verb("replicas", replicas, "set the number of replicas")
-    made.add_argument("count", metavar="COUNT")
-    made = verb("addresses", addresses, "replace a node's addresses")
-    made.add_argument("node", metavar="NODE")
-    made.add_argument("address", nargs="+", metavar="ADDRESS")
-    made = verb("tiers", tiers, "replace a node's tiers")
-    made.add_argument("node", metavar="NODE")
-    made.add_argument("tier", nargs="+", metavar="TIER")
+    added = verb("add", add, "add a node: id, active, capacity, tier0.., address0.., meta, config")
+    added.add_argument("attribute", nargs="+", metavar="NAME=VALUE")
+    added = verb("rm", remove, "remove nodes")
+    added.add_argument("node", nargs="+", metavar="NODE")
+    added = verb("set", set_values, "set config=FILE [restart=true], or NODE NAME=VALUE ...")
+    added.add_argument("value", nargs="+", metavar="[NODE] NAME=VALUE")
+    added = verb("capacity", capacity, "set a node's capacity")
+    added.add_argument("node", metavar="NODE")
+    added.add_argument("capacity", metavar="CAPACITY")
+    added = verb("active", active, "set whether a node holds data")
+    added.add_argument("node", metavar="NODE")
+    added.add_argument("active", metavar="true|false")
+    added = verb("replicas", replicas, "set the number of replicas")
+    added.add_argument("count", metavar="COUNT")
+    added = verb("addresses", addresses, "replace a node's addresses")
+    added.add_argument("node", metavar="NODE")
+    added.add_argument("address", nargs="+", metavar="ADDRESS")
+    added = verb("tiers", tiers, "replace a node's tiers")
+    added.add_argument("node", metavar="NODE")
+    added.add_argument("tier", nargs="+", metavar="TIER")
 
     for name, text in (
-        ("health", "ask a node, or all, how it is"),
-        ("stats", "a node's statistics"),
-        ("reload", "let a node read its configuration again"),
-        ("restart", "let a node stop and start serving"),
-        ("start", "let a node serve"),
-        ("stop", "let a node stop serving; it can be started"),
-        ("exit", "end a node's process"),
-        ("software-version", "the version of a node's software, as the syndicate knows it"),
-        ("upgrade", "let a node upgrade its software"),
+        ("health", "show whether nodes serve clients"),
+        ("stats", "print the statistics of nodes"),
+        ("reload", "make nodes read their configuration again"),
+        ("restart", "make nodes stop and start serving"),
+        ("start", "make nodes serve clients"),
+        ("stop", "make nodes stop serving clients until start"),
+        ("exit", "end the processes of nodes"),
+        ("software-version", "print the software versions of nodes, asked through the syndicate"),
+        ("upgrade", "make nodes upgrade their software"),
     ):
-        made = verb(name, command, text)
-        made.add_argument("node", metavar="NODE|all")
+        added = verb(name, command, text)
+        added.add_argument("node", metavar="NODE|all")
         if name == "upgrade":
-            made.add_argument("version", metavar="VERSION")
+            added.add_argument("version", metavar="VERSION")
         if name in ("software-version", "upgrade"):
-            made.add_argument("--direct", action="store_true", default=False,
-                              help="ask the node itself, not the syndicate")  # fmt: skip
+            added.add_argument("--direct", action="store_true", default=False,
+                               help="ask the node itself, not the syndicate")  # fmt: skip
 
-    made = verb("token", token, "a join token")
-    made.add_argument("--role", choices=("node", "operator"), default="node")
-    made.add_argument("--uses", type=_count, default=1, metavar="N")
-    made.add_argument("--seconds", type=_count, default=3600, metavar="N")
-    made = verb("join", None, "get an operator's certificate with a join token")
-    made.add_argument("join_token", metavar="TOKEN", help="- is standard input")
+    added = verb("token", token, "create a join token")
+    added.add_argument("--role", choices=("node", "operator"), default="node",
+                       help="the role that the token gives (default: node)")  # fmt: skip
+    added.add_argument("--uses", type=_count, default=1, metavar="N",
+                       help="how often the token can be used (default: 1)")  # fmt: skip
+    added.add_argument("--seconds", type=_count, default=3600, metavar="N",
+                       help="how long the token is valid (default: 3600)")  # fmt: skip
+    added = verb("join", None, "get an operator's certificate with a join token")
+    added.add_argument("join_token", metavar="TOKEN", help="a join token; - is standard input")
     return parser
 
 
@@ -522,7 +532,7 @@ _DEFAULTS = {
 
 
 def main(argv: list[str] | None = None) -> int:
-    # An option may stand before or after the verb; a default must not overwrite it.
+    # Options may come before or after the verb, so the parser has no defaults that overwrite them.
     options = argparse.Namespace(**{**_DEFAULTS, **vars(build_parser().parse_args(argv))})
     try:
         settings = tool_settings.settings_of(options)

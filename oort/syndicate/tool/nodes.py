@@ -1,8 +1,8 @@
-"""syndicate-client's commands to nodes: one of them, or all at a time.
+"""syndicate-client's commands to one node or to all nodes.
 
-Commands go to each node's own CmdCtrl service; its software is the syndicate's business, so
-`software-version` and `upgrade` go through synd, unless the node itself is to be asked (--direct).
-What one node answers, or that it does not, keeps no other from being asked.
+Commands go to each node's CmdCtrl.  The commands `software-version` and `upgrade` go through synd,
+except with --direct.  A node that fails or does not answer does not stop the commands to the
+others.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ class Answer:
     good: bool
     text: str
     unreachable: bool = False
-    data: dict[str, Any] = field(default_factory=dict)  # for programs, besides the above
+    data: dict[str, Any] = field(default_factory=dict)  # further values for JSON
 
 
 Ask = Callable[[messages.Node], Answer]
 
 
 def answers(nodes: Sequence[messages.Node], ask: Ask) -> list[Answer]:
-    """In the order of the nodes."""
+    """Ask all nodes, AT_A_TIME at once; the answers are in the order of the nodes."""
 
     def safely(node: messages.Node) -> Answer:
         try:
@@ -58,7 +58,7 @@ def answers(nodes: Sequence[messages.Node], ask: Ask) -> list[Answer]:
 
 
 def target_of(node: messages.Node, port: int) -> str:
-    """Where a node's CmdCtrl is: at its first address, at a port of its own."""
+    """The address of a node's CmdCtrl: the host of its first address, with the CmdCtrl port."""
     if not node.addresses:
         raise SyndicateToolError(f"node {node.id} has no address")
     host, _ = connection.parse_address(node.addresses[0], f"node {node.id}")
@@ -66,7 +66,7 @@ def target_of(node: messages.Node, port: int) -> str:
 
 
 class Nodes:
-    """Calls nodes' CmdCtrl, with the identity we show the syndicate."""
+    """Calls the CmdCtrl of nodes, with the same identity as the syndicate."""
 
     def __init__(self, syndicate: Syndicate) -> None:
         settings = syndicate.settings
@@ -78,15 +78,15 @@ class Nodes:
                 self._roots = syndicate.roots
             else:
                 raise TLSError(
-                    f"{settings.ca_file} is not there: nodes are verified by the authority's "
-                    "certificate, not by the server's: --ca FILE"
+                    f"{settings.ca_file} does not exist: nodes are verified by the authority's "
+                    "certificate, not by the server's: give --ca FILE"
                 )
         self._identity = syndicate.identity
-        # Nodes are known by their names, under the authority.
+        # Nodes are verified by the authority and by name, not by the fingerprint.
         self._settings = dataclasses.replace(settings, fingerprint="")
 
     def call(self, node: messages.Node, method: str, request: Message | None = None) -> Any:
-        """The reply to a command; most take nothing.  Raises CallError."""
+        """The reply to a command; most commands have no arguments.  Raises CallError."""
         target = target_of(node, self._settings.cmdctrl_port)
         with connection.channel(target, self._settings, self._roots, self._identity) as channel:
             try:
@@ -97,7 +97,7 @@ class Nodes:
                 raise connection.call_error(target, error) from error
 
     def command(self, method: str) -> Ask:
-        """Reload, Restart, Start, Stop, Exit."""
+        """A command without arguments: Reload, Restart, Start, Stop or Exit."""
 
         def ask(node: messages.Node) -> Answer:
             reply: commands.StatusMsg = self.call(node, method)
@@ -114,7 +114,7 @@ class Nodes:
         try:
             stats = json.loads(reply.statsjson)
         except ValueError as error:
-            raise SyndicateToolError(f"node {node.id} sends statistics that are no JSON") from error
+            raise SyndicateToolError(f"node {node.id} sent statistics that are not JSON") from error
         return Answer(True, json.dumps(stats, indent=2), data={"stats": stats})
 
     def software_version(self, node: messages.Node) -> Answer:
@@ -161,7 +161,7 @@ METHODS = {
 
 
 def asking(syndicate: Syndicate, options: argparse.Namespace) -> Ask:
-    """What the verb of the command line asks a node."""
+    """The function that asks a node what the verb of the command line says."""
     if options.verb == "software-version" and not options.direct:
         return software_version(syndicate)
     if options.verb == "upgrade" and not options.direct:
@@ -181,7 +181,10 @@ def asking(syndicate: Syndicate, options: argparse.Namespace) -> Ask:
 def report(
     options: argparse.Namespace, nodes: Sequence[messages.Node], found: Sequence[Answer]
 ) -> None:
-    """Print what the nodes answered; CallError or SyndicateToolError if one's is not good."""
+    """Print the answers; if any is not good, raise CallError or SyndicateToolError.
+
+    CallError means that all nodes that failed were unreachable.
+    """
     each = sorted(zip(nodes, found, strict=True), key=lambda pair: (pair[0].meta, pair[0].id))
     if options.json:
         print(
@@ -192,7 +195,7 @@ def report(
                         "meta": node.meta,
                         "ok": answer.good,
                         "unreachable": answer.unreachable,
-                        # For programs the statistics are data, not text.
+                        # In JSON the statistics are in the data.
                         "message": "" if "stats" in answer.data else answer.text,
                         **answer.data,
                     }

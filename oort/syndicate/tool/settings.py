@@ -1,7 +1,7 @@
-"""The settings of syndicate-client: where its syndicate is, and how it shows itself.
+"""The settings of syndicate-client: the address of the syndicate, certificates and timeouts.
 
-Settings come from [client] in the configuration file, then from the environment
-(OORT_SYNDICATE_OVERRIDE, OORT_SYNDICATE_FINGERPRINT), then from options; the later wins.
+In order of increasing priority, settings come from [client] in the configuration file, from the
+environment (OORT_SYNDICATE_OVERRIDE, OORT_SYNDICATE_FINGERPRINT), and from options.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Timeout = float(min=0.1, max=86400, default=10)
 
 
 def _read_file(path: Path, required: bool) -> dict[str, Any]:
-    """Section [client], checked, with the defaults for what it does not name."""
+    """The checked section [client] with defaults.  Raises ConfigError."""
     spec = ConfigObj(_CONFIGSPEC.splitlines(), _inspec=True, interpolation=False, list_values=False)
     try:
         parsed = ConfigObj(
@@ -65,7 +65,7 @@ def _read_file(path: Path, required: bool) -> dict[str, Any]:
 
 
 def settings_of(options: argparse.Namespace) -> Settings:
-    """All layers put together.  Raises ConfigError."""
+    """The settings from all layers.  Raises ConfigError, and TLSError for a bad fingerprint."""
     file = _read_file(options.config or CONFIG_FILE, required=options.config is not None)
     override = os.environ.get("OORT_SYNDICATE_OVERRIDE")
     if options.server is not None:
@@ -79,7 +79,7 @@ def settings_of(options: argparse.Namespace) -> Settings:
     if os.environ.get("OORT_SYNDICATE_FINGERPRINT"):
         fingerprint = os.environ["OORT_SYNDICATE_FINGERPRINT"]
     if options.ca is not None:
-        fingerprint = ""  # who names a file means it
+        fingerprint = ""  # --ca overrides a fingerprint of an earlier layer
     if options.fingerprint is not None:
         fingerprint = options.fingerprint
     return Settings(

@@ -1,4 +1,4 @@
-"""Real etcd servers, and a relay that can keep answers back, for tests of what is kept in etcd."""
+"""Real etcd servers, and a relay that can withhold answers, for tests of the state in etcd."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def free_ports(count: int) -> list[int]:
 
 
 class EtcdServer:
-    """One member of a cluster of `members` (client port, peer port); its data are on tmpfs."""
+    """A member of a cluster of `members` (client port, peer port) with its data on tmpfs."""
 
     def __init__(
         self, directory: Path, members: Sequence[tuple[int, int]], which: int, *flags: str
@@ -74,7 +74,7 @@ class EtcdServer:
 
 
 class EtcdCluster:
-    """Members that have started and answer; ended by `with`."""
+    """A cluster of running members; a context manager ends it."""
 
     def __init__(self, directory: Path, size: int, *flags: str) -> None:
         ports = free_ports(2 * size)
@@ -92,7 +92,7 @@ class EtcdCluster:
             member.end()
 
     def wait(self) -> EtcdCluster:
-        """Until every running member answers; for clusters without TLS."""
+        """Wait until every running member answers; only for clusters without TLS."""
         for member in self.members:
             client = EtcdClient([member.endpoint])
             eventually(lambda client=client: answers(client), f"{member.endpoint} answers")  # type: ignore[misc]
@@ -109,7 +109,7 @@ def answers(client: EtcdClient) -> bool:
 
 
 class Relay:
-    """Passes connections on to an endpoint; with `mute` what is asked arrives, no answer does."""
+    """Forwards connections to an endpoint; with `mute` it forwards requests but no answers."""
 
     def __init__(self, endpoint: str) -> None:
         host, port = endpoint.rsplit(":", 1)
@@ -117,7 +117,7 @@ class Relay:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.endpoint = f"127.0.0.1:{self._listener.getsockname()[1]}"
         self.mute = False
-        self.kept_back = 0  # bytes of answers
+        self.kept_back = 0  # withheld bytes of answers
         self._closed = threading.Event()
         self._threads = [threading.Thread(target=self._accept, daemon=True)]
         self._threads[0].start()
@@ -136,7 +136,7 @@ class Relay:
             muted = False
             while not self._closed.is_set():
                 if muted and not self.mute:
-                    return  # with bytes missing, the connection is of no more use
+                    return  # the connection is unusable because bytes are missing
                 for source in select.select([client, server], [], [], 0.05)[0]:
                     try:
                         data = source.recv(1 << 16)

@@ -1,7 +1,7 @@
-"""A synd of its kind: while it leads, makes one version of the ring after the other.
+"""A program that makes one version of the ring after another while it leads.
 
-Arguments: its name, then etcd's endpoints.  Says on standard output, a line each: `try V` before
-version V is asked for, then `done V`, `doubt V` (it may or may not be there) or `not V`.
+Arguments: its name, then etcd's endpoints.  It prints a line `try V` before it writes version V,
+and then `done V`, `doubt V` (the version may or may not exist) or `not V`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def main() -> None:
         version = now.version + 1
         total = int(conf_of(now)) + 1 if now.version else 1
         say("try", version)
-        time.sleep(0.005)  # to be stopped in: what was read is old when it goes on
+        time.sleep(0.005)  # the process may be stopped here, after which its data is stale
         try:
             state.write(now.version, snapshot(version, b"%d" % total))
         except (StateConflict, StateNotLeaderError):

@@ -14,7 +14,7 @@ WAIT_SECONDS = 60.0
 
 
 def snapshot(version: int, conf: bytes = b"") -> Snapshot:
-    """That version; its builder and its ring carry `conf`."""
+    """A snapshot of this version; its builder and its ring have the configuration `conf`."""
     builder = Builder()
     builder.version = version
     builder.conf = conf
@@ -22,7 +22,7 @@ def snapshot(version: int, conf: bytes = b"") -> Snapshot:
 
 
 def random_conf(size: int) -> bytes:
-    """What does not compress, the same each time."""
+    """Incompressible data, the same each time."""
     return random.Random(size).randbytes(size)
 
 
@@ -31,7 +31,7 @@ def conf_of(snapshot: Snapshot) -> bytes:
 
 
 def eventually(condition: Callable[[], bool], what: str) -> None:
-    """Wait until it holds."""
+    """Wait until the condition is true."""
     deadline = time.monotonic() + WAIT_SECONDS
     while not condition():
         assert time.monotonic() < deadline, f"not in {WAIT_SECONDS:g} s: {what}"

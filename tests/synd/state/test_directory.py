@@ -1,4 +1,4 @@
-"""A state directory through kills, damage, full disks and a second synd."""
+"""Tests of a state directory with kills, damage, full disks and a second synd."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from oort.synd.state.state import Snapshot
 
 from .snapshots import conf_of, random_conf, snapshot
 
-# Makes one version and one fact, and dies before its n-th step on the file system in the directory.
+# Makes a version and a fact, and dies before its n-th file operation in the directory.
 PROJECT = Path(__file__).parents[3]
 
 DYING = """
@@ -53,7 +53,7 @@ def files_of(*versions: int) -> set[str]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A state directory with versions 1 to 3; the folder of the service."""
+    """The folder of a service in a state directory, with versions 1 to 3."""
     state = DirectoryState(tmp_path, "one")
     for version in (1, 2, 3):
         state.write(version - 1, snapshot(version))
@@ -62,7 +62,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def opened(folder: Path) -> Snapshot:
-    """What a synd that starts finds."""
+    """The snapshot that a starting synd finds."""
     state = DirectoryState(folder.parent, folder.name)
     try:
         return state.read()
@@ -70,7 +70,7 @@ def opened(folder: Path) -> Snapshot:
         state.close()
 
 
-def test_a_kill_at_any_step_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
+def test_a_kill_at_any_step_loses_nothing_acknowledged(tmp_path: Path) -> None:
     step, version = 0, 0
     done = False
     while not done:
@@ -97,14 +97,14 @@ def test_a_kill_at_any_step_loses_nothing_that_was_acknowledged(tmp_path: Path) 
         assert names(tmp_path / "one") >= files_of(*kept[1:])
         assert not list((tmp_path / "one" / "facts").glob("*.unfinished"))
         version = now
-    assert step > 8  # the files, the folder for each, what is old
+    assert step > 8  # two files and their folders, and the removal of old versions
 
 
-def test_what_a_kill_has_left_is_removed(folder: Path) -> None:
+def test_the_remains_of_a_kill_are_removed(folder: Path) -> None:
     left = ["4-oort.builder", "4-oort.ring.unfinished", "9-oort.builder.unfinished"]
     for name in left:
         (folder / name).write_bytes(b"half")
-    (folder / "1-oort.ring").unlink()  # removing old versions was cut off
+    (folder / "1-oort.ring").unlink()  # as if the removal of old versions was interrupted
     (folder / "facts" / "half.unfinished").write_bytes(b"half")
     (folder / "notes.txt").write_text("not ours")
     assert opened(folder) == snapshot(3)
@@ -114,7 +114,7 @@ def test_what_a_kill_has_left_is_removed(folder: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["builder", "ring"])
 @pytest.mark.parametrize("damage", ["empty", "cut", "flipped", "another"])
-def test_damage_of_the_newest_version_is_told(folder: Path, kind: str, damage: str) -> None:
+def test_damage_of_the_newest_version_is_reported(folder: Path, kind: str, damage: str) -> None:
     path = folder / f"3-oort.{kind}"
     data = path.read_bytes()
     flipped = bytearray(data)
@@ -126,13 +126,13 @@ def test_damage_of_the_newest_version_is_told(folder: Path, kind: str, damage: s
         opened(folder)
     assert "\n" not in str(told.value)
     assert names(folder) == before
-    # The cure that it names.
+    # The cure in the message.
     for name in files_of(3):
         (folder / name).unlink()
     assert opened(folder) == snapshot(2)
 
 
-def test_a_builder_that_has_gone_is_told(folder: Path) -> None:
+def test_a_missing_builder_is_reported(folder: Path) -> None:
     (folder / "3-oort.builder").unlink()
     with pytest.raises(StateError, match=r"3-oort\.builder is missing: .*go back to version 2"):
         opened(folder)
@@ -140,7 +140,7 @@ def test_a_builder_that_has_gone_is_told(folder: Path) -> None:
     assert opened(folder) == snapshot(2)
 
 
-def test_damage_of_older_versions_is_nothing_to_it(folder: Path) -> None:
+def test_damage_of_older_versions_is_ignored(folder: Path) -> None:
     (folder / "2-oort.ring").write_bytes(b"nonsense")
     (folder / "1-oort.builder").unlink()
     assert opened(folder) == snapshot(3)
@@ -162,7 +162,7 @@ def test_a_few_versions_are_kept(folder: Path) -> None:
 
 def test_one_synd_at_a_time(folder: Path) -> None:
     first = DirectoryState(folder.parent, "one")
-    with pytest.raises(StateLockedError, match=f"{folder} is used by another synd: stop that one"):
+    with pytest.raises(StateLockedError, match=f"{folder} is used by another synd: stop that synd"):
         DirectoryState(folder.parent, "one")
     other = DirectoryState(folder.parent, "other")
     first.write(3, snapshot(4))
@@ -180,7 +180,7 @@ def test_files_are_private(folder: Path) -> None:
         assert path.stat().st_mode & 0o077 == 0
 
 
-def test_a_place_that_is_no_directory(tmp_path: Path) -> None:
+def test_a_path_that_is_not_a_directory(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(StateError, match=r"cannot use .*: Not a directory; name a directory"):
         DirectoryState(tmp_path / "file", "one")
@@ -191,7 +191,7 @@ def test_a_place_that_is_no_directory(tmp_path: Path) -> None:
     deep.close()
 
 
-# ---- what takes a file system of its own ---------------------------------------
+# ---- tests that need a file system of their own --------------------------------
 
 
 @pytest.fixture
@@ -207,10 +207,10 @@ def test_a_full_disk_changes_nothing(small_disk: Path) -> None:
     state.write(0, snapshot(1))
     ballast = small_disk / "ballast"
     size = 256 << 10
-    while True:  # every amount of free space, from none upwards, until it is enough
+    while True:  # every amount of free space from 0 up, until it is enough
         size -= 4096
         with ballast.open("wb", buffering=0) as file:
-            file.write(bytes(size))  # as much as there is room for
+            file.write(bytes(size))  # as much as fits
         try:
             state.write(1, snapshot(2, random_conf(20_000)))
             break
@@ -241,7 +241,7 @@ def test_a_directory_that_cannot_be_written(small_disk: Path) -> None:
 
 
 @pytest.mark.system
-def test_a_directory_of_somebody_else(tmp_path: Path) -> None:
+def test_a_directory_of_another_user(tmp_path: Path) -> None:
     program = (
         "import os, sys\n"
         "from oort.errors import StateError\n"
@@ -254,6 +254,6 @@ def test_a_directory_of_somebody_else(tmp_path: Path) -> None:
         [sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, check=True
     )
     assert re.fullmatch(
-        r"cannot use /.*: Permission denied; give it to the user synd runs as, with mode 0700\n",
+        r"cannot use /.*: Permission denied; give it to the user that runs synd, with mode 0700\n",
         run.stdout,
     )

@@ -1,4 +1,4 @@
-"""State in a real etcd: leaders that die, members that die, answers that get lost."""
+"""Tests of the state in a real etcd: dying leaders, dying members, and lost answers."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_one_leads_and_the_others_follow(cluster: EtcdCluster, opener: Opener) -
         second.put("fact", b"1")
     assert second.keep("once", b"second") == b"second"
     assert first.keep("once", b"first") == b"second"
-    first.close()  # hands over
+    first.close()  # gives up the lead
     eventually(lambda: told == [False, True], "the second leads")
     assert second.leader == "second:2"
     second.write(5, snapshot(6))
@@ -124,7 +124,7 @@ def test_one_leads_and_the_others_follow(cluster: EtcdCluster, opener: Opener) -
 
 
 def seize(cluster: EtcdCluster) -> None:
-    """Somebody else becomes the leader."""
+    """Make another synd the leader."""
     while True:
         delete(cluster, PREFIX + b"current/leader")
         if create(cluster, PREFIX + b"current/leader", b"other:1"):
@@ -132,7 +132,7 @@ def seize(cluster: EtcdCluster) -> None:
 
 
 def test_a_deposed_leader_can_change_nothing(cluster: EtcdCluster, opener: Opener) -> None:
-    """Nor if it has heard nothing of it: what it asks for arrives at etcd and is refused there."""
+    """Even a leader that does not know that it was deposed is refused by etcd."""
     changes: list[Callable[[EtcdState], object]] = [
         lambda state: state.write(1, snapshot(2)),
         lambda state: state.write(1, snapshot(2, random_conf(3_000_000))),
@@ -146,7 +146,7 @@ def test_a_deposed_leader_can_change_nothing(cluster: EtcdCluster, opener: Opene
         old = leads(opener([relay.endpoint, *cluster.endpoints], lease_seconds=20, timeout=2))
         relay.mute = True
         seize(cluster)
-        assert old.leading  # as far as it knows
+        assert old.leading  # it does not know yet
         with pytest.raises(StateNotLeaderError, match="other:1 leads"):
             too_late(old)
         relay.mute = False
@@ -159,7 +159,7 @@ def test_a_deposed_leader_can_change_nothing(cluster: EtcdCluster, opener: Opene
     relay.close()
 
 
-def test_a_leader_that_has_lost_its_place_tries_again(cluster: EtcdCluster, opener: Opener) -> None:
+def test_a_deposed_leader_tries_again(cluster: EtcdCluster, opener: Opener) -> None:
     state = leads(opener(cluster.endpoints))
     told: list[bool] = []
     state.on_lead(told.append)
@@ -187,18 +187,18 @@ def test_rings_larger_than_a_request(cluster: EtcdCluster, opener: Opener) -> No
     assert opener(cluster.endpoints).read() == new
 
 
-def test_of_all_who_keep_a_fact_one_does(cluster: EtcdCluster, opener: Opener) -> None:
+def test_only_one_caller_creates_a_fact(cluster: EtcdCluster, opener: Opener) -> None:
     states = [opener(cluster.endpoints, f"host:{n}") for n in range(4)]
     for name in ("a", "b", "c"):
         found = {state.keep(name, b"%d" % n) for n, state in enumerate(states)}
         assert len(found) == 1
 
 
-def test_damage_is_told(cluster: EtcdCluster, opener: Opener) -> None:
+def test_damage_is_reported(cluster: EtcdCluster, opener: Opener) -> None:
     state = leads(opener(cluster.endpoints))
     state.write(0, snapshot(1, random_conf(3_000_000)))
     delete(cluster, keys(cluster, PREFIX + b"chunks/")[1].key)
-    assert state.read().version == 1  # it holds it
+    assert state.read().version == 1  # the version is cached
     state.close()
     with pytest.raises(StateError, match="/oort/one/current/ring in etcd is damaged: chunk 1"):
         opener(cluster.endpoints)
@@ -207,7 +207,7 @@ def test_damage_is_told(cluster: EtcdCluster, opener: Opener) -> None:
 # ---- etcd's members and the network ----------------------------------------------
 
 
-def test_a_lost_answer_is_found_out(cluster: EtcdCluster, opener: Opener) -> None:
+def test_a_lost_answer_is_resolved(cluster: EtcdCluster, opener: Opener) -> None:
     changes: list[Callable[[EtcdState], object]] = [
         lambda state: state.write(1, snapshot(2, b"lost")),
         lambda state: state.write(2, snapshot(3, random_conf(3_000_000))),
@@ -224,7 +224,9 @@ def test_a_lost_answer_is_found_out(cluster: EtcdCluster, opener: Opener) -> Non
         relay.kept_back = 0
         relay.mute = True
         lost(state)
-        assert relay.kept_back > 0  # it was done by way of the relay, then asked about elsewhere
+        assert (
+            relay.kept_back > 0
+        )  # the change was made through the relay, and then confirmed at another endpoint
         relay.mute = False
         state.close()
     state = leads(opener(cluster.endpoints))
@@ -232,11 +234,11 @@ def test_a_lost_answer_is_found_out(cluster: EtcdCluster, opener: Opener) -> Non
     assert state.take("kept") == b"lost"
     assert state.take("stored") == b"lost"
     (ring,) = keys(cluster, PREFIX + b"current/ring")
-    assert ring.version == 3  # so many changes, none of them done twice
+    assert ring.version == 3  # three changes, none of them made twice
     relay.close()
 
 
-def test_a_change_in_doubt_is_told_and_is_whole(cluster: EtcdCluster, opener: Opener) -> None:
+def test_a_change_in_doubt_is_reported_and_atomic(cluster: EtcdCluster, opener: Opener) -> None:
     relay = Relay(cluster.endpoints[0])
     state = leads(opener([relay.endpoint], lease_seconds=20, timeout=1))
     state.write(0, snapshot(1))
@@ -281,7 +283,7 @@ def test_a_leader_cut_off_is_replaced(cluster: EtcdCluster, opener: Opener) -> N
 
 
 def test_a_member_dies(cluster_of_three: EtcdCluster, opener: Opener) -> None:
-    """Each of the three in turn, killed or gone silent; one of them is the one that was asked."""
+    """Each of the three members in turn is killed or paused, including the member in use."""
     state = leads(opener(cluster_of_three.endpoints, lease_seconds=10, timeout=10))
     follower = opener(cluster_of_three.endpoints[::-1], lease_seconds=10, timeout=10)
     seen: list[int] = []
@@ -303,7 +305,7 @@ def test_a_member_dies(cluster_of_three: EtcdCluster, opener: Opener) -> None:
         member.kill()
         more()
         member.start()
-        cluster_of_three.wait()  # with two of them away, nothing goes
+        cluster_of_three.wait()  # without two of the members nothing works
         more()
     for member in cluster_of_three.members:
         member.pause()
@@ -313,7 +315,7 @@ def test_a_member_dies(cluster_of_three: EtcdCluster, opener: Opener) -> None:
         more()
 
 
-def test_etcd_starts_anew(cluster: EtcdCluster, opener: Opener) -> None:
+def test_etcd_restarts(cluster: EtcdCluster, opener: Opener) -> None:
     state = leads(opener(cluster.endpoints, timeout=1))
     state.write(0, snapshot(1))
     cluster.members[0].kill()
@@ -328,7 +330,7 @@ def test_etcd_starts_anew(cluster: EtcdCluster, opener: Opener) -> None:
     state.write(1, snapshot(2))
 
 
-def test_endpoints_that_are_none(opener: Opener) -> None:
+def test_invalid_endpoints(opener: Opener) -> None:
     for wrong in ("host", "host:0", "host:65536", "http://host:1", "::1:2379", "[::g]:1", "a b:1"):
         with pytest.raises(StateError, match="is not an etcd endpoint"):
             opener([wrong])
@@ -369,7 +371,7 @@ def test_tls_on_both_sides(tmp_path: Path, opener: Opener) -> None:
 
 
 class Incrementer:
-    """One process of incrementer.py, and all that it has said."""
+    """A process of incrementer.py, and its output."""
 
     def __init__(self, name: str, endpoints: list[str], directory: Path) -> None:
         self.log = directory / f"{name}.{time.monotonic_ns()}"
@@ -381,7 +383,7 @@ class Incrementer:
             )
 
     def said(self) -> list[tuple[str, int]]:
-        """Whole lines alone: the last one may have been cut off."""
+        """The complete lines; the last line may be cut off."""
         lines = self.log.read_text().split("\n")[:-1]
         return [(what, int(version)) for what, version in (line.split() for line in lines)]
 
@@ -394,14 +396,14 @@ class Incrementer:
 
 
 def outcomes(said: list[tuple[str, int]]) -> Iterator[tuple[str, int]]:
-    """What has become of each try; of one that the process did not live to see: doubt."""
+    """The outcome of each try; `doubt` if the process died before it knew."""
     for (what, version), (after, of) in itertools.pairwise([*said, ("try", 0)]):
         if what == "try":
             yield ("doubt", version) if after == "try" else (after, of)
 
 
 def history(cluster: EtcdCluster) -> list[int]:
-    """Every version that there has ever been, in order."""
+    """Every version that ever existed, in order."""
     client = EtcdClient(cluster.endpoints)
     key = PREFIX.replace(b"one", b"sum") + b"current/ring"
     last = client.range(key).kvs[0].mod_revision
@@ -419,10 +421,10 @@ def history(cluster: EtcdCluster) -> list[int]:
 def test_the_leader_dies_again_and_again(
     cluster_of_three: EtcdCluster, tmp_path: Path, opener: Opener
 ) -> None:
-    """Nothing that was acknowledged is lost, nothing is done twice, nothing is left half done.
+    """No acknowledged change is lost, made twice or left half done.
 
-    Leaders are killed, or stopped for longer than their lease and let go again; members of etcd
-    are killed too.
+    Leaders are killed, or stopped for longer than their lease and continued.  Members of etcd are
+    killed too.
     """
     cluster = cluster_of_three
     chance = random.Random(7)
@@ -437,7 +439,7 @@ def test_the_leader_dies_again_and_again(
         for turn in range(ROUNDS):
             before = newest()
             eventually(lambda before=before: newest() >= before + 5, "versions are made")  # type: ignore[misc]
-            time.sleep(chance.random() * 0.05)  # at any moment of a change
+            time.sleep(chance.random() * 0.05)  # a random moment of a change
             leader = max(running, key=lambda name: running[name].newest())
             process = running[leader].process
             if turn % 4 == 3:

@@ -1,4 +1,4 @@
-"""What every place that keeps a syndicate's state must do."""
+"""The contract of State, tested on every implementation."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Opener = Callable[..., State]
 
 @pytest.fixture(params=["directory", pytest.param("etcd", marks=pytest.mark.system)])
 def opener(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Opener]:
-    """Opens the same state again and again, one at a time; a second argument names a service."""
+    """Opens the same state repeatedly, one at a time; a second argument names a service."""
     with contextlib.ExitStack() as stack:
 
         def keep(state: State) -> State:
@@ -39,7 +39,7 @@ def opener(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Opener]:
             )
 
 
-def test_versions_follow_each_other_and_stay(opener: Opener) -> None:
+def test_versions_follow_each_other_and_are_durable(opener: Opener) -> None:
     state = opener()
     assert state.read() == Snapshot(0, b"", b"")
     assert state.leader == "here:1"
@@ -53,7 +53,7 @@ def test_versions_follow_each_other_and_stay(opener: Opener) -> None:
     assert again.read() == snapshot(9)
 
 
-def test_a_write_that_is_refused_changes_nothing(opener: Opener) -> None:
+def test_a_refused_write_changes_nothing(opener: Opener) -> None:
     state = opener()
     state.write(0, snapshot(7))
     for expected in (0, 6, 8):
@@ -76,7 +76,7 @@ def test_a_write_that_is_refused_changes_nothing(opener: Opener) -> None:
     assert opener().read() == snapshot(7)
 
 
-def test_of_many_writers_one_wins_each_version(opener: Opener) -> None:
+def test_one_of_many_writers_wins_each_version(opener: Opener) -> None:
     state = opener()
     won: list[int] = []
 
@@ -121,7 +121,7 @@ def test_facts_are_kept_once_or_replaced(opener: Opener) -> None:
     assert again.take("large") is None
 
 
-def test_services_know_nothing_of_each_other(opener: Opener) -> None:
+def test_services_are_independent(opener: Opener) -> None:
     one, other = opener("one"), opener("on")
     one.write(0, snapshot(5))
     one.keep("name", b"1")
@@ -141,10 +141,10 @@ def test_changes_are_announced_in_order(opener: Opener) -> None:
     leads: list[bool] = []
     state.watch(lambda seen: first.append(seen.version))
     state.on_lead(leads.append)
-    eventually(lambda: first == [0] and leads == [True], "what is there is announced")
+    eventually(lambda: first == [0] and leads == [True], "the present state is announced")
 
     def follow(seen: Snapshot) -> None:
-        if seen.version < 4:  # a callback may make changes itself
+        if seen.version < 4:  # a callback may make changes
             state.write(seen.version, snapshot(seen.version + 1))
         second.append(seen.version)
 
@@ -162,7 +162,7 @@ def test_changes_are_announced_in_order(opener: Opener) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_a_callback_that_fails_is_not_passed_over(opener: Opener) -> None:
+def test_a_failing_callback_is_not_ignored(opener: Opener) -> None:
     state = opener()
 
     def fail(_: Snapshot) -> None:

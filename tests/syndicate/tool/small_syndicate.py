@@ -1,10 +1,10 @@
-"""A syndicate and nodes in a few lines: the services over gRPC and mutual TLS, a ring in memory.
+"""A small syndicate and small nodes for tests of callers: gRPC, mutual TLS and a ring in memory.
 
-What is tested with it is the caller.  It refuses what is wrong with gRPC's codes, makes rings with
-oort.ring, and signs with a real authority.
+The syndicate answers errors with gRPC's codes, makes rings with oort.ring, and signs with a real
+authority.
 """
 
-# ruff: noqa: N802 - the methods have gRPC's names
+# ruff: noqa: N802 - the methods have the names of the protocol
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import functools
 import itertools
 import json
 import threading
+import time
 from concurrent import futures
 
 import grpc
@@ -26,7 +27,7 @@ from oort.tls import certificates, channels, tokens
 
 
 def change(method):
-    """Operators only; afterwards there is a new ring."""
+    """Allow only operators, and make a new ring afterwards."""
 
     @functools.wraps(method)
     def changed(self, request, context):
@@ -34,7 +35,7 @@ def change(method):
         with self.changed:
             try:
                 method(self, request)
-                self.builder.rebalance()
+                self.builder.rebalance(time.time_ns())
             except RingError as error:
                 context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
             self.changed.notify_all()
@@ -48,7 +49,7 @@ class SmallSyndicate(syndicate_pb2_grpc.SyndicateServicer, authority_pb2_grpc.Au
         self.authority = authority
         self.builder = Builder(replicas=2)
         self.builder.change_settings(move_wait=0)
-        self.builder.rebalance()
+        self.builder.rebalance(time.time_ns())
         self.changed = threading.Condition()
         self.closed = False
         self.restart_required = False
@@ -199,7 +200,7 @@ class SmallSyndicate(syndicate_pb2_grpc.SyndicateServicer, authority_pb2_grpc.Au
 
 
 class SmallNode(cmdctrl_pb2_grpc.CmdCtrlServicer):
-    """What a node is commanded over; it remembers the commands."""
+    """The CmdCtrl of a node, which records the commands."""
 
     def __init__(self, name):
         self.name = name
@@ -242,7 +243,7 @@ class SmallNode(cmdctrl_pb2_grpc.CmdCtrlServicer):
 
 
 def serve_node(authority, name, host, port=0, certified=None):
-    """A running node: the server, its service, its port."""
+    """Start a node; returns the server, its service and its port."""
     service = SmallNode(name)
     server = grpc.server(futures.ThreadPoolExecutor(2))
     cmdctrl_pb2_grpc.add_CmdCtrlServicer_to_server(service, server)
@@ -253,7 +254,10 @@ def serve_node(authority, name, host, port=0, certified=None):
 
 
 def serve(names=("127.0.0.1",)):
-    """A running one: the server, its service, its port.  Stop it with server.stop()."""
+    """Start a syndicate; returns the server, its service and its port.
+
+    Stop it with server.stop().
+    """
     authority = certificates.CertificateAuthority.create("a test")
     service = SmallSyndicate(authority)
     server = grpc.server(futures.ThreadPoolExecutor(4))

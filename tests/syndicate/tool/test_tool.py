@@ -1,4 +1,4 @@
-"""syndicate-client from its command line, against a syndicate over gRPC and mutual TLS."""
+"""Tests of syndicate-client's command line with a syndicate over gRPC and mutual TLS."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import re
 import stat
 import threading
+import time
 
 import pytest
 
@@ -34,7 +35,7 @@ def running():
 
 @pytest.fixture
 def service(running):
-    """The syndicate, without nodes and without a configuration."""
+    """The syndicate without nodes and without a configuration."""
     service, _ = running
     with service.changed:
         for node in service.builder.nodes:
@@ -42,13 +43,13 @@ def service(running):
         service.builder.set_replicas(2)
         service.builder.conf = b""
         service.restart_required = False
-        service.builder.rebalance()
+        service.builder.rebalance(time.time_ns())
     return service
 
 
 @pytest.fixture
 def arguments(running, tmp_path):
-    """Options with which an operator gets through."""
+    """The options of an operator."""
     service, port = running
     paths = [str(tmp_path / name) for name in ("operator.crt", "operator.key", "ca.crt")]
     save_identity(service.authority.issue("operator", "anna"), *paths)
@@ -62,7 +63,7 @@ def arguments(running, tmp_path):
 
 @pytest.fixture
 def run(arguments, capsys):
-    """run("version", ...): what is printed; `status` is the exit status that is expected."""
+    """run("version", ...) returns the output; `status` is the expected exit status."""
 
     def run(*given, status=0, options=arguments):
         assert tool.main([*options, *given]) == status
@@ -129,7 +130,7 @@ def test_nodes_are_added_found_changed_and_removed(run, service):
     assert nodes_of(run) == []
 
 
-def test_configuration_goes_in_and_out_as_it_is(run, service, tmp_path):
+def test_configurations_are_stored_unchanged(run, service, tmp_path):
     text = "[CmdCtrlConfig]\nListenAddress = 0.0.0.0:4444\n# é\n"
     (tmp_path / "conf").write_text(text)
     run("set", f"config={tmp_path}/conf", "restart=true")
@@ -153,7 +154,7 @@ def test_the_ring_is_fetched_and_watched(run, service, tmp_path):
     assert out == f"version {ring.version} is in {tmp_path}/oort.ring\n"
     assert [node.meta for node in ring.nodes] == ["node1"]
     watched = [json.loads(run("watch", "--count", "1", "--json"))]
-    changer = threading.Timer(0.2, service.builder.rebalance)
+    changer = threading.Timer(0.2, service.builder.rebalance, [time.time_ns()])
     changer.start()
     watched += [json.loads(line) for line in run("watch", "--count", "2", "--json").splitlines()]
     changer.join()
@@ -166,7 +167,7 @@ def test_the_ring_is_fetched_and_watched(run, service, tmp_path):
     )
 
 
-def test_whoever_holds_a_token_becomes_an_operator(run, service, running, tmp_path, capsys):
+def test_the_holder_of_a_token_becomes_an_operator(run, service, running, tmp_path, capsys):
     _, port = running
     made = json.loads(run("token", "--role", "operator", "--seconds", "60", "--json"))
     assert (made["role"], made["uses"]) == ("operator", 1)
@@ -185,20 +186,20 @@ def test_whoever_holds_a_token_becomes_an_operator(run, service, running, tmp_pa
     assert out.startswith(f"{there}/o.crt: operator ")
     assert stat.S_IMODE((there / "o.key").stat().st_mode) == 0o600
     assert run("version", options=options) == run("version")
-    # A token is spent; what it has made stays.
+    # The token is used up; its certificate stays valid.
     refused = run("join", made["token"], status=1, options=options)
     assert "PERMISSION_DENIED: the token has been used" in refused
     assert run("version", options=options) == run("version")
-    # Of another authority's files nothing is touched.
+    # The files of another authority are not changed.
     (there / "ca.crt").write_bytes(certificates.CertificateAuthority.create("other").certificate)
     before = (there / "o.crt").read_bytes()
     token = json.loads(run("token", "--role", "operator", "--json"))["token"]
     assert "is of another authority" in run("join", token, status=1, options=options)
     assert (there / "o.crt").read_bytes() == before
     (there / "ca.crt").write_bytes(service.authority.certificate)
-    run("join", token, options=options)  # the token was not spent
+    run("join", token, options=options)  # the failed attempt did not use the token
     assert (there / "o.crt").read_bytes() != before
-    # For people: the token alone on standard output.
+    # Without --json, standard output has only the token.
     assert tool.main([*options, "token", "--uses", "2"]) == 0
     out, err = capsys.readouterr()
     token = tokens.read_token(out)
@@ -223,7 +224,7 @@ def test_a_node_may_not_change_the_ring(run, running, tmp_path, service):
 
 @pytest.fixture
 def two_nodes(run, service):
-    """node1 and node2 at two addresses and one port: their services, and the option."""
+    """node1 and node2 at two addresses with one port: their services, and the port's option."""
     one, first, port = serve_node(service.authority, "node1", "127.0.0.2")
     two, second, _ = serve_node(service.authority, "node2", "127.0.0.3", port)
     for number, host in ((1, "127.0.0.2"), (2, "127.0.0.3")):
@@ -260,7 +261,7 @@ def test_commands_go_to_one_node_or_all(run, two_nodes):
     assert run("stats", "all", *port).count('"node": "node') == 2
 
 
-def test_one_node_that_fails_keeps_no_other_from_being_asked(run, two_nodes, arguments, capsys):
+def test_a_failing_node_does_not_stop_the_others(run, two_nodes, arguments, capsys):
     _, second, port = two_nodes
     run("stop", "2", *port)
     assert tool.main([*arguments, "health", "all", "--json", *port]) == 1
@@ -299,7 +300,7 @@ def test_a_node_must_have_a_certificate_for_its_address(run, two_nodes, service,
     server.stop(None).wait()
 
 
-def test_software_is_the_syndicates_business(run, two_nodes, arguments, capsys):
+def test_software_commands_go_through_the_syndicate(run, two_nodes, arguments, capsys):
     _, _, port = two_nodes
     assert json.loads(run("software-version", "node1", "--json"))[0]["version"] == "node1's"
     direct = json.loads(run("software-version", "node1", "--json", "--direct", *port))
@@ -314,8 +315,8 @@ def test_software_is_the_syndicates_business(run, two_nodes, arguments, capsys):
     assert "not to 2.0" in capsys.readouterr().out
 
 
-def test_nodes_are_verified_by_the_authority_alone(run, two_nodes, running, tmp_path):
-    """With the certificate of the server alone it is not known who a node is."""
+def test_nodes_are_verified_only_by_the_authority(run, two_nodes, running, tmp_path):
+    """The server's certificate alone cannot verify nodes."""
     _, _, port = two_nodes
     _, server_port = running
     own = certificates.fingerprint(channels.fetch_certificate("127.0.0.1", server_port, 20))
@@ -346,7 +347,8 @@ def test_trust_by_fingerprint_by_option_environment_and_file(
     monkeypatch.setenv("OORT_SYNDICATE_FINGERPRINT", right)
     (tmp_path / "ca.crt").unlink()
     assert run("version") == expected
-    # The name must be the server's with an authority, and is of no account with its certificate.
+    # The server's name is compared if the root is an authority, but not if it is the server's own
+    # certificate.
     assert run("version", "--server", f"localhost:{port}", "--fingerprint", own) == expected
     assert "UNAVAILABLE" in run("version", "--server", f"localhost:{port}", status=3)
 
@@ -371,22 +373,22 @@ def test_the_servers_address_by_option_environment_and_file(run, running, monkey
         ("[client]\nCmdCtrlPort = 70000\n", r"\[client\] CmdCtrlPort: .*70000"),
         ("client = 1\n", "must be a section"),
         ("[client\n", "client"),
-        ("[client]\nFingerprint = abc\n", "no SHA-256 fingerprint"),
+        ("[client]\nFingerprint = abc\n", "not a SHA-256 fingerprint"),
         ("[client]\nServer = a b\n", r"\[client\] Server: 'a b'"),
     ],
 )
-def test_a_wrong_configuration_is_named(run, tmp_path, text, said):
+def test_an_invalid_configuration_is_named(run, tmp_path, text, said):
     config = tmp_path / "wrong.conf"
     config.write_text(text)
     assert re.search(said, run("version", status=1, options=["--config", str(config)]))
 
 
-def test_a_configuration_that_is_not_there(run, tmp_path):
+def test_a_missing_configuration(run, tmp_path):
     options = ["--config", str(tmp_path / "none")]
     assert "none" in run("version", status=1, options=options)
 
 
-def test_what_is_wrong_is_said_in_one_line(run, service, tmp_path):
+def test_errors_are_one_line(run, service, tmp_path):
     for node_id in (1, 2):
         run("add", "meta=node1", "capacity=1", f"id={node_id}")
     (tmp_path / "binary").write_bytes(b"a = \xff")
@@ -397,7 +399,7 @@ def test_what_is_wrong_is_said_in_one_line(run, service, tmp_path):
         (("capacity", "1", str(1 << 32)), "must be a whole number"),
         (("active", "1", "yes"), "must be true or false"),
         (("add", "colour=red"), "'colour=red': expected NAME=VALUE"),
-        (("add", "id=red"), "'red' is no id"),
+        (("add", "id=red"), "'red' is not an id"),
         (("search", "capacity=1"), "expected NAME=VALUE"),
         (("set", f"config={tmp_path}/none"), "none: No such file"),
         (("set", "1", f"config={tmp_path}/binary"), "binary is not UTF-8 text"),
@@ -405,7 +407,7 @@ def test_what_is_wrong_is_said_in_one_line(run, service, tmp_path):
         (("search", "meta=\udcff"), "is not UTF-8 text"),
         (("set", "restart=true"), "expected config=FILE"),
         (("set", "1"), "expected NODE NAME=VALUE"),
-        (("add", "id=1"), "INVALID_ARGUMENT: there is a node 1 already"),
+        (("add", "id=1"), "INVALID_ARGUMENT: node 1 already exists"),
         (("replicas", "0"), "INVALID_ARGUMENT: "),
         (("join", "oort-join-"), "damaged"),
         (("token", "--seconds", "999999999"), "INVALID_ARGUMENT: a token is valid for"),
@@ -416,7 +418,7 @@ def test_what_is_wrong_is_said_in_one_line(run, service, tmp_path):
 @pytest.mark.parametrize(
     "given", [["nothing"], [], ["capacity", "1"], ["token", "--uses", "0"], ["--timeout", "x"]]
 )
-def test_a_wrong_command_line(given, capsys):
+def test_an_invalid_command_line(given, capsys):
     with pytest.raises(SystemExit) as end:
         tool.main(given)
     assert end.value.code == 2

@@ -1,8 +1,7 @@
 /*
- * keyspace.c: opening and closing of keys, the store's answers as replies, argument checks that
- * several commands share. Contract in keyspace.h.
+ * handler.c: errors, arguments and counted reads.  Contract in handler.h.
  */
-#include "commands/keyspace.h"
+#include "commands/handler.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,7 +18,7 @@ int32_t call_error(struct oort_call *call, const char *text)
 {
     call->failed = true;
     reply_error(call->output, text);
-    return OORT_CALL_DONE;
+    return OORT_OK;
 }
 
 static int32_t named_error(struct oort_call *call, const char *format)
@@ -48,14 +47,16 @@ int32_t call_unsupported_option(struct oort_call *call, uint32_t at)
     uint64_t size = end == NULL ? option->size : (uint64_t)(end - option->data);
     char *text = malloc(size + ERROR_BYTES);
     if (text == NULL) {
-        return call_error(call, "OOM oort could not allocate the memory for this command");
+        char short_of_memory[ERROR_BYTES];
+        oort_status_error(OORT_ERR_NOMEM, "", short_of_memory, sizeof(short_of_memory));
+        return call_error(call, short_of_memory);
     }
     int prefix = snprintf(text, ERROR_BYTES, "ERR Unsupported option ");
     memcpy(text + prefix, option->data, size);
     text[(uint64_t)prefix + size] = 0;
     call_error(call, text);
     free(text);
-    return OORT_CALL_DONE;
+    return OORT_OK;
 }
 
 bool call_integer(struct oort_call *call, uint32_t at, int64_t *out)
@@ -91,116 +92,7 @@ bool call_fits(struct oort_call *call, uint64_t size, uint64_t more)
     return false;
 }
 
-/* ---- keys --------------------------------------------------------------- */
-
-static bool make_key(struct oort_call *call, uint32_t at, oort_key *key)
-{
-    if (call->argv[at].size > OORT_KEY_CAP) {
-        call_error(call, "ERR key is longer than 65536 bytes");
-        return false;
-    }
-    if (at == 1 && call->first_key != NULL) {
-        *key = *call->first_key;
-        return true;
-    }
-    oort_key_init(key, call->argv[at].data, call->argv[at].size, call->database);
-    return true;
-}
-
-static int32_t status_error(struct oort_call *call, int32_t status)
-{
-    char text[ERROR_BYTES];
-    switch (status) {
-    case OORT_ERR_FULL:
-        return call_error(call, "MISCONF oort is read-only: the disk is below its free-space "
-                                "watermark; free space and writes resume by themselves");
-    case OORT_ERR_FAILED:
-        return call_error(call, "MISCONF oort no longer writes: a disk error was final; "
-                                "check the disk, then restart oortd");
-    case OORT_ERR_DAMAGED:
-        return call_error(call, "ERR the record of this key is damaged: its checksum does not "
-                                "match; the log of oortd says where");
-    case OORT_ERR_NOMEM:
-        return call_error(call, "OOM oort could not allocate the memory for this command");
-    case OORT_ERR_TOO_BIG:
-        return call_error(call, "ERR key, value or batch is larger than the store takes");
-    case OORT_ERR_IO:
-        snprintf(text, sizeof(text), "MISCONF a disk error: %s", oort_session_error(call->session));
-        return call_error(call, text);
-    default:
-        snprintf(text, sizeof(text), "ERR the store failed: %s", oort_session_error(call->session));
-        return call_error(call, text);
-    }
-}
-
-bool keyspace_open(struct oort_call *call, oort_key *key)
-{
-    if (!make_key(call, 1, key)) {
-        return false;
-    }
-    int32_t status = oort_lock(call->session, key, 1);
-    if (status != OORT_OK) {
-        status_error(call, status);
-        return false;
-    }
-    return true;
-}
-
-oort_key *keyspace_open_many(struct oort_call *call, uint32_t step, oort_key *stack,
-                             uint32_t *count)
-{
-    uint32_t wanted = (call->argc - 1) / step;
-    oort_key *keys = stack;
-    if (wanted > KEYSPACE_STACK_KEYS) {
-        keys = malloc((size_t)wanted * sizeof(*keys));
-        if (keys == NULL) {
-            status_error(call, OORT_ERR_NOMEM);
-            return NULL;
-        }
-    }
-    bool made = true;
-    for (uint32_t i = 0; i < wanted && made; i++) {
-        made = make_key(call, 1 + i * step, &keys[i]);
-    }
-    int32_t status = made ? oort_lock(call->session, keys, wanted) : OORT_OK;
-    if (made && status == OORT_OK) {
-        *count = wanted;
-        return keys;
-    }
-    if (made) {
-        status_error(call, status);
-    }
-    if (keys != stack) {
-        free(keys);
-    }
-    return NULL;
-}
-
-int32_t keyspace_close(struct oort_call *call, int32_t status)
-{
-    oort_unlock(call->session);
-    if (status == OORT_OK || status == OORT_MISSING) {
-        return OORT_CALL_DONE;
-    }
-    return status == OORT_COLD ? OORT_CALL_COLD : status_error(call, status);
-}
-
-int32_t keyspace_close_many(struct oort_call *call, oort_key *keys, const oort_key *stack,
-                            int32_t status)
-{
-    int32_t result = keyspace_close(call, status);
-    if (keys != stack) {
-        free(keys);
-    }
-    return result;
-}
-
-void keyspace_undo(struct oort_call *call, struct output_mark mark, int32_t status)
-{
-    if (status != OORT_OK && status != OORT_MISSING) {
-        output_rollback(call->output, mark);
-    }
-}
+/* ---- the store -------------------------------------------------------- */
 
 static int32_t count_lookup(struct oort_call *call, int32_t status)
 {
@@ -212,23 +104,22 @@ static int32_t count_lookup(struct oort_call *call, int32_t status)
     return status;
 }
 
-int32_t keyspace_lookup(struct oort_call *call, const oort_key *key, oort_value *out)
+int32_t call_read(struct oort_call *call, const oort_key *key, oort_value *out)
 {
     return count_lookup(call, oort_read(call->session, key, out));
 }
 
-int32_t keyspace_look(struct oort_call *call, const oort_key *key, oort_value *out)
+int32_t call_look(struct oort_call *call, const oort_key *key, oort_value *out)
 {
     return count_lookup(call, oort_look(call->session, key, out));
 }
 
-int32_t keyspace_write(struct oort_call *call, const oort_key *key, oort_bytes value,
-                       int64_t expiry_ms)
+int32_t call_write(struct oort_call *call, const oort_key *key, oort_bytes value, int64_t expiry_ms)
 {
     return oort_write(call->session, key, &value, 1, expiry_ms);
 }
 
-int32_t keyspace_remove_warm(struct oort_call *call, const oort_key *key)
+int32_t call_remove_read(struct oort_call *call, const oort_key *key)
 {
     int32_t status = oort_remove(call->session, key);
     for (int i = 0; status == OORT_COLD && i < FETCH_ATTEMPTS; i++) {
@@ -247,7 +138,7 @@ static void release_value(void *owner, void *pin)
     oort_unpin(owner, &value);
 }
 
-void keyspace_reply_value(struct oort_call *call, oort_value *value)
+void call_reply_value(struct oort_call *call, oort_value *value)
 {
     if (value->size <= OORT_PIN_BYTES) {
         reply_bulk(call->output, value->data, value->size);
@@ -261,6 +152,15 @@ void keyspace_reply_value(struct oort_call *call, oort_value *value)
                                  .pin = value->pin};
     if (!reply_bulk_pinned(call->output, &bytes)) {
         oort_unpin(call->session->store, value);
+    }
+}
+
+void call_reply_found(struct oort_call *call, int32_t status, oort_value *value)
+{
+    if (status == OORT_OK) {
+        call_reply_value(call, value);
+    } else if (status == OORT_MISSING) {
+        reply_null(call->output, call->protocol);
     }
 }
 

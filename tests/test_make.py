@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 import tomllib
 from pathlib import Path
@@ -101,3 +103,32 @@ def test_make_run_serves_and_keeps_what_it_stored(tmp_path: Path) -> None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+
+
+def test_the_source_distribution_has_all_that_a_build_needs(tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tree)
+    made = shutil.ignore_patterns("build", "__pycache__", "_native.abi3.so", "_native.c")
+    for name in ("csrc", "oort"):
+        shutil.copytree(ROOT / name, tree / name, ignore=made)
+
+    def run(folder: Path, *words: str) -> str:
+        # Not optimized, because this test is about the files and not about the code.
+        env = {k: v for k, v in environment().items() if not k.startswith(("LD_", "PYTHON"))}
+        env["OORT_CFLAGS"] = "-O0"
+        command = [sys.executable, *words]
+        done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    run(tree, "setup.py", "-q", "sdist", "--dist-dir", str(tmp_path))
+    (archive,) = tmp_path.glob("oort-*.tar.gz")
+    with tarfile.open(archive) as files:
+        files.extractall(tmp_path, filter="data")
+    unpacked = tmp_path / archive.name.removesuffix(".tar.gz")
+    assert not list(unpacked.rglob("build"))
+    run(unpacked, "setup.py", "-q", "build_ext", "--inplace")
+    imported = run(unpacked, "-c", "import oort._native; print(oort._native.__file__)")
+    assert imported.startswith(str(unpacked))

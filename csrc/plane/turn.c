@@ -65,9 +65,8 @@ static void reset_parser(struct resp_parser *parser)
     resp_parser_init(parser);
 }
 
-/* The first calls are timed one by one.  Later a timed call stands for TIMED_EVERY.  If it took
- * very long, for a new segment perhaps, each of the other calls adds only a millisecond to the
- * sum. */
+/* The first calls are timed one by one.  Later a timed call stands for TIMED_EVERY.  If it took very
+ * long, for a new segment perhaps, each of the other calls adds only a millisecond to the sum. */
 static void count_time(struct turn *turn, struct command_metrics *stats)
 {
     struct worker *worker = turn->worker;

@@ -101,7 +101,7 @@ def test_a_client_that_does_not_read_is_dropped(plane: DataPlane, connect: Conne
         plane.send([slow, fast], data)
         assert receive(client, len(data)) == data
     until(lambda: slow not in plane.connections())
-    assert plane.stats()[PLANE["dropped_slow"]] == 1
+    assert plane.stats()[PLANE["dropped_slow_clients"]] == 1
     until(lambda: plane.message_bytes() == 0)
 
 

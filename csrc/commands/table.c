@@ -1,8 +1,8 @@
 /*
- * table.c: the rows of the command table, and the hash that finds one.  Contract in table.h.
+ * table.c: the rows of the command table, and a hash of their names.  Contract in table.h.
  *
  * The hash is perfect: no two names have the same value, so a lookup reads one place of the table
- * and compares one name.  generate.py has the same arithmetic, and has chosen the multiplier.
+ * and compares one name.  generate.py uses the same arithmetic and has chosen the multiplier.
  */
 #include "commands/table.h"
 
@@ -10,7 +10,7 @@
 
 #include "commands/handlers.h"
 
-/* A name as the hash has it, without its container. */
+/* An entry of the hash: a name without its container. */
 struct command_name {
     uint64_t head, tail; /* name_words() */
     int16_t position;
@@ -31,13 +31,13 @@ struct name_words {
 
 #define LOWER_CASE UINT64_C(0x2020202020202020)
 
-/* The first eight bytes of a name, and the last eight of one that is longer, letters in lower case.
- * No byte that is not a letter becomes one. */
+/* The first eight bytes of a name, and the last eight of a longer name, with letters in lower case.
+ * A byte that is not a letter never becomes a letter. */
 static inline struct name_words name_words(const uint8_t *name, size_t size)
 {
     struct name_words words = {0, 0};
     if (size < 4) {
-        /* One to three bytes: some are read twice, which changes nothing. */
+        /* One to three bytes.  Some bytes are read twice, which does not change the result. */
         size_t middle = size / 2;
         size_t last = size - 1;
         words.head = name[0] | (uint64_t)name[middle] << (8 * middle) |
@@ -82,8 +82,10 @@ static bool same_name(const uint8_t *name, int32_t position, size_t size)
     return true;
 }
 
-/* container: -1 for a command, else the position of the one whose subcommand this is.  NULL: unknown. */
-static inline const struct command_name *find(const uint8_t *name, size_t size, int32_t container)
+/* container: -1 for a command; for a subcommand, the position of its command.  NULL: the name is
+ * unknown. */
+static inline __attribute__((always_inline)) const struct command_name *
+find(const uint8_t *name, size_t size, int32_t container)
 {
     if (size == 0 || size > UINT8_MAX) {
         return NULL;
@@ -98,7 +100,7 @@ static inline const struct command_name *find(const uint8_t *name, size_t size, 
     return found;
 }
 
-/* Not inlined: only the look-up of commands is worth that. */
+/* find() for subcommands, not inlined: only commands are frequent enough. */
 static __attribute__((noinline)) const struct command_name *find_in(const uint8_t *name,
                                                                     size_t size, int32_t container)
 {

@@ -47,7 +47,7 @@ def test_the_table_and_the_handlers_of_python_fit() -> None:
         ({"flags": ["readonly", "write"]}, "either write or readonly"),
         ({"keys": {"first": 2, "access": ["RO"]}}, "beyond the smallest arity"),
         ({"keys": {"first": 1, "access": ["R"]}}, "get: keys: access: unknown word 'R'"),
-        ({"arguments": [{"name": "x", "type": "oneof"}]}, "have `of`"),
+        ({"arguments": [{"name": "x", "type": "oneof"}]}, "has `of`"),
     ],
 )
 def test_a_wrong_row_fails_the_build(tmp_path: Path, change: dict[str, object], told: str) -> None:

@@ -23,7 +23,7 @@ import pytest
 
 import oort.journal
 from oort.daemon.held_directory import NAME as DATA_DIRECTORY
-from oort.daemon.patience import Patience, describe
+from oort.daemon.progress import ProgressReporter, describe
 from oort.daemon.store_events import log_store_event
 from oort.daemon.watchdog import Workers
 from oort.journal import DAMAGED, JournalHandler
@@ -276,14 +276,14 @@ def test_more_time_is_asked_for_only_while_it_goes_on(
     supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A rebuild that moves on, then stands still."""
-    monkeypatch.setattr("oort.daemon.patience.disk_is_waited_for", lambda: False)
+    monkeypatch.setattr("oort.daemon.progress.disk_is_waited_for", lambda: False)
     looked = itertools.count()
 
     def progress() -> Progress:
         return Progress("rebuild", 10, min(next(looked), 3), 7)
 
     notifier = Notifier({"NOTIFY_SOCKET": str(supervisor.path)})
-    with Patience(notifier, progress, seconds=0.01):
+    with ProgressReporter(notifier, progress, seconds=0.01):
         until(lambda: next(looked) > 20)
     notifier.status("over")
     until(lambda: supervisor.status() == "over")

@@ -33,7 +33,7 @@ def test_boots_from_a_fresh_cache_and_keeps_trying(synd: Synd, node: RingNode) -
     assert stat.S_IMODE(target.stat().st_mode) == 0o600
     synd.kill()
     node.start()
-    assert re.search(r"no syndicate answers: .*; starting from the config.* cached", node.log())
+    assert re.search(r"no syndicate answers: .*; starting with the config.* cached", node.log())
     facts = node.ring_facts()
     assert facts["oort_ring_source"] == f"cache {node.cache}"
     for same in ("oort_ring_local_id", "oort_ring_version", "oort_ring_nodes"):
@@ -75,9 +75,9 @@ def a_directory(path: Path) -> None:
 
 SPOILED = (
     (damaged, "is damaged"),
-    (stale, "is 49 hours old: it counts for 48"),
+    (stale, "is 49 hours old and valid for only 48 hours"),
     (said_to_be_stale, "is 49 hours old"),
-    (for_all_to_write, "does not count: others than uid"),
+    (for_all_to_write, "is refused: users other than uid"),
     (missing, "there is no cached configuration"),
     (a_directory, "cannot be read"),
 )

@@ -180,7 +180,7 @@ def test_a_token_has_its_uses_and_its_role(
         other.env[f"OORT_CMDCTRLCONFIG_{name}_FILE"] = str(other.keys / file)
     assert "the token has been used" in other.cannot_start()[1]
     other.env["OORT_JOIN_TOKEN"] = synd.token(role="operator")
-    assert "for an operator, not for a node" in other.cannot_start()[1]
+    assert "for role operator, not for a node" in other.cannot_start()[1]
 
 
 @pytest.mark.parametrize(

@@ -35,8 +35,8 @@ def test_every_layer_wins_over_the_one_before(
     ring = 'MaxClients = 11\nTCPKeepalive = 11\nIdleTimeout = 11\nFsync = "no"\nWorkers = 11\n'
     synd.set_config(ring + 'StoreType = "oortstore"\nNoSuch = 1\n[NoSection]\na = "b"\n')
     node.start()
-    assert "ring configuration: unknown setting NoSuch; it is left out" in node.log()
-    assert "ring configuration: unknown section [NoSection]; it is left out" in node.log()
+    assert "ring configuration: unknown setting NoSuch; it is ignored" in node.log()
+    assert "ring configuration: unknown section [NoSection]; it is ignored" in node.log()
     local_id = str(node.ring_facts()["oort_ring_local_id"])
     path = tmp_path / "node.conf"
     path.write_text("TCPKeepalive = 22\nIdleTimeout = 22\nFsync = always\nWorkers = 2\n")
@@ -193,8 +193,8 @@ def test_bad_rings_from_a_syndicate(registrar: tuple[Registrar, RingNode]) -> No
         (NodeConfig(localid=7, ring=b"garbage"), "ring data"),
         (NodeConfig(localid=7, ring=ring[:-1]), "ring data"),
         (NodeConfig(localid=7, ring=files.encode(builder)), "this is a builder"),
-        (NodeConfig(localid=8, ring=ring), "made this node 8, and its ring"),
-        (NodeConfig(ring=ring), "made this node 0, and its ring"),
+        (NodeConfig(localid=8, ring=ring), "gave this node the id 8, but its ring"),
+        (NodeConfig(ring=ring), "gave this node the id 0, but its ring"),
         (NodeConfig(localid=7, ring=files.encode(builder.ring())), "is not UTF-8 text"),
     ):
         service.answer = answer
@@ -289,7 +289,7 @@ def test_a_ring_file_without_a_syndicate(
         (b"garbage", "1", "not gzip, or is damaged", 1),
         (b"", "1", "cut off", 1),
         ("ring", "", "set OORT_LOCALID", 1),
-        ("ring", "12345", "there is no node 12345", 1),
+        ("ring", "12345", "has no node 12345", 1),
         ("ring", "one", "OORT_LOCALID = 'one'", os.EX_CONFIG),
     ],
 )

@@ -243,7 +243,7 @@ def test_without_dns_and_cache_it_is_one_clear_line(ring: Ring) -> None:
     for name, text in (
         ("other.nowhere.test", "DNS knows no syndicate at _syndicate._tcp.nowhere.test: "),
         ("other.none.test", "DNS says there is no syndicate at _syndicate._tcp.none.test"),
-        ("alone", "host name 'alone' has no domain to look for a syndicate in"),
+        ("alone", "host name 'alone' has no domain, so DNS cannot name a syndicate"),
     ):
         node.machine = Machine(machine.namespace, name, machine.address, machine.port)
         code, line = node.cannot_start()

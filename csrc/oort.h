@@ -400,7 +400,7 @@ enum oort_connection_flag {
     OORT_CONN_NO_TOUCH = 8
 };
 
-/* One cold command, waiting for Python.  argv stays valid until its reply. */
+/* A command that Python executes.  argv stays valid until the reply. */
 typedef struct oort_request {
     uint64_t connection; /* id, never used twice */
     const oort_bytes *argv;
@@ -505,8 +505,8 @@ uint64_t oort_connection_list(oort_dataplane *plane, oort_connection_info *out, 
  */
 uint64_t oort_connection_closed(oort_dataplane *plane, uint64_t *out, uint64_t capacity);
 
-/* Cold commands.  The descriptor is readable while a request is queued or the id of a closed
- * connection is. */
+/* Requests for Python.  The descriptor is readable while a request or the id of a closed connection
+ * is queued. */
 int oort_request_fd(oort_dataplane *plane);
 /* 1: out is filled; 0: no request is queued.  One thread only. */
 int32_t oort_request_next(oort_dataplane *plane, oort_request *out);

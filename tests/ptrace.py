@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 _SEIZE, _INTERRUPT, _DETACH = 0x4206, 0x4207, 17
-_ALL = 0x40000000  # __WALL: threads too
+_ALL = 0x40000000  # __WALL: wait for threads too
 
 
 def thread(pid: int, name: str) -> int:

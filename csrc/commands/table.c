@@ -16,9 +16,9 @@ struct command_name {
     int16_t position;
     int16_t container;
     uint8_t size;
-    bool is_exact; /* the two words say all of the name */
+    bool is_exact; /* the two words and the size identify the name */
     bool is_container;
-    uint8_t first_key; /* its place in argv; 0: no keys, or Python executes the command */
+    uint8_t first_key; /* index in argv; 0: the command has no keys or is not native */
 };
 
 #include "commands/table.inc"

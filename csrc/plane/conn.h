@@ -104,7 +104,7 @@ struct conn {
     struct output_mark held; /* CONN_WAIT_SYNC: where the replies that wait begin */
     uint64_t used_ms;        /* monotonic: the last bytes read, or the end of a wait */
     uint32_t fetches;        /* of the command being executed */
-    int32_t cold_command;    /* of the last request that Python got: position in the table */
+    int32_t request_command; /* of the last request to Python: position in the table */
 
     /* Shown to any thread.  Only the worker writes, relaxed. */
     _Atomic uint32_t shown_flags;

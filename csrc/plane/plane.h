@@ -8,7 +8,7 @@
  *   transport.c   plain sockets
  *   commit.c      group commit: whose replies wait, and for how long
  *   clients.c     the registry: adopt, kill, list, closed ids
- *   requests.c    cold commands on their way to the main loop and back
+ *   requests.c    requests for Python on their way to the main loop and back
  *   event_wait.c  connections that wait for an event
  *   messages.c    messages that answer no request
  *   fetch.c       threads that bring cold records into memory
@@ -19,7 +19,7 @@
  * Threads: a connection and everything a worker holds belong to the thread that drives the worker.
  * Other threads reach a worker through its mailbox only.  The plane's mutex covers the registry,
  * the request queue, the closed ids and the retired settings.  It is taken when a connection comes
- * or goes, for cold commands, waits and messages, never for a hot command.  Order: plane->mutex
+ * or goes, for requests, waits and messages, never for a native command.  Order: plane->mutex
  * before a mailbox's mutex.
  *
  * Time: deadlines and durations are monotonic, from the plane's clock.  Wall time is only for the
@@ -140,7 +140,7 @@ struct message_mail {
     struct conn *conns[];
 };
 
-/* One cold command: one heap block with arguments and bytes. */
+/* A command that Python executes: one heap block with arguments and bytes. */
 struct request {
     oort_request request;
     struct request *next;
@@ -257,7 +257,7 @@ void clients_kill(struct conn *conn);
 /* The connection is gone (takes the mutex). */
 void clients_gone(oort_dataplane *plane, struct conn *conn);
 
-/* requests.c: hand a cold command over.  false: memory is short. */
+/* requests.c: hand a command over to Python.  false: memory is short. */
 bool requests_post(oort_dataplane *plane, struct conn *conn, const oort_bytes *argv, uint32_t argc,
                    int32_t command);
 /* Are the changes of a reply valid? */

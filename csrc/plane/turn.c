@@ -177,7 +177,7 @@ static enum turn_end execute(struct turn *turn, struct resp_parser *parser, int3
     }
     if (!requests_post(turn->worker->plane, conn, parser->argv, parser->argc, call->command))
         return TURN_BROKEN;
-    conn->cold_command = call->command;
+    conn->request_command = call->command;
     conn->waits |= CONN_WAIT_REPLY;
     count_call(turn);
     return TURN_WAITS;

@@ -1,4 +1,4 @@
-"""What news of the ring changes: every row of (held, news) -> (held, effects)."""
+"""The effects of news about the ring: every row of (held, news) -> (held, effects)."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ UNKNOWN = b"MaxClients = 200\nColour = red\n"
 IGNORED = Warn("ring configuration: unknown setting Colour; it is ignored")
 WRONG = b"MaxClients = many\n"
 
-# Name; what is held; what comes; what is held differently afterwards; what follows.
+# Name; state before; news; changes of the state; effects.
 Row = tuple[str, Held, News, dict[str, Any], list[Effect]]
 ROWS: list[Row] = [
     (

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from oort.dataplane import AUTHENTICATED, DataPlane, PlaneSettings, Reply, Request
+from oort.metrics import PLANE
 from oort.store import StoreConfig, open_store
 from tests.conftest import until
 
@@ -100,7 +101,7 @@ def test_a_client_that_does_not_read_is_dropped(plane: DataPlane, connect: Conne
         plane.send([slow, fast], data)
         assert receive(client, len(data)) == data
     until(lambda: slow not in plane.connections())
-    assert plane.stats().dropped_slow == 1
+    assert plane.stats()[PLANE["dropped_slow_clients"]] == 1
     until(lambda: plane.message_bytes() == 0)
 
 

@@ -84,7 +84,8 @@ static bool same_name(const uint8_t *name, int32_t position, size_t size)
 
 /* container: -1 for a command; for a subcommand, the position of its command.  NULL: the name is
  * unknown. */
-static inline const struct command_name *find(const uint8_t *name, size_t size, int32_t container)
+static inline __attribute__((always_inline)) const struct command_name *
+find(const uint8_t *name, size_t size, int32_t container)
 {
     if (size == 0 || size > UINT8_MAX) {
         return NULL;

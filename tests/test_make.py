@@ -1,4 +1,4 @@
-"""`make run` installs only what serving needs, serves, and keeps what was stored."""
+"""Tests of `make run`: it installs only what serving needs, serves, and keeps its data."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
 def environment() -> dict[str, str]:
-    """Without the variables of an outer make, and without settings of oortd."""
+    """The environment without the variables of an outer make and without settings of oortd."""
     return {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "MFLAGS", "OORT"))}
 
 
 def dry_run(target: str, venv: Path) -> str:
-    """The commands of `make target` where the virtual environment `venv` does not exist yet."""
+    """The commands of `make target` if the virtual environment `venv` does not exist yet."""
     shown = subprocess.run(
         ["make", "--dry-run", target, f"VENV={venv}"],
         cwd=ROOT,

@@ -14,7 +14,9 @@
  * them. They are dropped when no other segment can hold an older version of the key and
  * TombstoneAge has passed.  If they were dropped sooner, a rebuild would bring the older version
  * back.  An expired value hides older values as well, so it leaves a tombstone.  The index entries
- * of dropped tombstones are erased last, because they are evidence.
+ * of dropped tombstones are erased after the files of the segment were removed, because until then
+ * they are evidence about values in the segment.  If the segment holds a value without evidence,
+ * all its tombstones are copied.
  *
  * A kill at any point leaves the old segment or both copies, which have the same stamp.  A segment
  * with a damaged record stays as it is until the operator removes it.
@@ -149,10 +151,12 @@ struct compaction {
     struct valuestore *store;
     struct value_session *session;
     struct segment *source;
-    uint64_t keep_after;  /* tombstones with a larger stamp are too young to be dropped */
-    uint64_t elsewhere;   /* the smallest stamp of a value outside the source */
-    uint64_t copied;      /* bytes */
-    uint64_t unexplained; /* values without evidence that they are dead */
+    uint64_t keep_after;   /* tombstones with a larger stamp are too young to be dropped */
+    uint64_t elsewhere;    /* the smallest stamp of a value outside the source */
+    uint64_t copied;       /* bytes */
+    uint64_t unexplained;  /* values without evidence that they are dead */
+    bool keeps_tombstones; /* the source holds such a value, so no tombstone is dropped */
+    bool again;            /* copy the source again from its first record on */
     bool damaged;
 };
 
@@ -243,7 +247,7 @@ static const record_header *target_value(struct compaction *work, const record_h
 /* Whether a tombstone with this stamp may be dropped. */
 static bool droppable(const struct compaction *work, uint64_t stamp)
 {
-    return stamp <= work->keep_after && stamp < work->elsewhere;
+    return !work->keeps_tombstones && stamp <= work->keep_after && stamp < work->elsewhere;
 }
 
 /* Whether the entry is a later version of the record's key, or a copy of the (dead) record. */
@@ -290,7 +294,8 @@ static const record_header *value_of(struct compaction *work, const record_heade
 }
 
 /* Copies a value of which there is no evidence that it is dead: the index knows neither the value
- * nor a record that replaced it. */
+ * nor a record that replaced it.  A tombstone of the value may already have been dropped, so the
+ * first such value makes the compaction start again. */
 static int32_t copy_unexplained(struct compaction *work, const toc_entry *row, uint64_t location,
                                 const record_header *record)
 {
@@ -299,12 +304,19 @@ static int32_t copy_unexplained(struct compaction *work, const toc_entry *row, u
     const record_header *value = value_of(work, record, location);
     if (value == NULL)
         return found_damaged(work, row, location);
-    work->unexplained++;
+    if (!work->keeps_tombstones) {
+        work->keeps_tombstones = work->again = true;
+        return OORT_OK;
+    }
     int32_t result = append_value(work, record, record_value(value), value->value_size, &segment,
                                   &offset);
-    if (result == OORT_OK)
-        vlog_applied(&work->session->writer, segment);
-    return result;
+    if (result != OORT_OK)
+        return result;
+    work->unexplained++;
+    /* The copy counts as live.  Otherwise its segment would be compacted again and again. */
+    valuestore_account(work->store, segment_location(segment->number, offset), 1);
+    vlog_applied(&work->session->writer, segment);
+    return OORT_OK;
 }
 
 /* Copies a value if the index or an expiry record in the index needs it, or if there is no evidence
@@ -438,7 +450,8 @@ static bool is_dead(struct compaction *work, const toc_entry *row)
 }
 
 /* Erases the dead entries that still point into the source.  Their records need not be copied, and
- * the values that they hid in the source were not copied either. */
+ * the values that they hid in the source were not copied either.  The files of the source are gone,
+ * so no value in it needs the evidence any more. */
 static void forget_dead(struct compaction *work, const toc_header *toc)
 {
     struct valuestore *store = work->store;
@@ -508,7 +521,7 @@ static int32_t copy_segment(struct compaction *work, const toc_header *toc, bool
             *error = work->session->base.error;
             return result;
         }
-        if (work->damaged)
+        if (work->damaged || work->again)
             return OORT_OK;
     }
     return OORT_OK;
@@ -571,12 +584,11 @@ int32_t valuestore_compact_one(struct valuestore *store, uint32_t dead_percent, 
         if (result == OORT_OK && toc == NULL)
             work.damaged = true;
         else if (result == OORT_OK)
-            result = copy_segment(&work, toc, paced, error);
-        if (toc != NULL && result == OORT_OK && !work.damaged)
-            forget_dead(&work, toc);
+            do {
+                work.again = false;
+                result = copy_segment(&work, toc, paced, error);
+            } while (result == OORT_OK && work.again);
     }
-    if (toc != NULL)
-        (void)munmap((void *)(uintptr_t)toc, mapped);
     if (work.unexplained != 0)
         events_post(
             &store->events, EVENT_ERROR, OORT_EVENT_DAMAGE, source->sequence,
@@ -599,6 +611,7 @@ int32_t valuestore_compact_one(struct valuestore *store, uint32_t dead_percent, 
         if (result == OORT_OK)
             result = vlog_unlink(&store->log, source, error);
         if (result == OORT_OK) {
+            forget_dead(&work, toc);
             /* A thread that found a record of the source before the last change of the index holds
              * a stripe.  When every stripe has been taken once, no such thread is left. */
             for (uint32_t stripe = 0; stripe < STRIPES; stripe++) {
@@ -614,6 +627,8 @@ int32_t valuestore_compact_one(struct valuestore *store, uint32_t dead_percent, 
             result = 1;
         }
     }
+    if (toc != NULL)
+        (void)munmap((void *)(uintptr_t)toc, mapped);
     atomic_store(&store->compacting, false);
     (void)pthread_mutex_unlock(&store->compaction_mutex);
     return result;

@@ -406,13 +406,16 @@ static int settle_entry(void *context, uint32_t slot, index_entry entry)
             valuestore_account(work->store, index_location(entry), -1);
         return INDEX_ERASE;
     }
+    /* A compaction that was killed had removed the segment, but had not erased the entry yet. */
     if (dead)
-        return INDEX_KEEP;
+        return vlog_segment(&work->store->log, index_location(entry)) == NULL ? INDEX_ERASE
+                                                                              : INDEX_KEEP;
     (void)atomic_fetch_add_explicit(&checkpoint->keys[database], 1, memory_order_relaxed);
     return INDEX_KEEP;
 }
 
-/* Erases the entries that flushes have made invisible, and counts the keys. */
+/* Erases the entries that flushes have made invisible and dead entries without a record, and counts
+ * the keys. */
 static void settle_index(struct recovery *work)
 {
     struct checkpoint *checkpoint = work->store->checkpoint;

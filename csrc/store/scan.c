@@ -268,14 +268,16 @@ int32_t valuestore_flush(oort_session *base, int32_t database)
         valuestore_lock_stripe(store, stripe);
     for (int other = 0; database >= 0 && other < OORT_DATABASES; other++)
         all = all && (other == database || atomic_load(&checkpoint->keys[other]) == 0);
+    /* If no other database has keys, all of them are flushed.  The index is cleared, so afterwards
+     * only the flush explains that the deleted keys of the other databases are dead. */
     record_header shape = {.kind = RECORD_FLUSH,
-                           .database = database < 0 ? RECORD_ALL_DATABASES : (uint8_t)database,
+                           .database = all ? RECORD_ALL_DATABASES : (uint8_t)database,
                            .stamp = valuestore_stamp(session, true)};
     int32_t result = valuestore_append(session, &shape, (const uint8_t *)"", NULL, 0, &segment,
                                        &offset);
     if (result == OORT_OK) {
         for (int other = 0; other < OORT_DATABASES; other++)
-            if (database < 0 || other == database)
+            if (all || other == database)
                 atomic_store(&checkpoint->flush_stamp[other], shape.stamp);
         if (all) {
             result = index_clear(store->index, &base->error);

@@ -8,6 +8,10 @@
 #include "tests/recovery_suite.h"
 
 #include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
 
 #include "index/index.h"
 
@@ -15,6 +19,15 @@
 #define SCHEDULE_DATABASES 3u
 
 static struct state model[MODEL_DATABASES][MODEL_KEYS];
+static _Atomic uint32_t unlinks_until_kill; /* 0: no kill */
+
+/* Replaces the C library's function.  Compaction removes files only by this call. */
+int unlinkat(int directory, const char *name, int flags)
+{
+    if (atomic_load(&unlinks_until_kill) != 0 && atomic_fetch_sub(&unlinks_until_kill, 1) == 1)
+        (void)kill(getpid(), SIGKILL);
+    return (int)syscall(SYS_unlinkat, directory, name, flags);
+}
 
 /* ---- random schedules ---------------------------------------------------------- */
 
@@ -145,6 +158,7 @@ static void step(struct schedule *s)
                 model[i / MODEL_KEYS][i % MODEL_KEYS].present = false;
     } else if (choice < 870) {
         CHECK(oort_store_compact(s->f.store, 1 + below(s, 90), &error) >= 0);
+        CHECK(!said(&s->f, "the index knows neither"));
     } else if (choice < 890) {
         /* Reads all keys, so that expired ones become dead in the index without a record in the
          * log. */
@@ -175,6 +189,7 @@ static void run_schedule(uint64_t seed)
     check_copy(&s);
     CHECK(oort_store_compact(s.f.store, 1, &error) >= 0);
     CHECK(stats_of(&s.f).damaged_records == 0);
+    CHECK(!said(&s.f, "the index knows neither"));
     check_copy(&s);
     restart(&s, true);
     oort_session_set_clock(s.f.session, s.now_us);
@@ -319,7 +334,7 @@ static void test_damaged_target(size_t in_record, bool rebuilt)
     directories_remove(&p);
 }
 
-/* The index has lost the entries of some values.  Compaction must not take that for a deletion. */
+/* The index has lost the entries of many values.  Compaction must not take that for a deletion. */
 static void test_silent_index(void)
 {
     directories p;
@@ -341,7 +356,7 @@ static void test_silent_index(void)
     (void)snprintf(path, sizeof path, "%s/index", p.data);
     oort_index *index = index_open(path, 0, &error);
     CHECK(index != NULL);
-    for (uint32_t i = 0; i < 20; i += 2) {
+    for (uint32_t i = 0; i < 200; i += 2) {
         oort_key key = model_key(name, 0, i);
         index_cursor cursor;
         index_entry entry;
@@ -354,8 +369,11 @@ static void test_silent_index(void)
     open_store(&f);
     CHECK(stats_of(&f).recovery == 0);
     CHECK(oort_store_compact(f.store, 1, &error) >= 0);
-    CHECK(stats_of(&f).compactions > 0);
-    CHECK(said(&f, "the index knows neither"));
+    uint64_t compactions = stats_of(&f).compactions;
+    CHECK(compactions > 0 && said(&f, "the index knows neither"));
+    /* The values that compaction kept are not copied again and again. */
+    CHECK(oort_store_compact(f.store, 1, &error) >= 0);
+    CHECK(stats_of(&f).compactions == compactions);
     close_store(&f);
     CHECK(unlink(path) == 0);
     open_store(&f);
@@ -363,6 +381,101 @@ static void test_silent_index(void)
     check_model(&f, model);
     close_store(&f);
     directories_remove(&p);
+}
+
+/* ---- what explains that a value is dead ---------------------------------------------- */
+
+/* A flush of one database must not make the index forget the deleted keys of another database. */
+static void test_flush_beside_dead_keys(void)
+{
+    directories p;
+    char name[32], path[192];
+    oort_error error;
+    directories_make(&p);
+    fixture f = in_directories(&p);
+    memset(model, 0, sizeof model);
+    open_store(&f);
+    for (uint32_t i = 0; i < 40; i++)
+        CHECK(put_state(&f, 1, i, &(struct state){true, 1, 1000, 0}) == OORT_OK);
+    close_store(&f); /* seals the segment */
+    open_store(&f);
+    for (uint32_t i = 0; i < 40; i++)
+        CHECK(drop(&f, model_key(name, 1, i)) == OORT_OK);
+    CHECK(oort_store_flush(f.session, 0) == OORT_OK);
+    CHECK(oort_store_compact(f.store, 1, &error) >= 0);
+    CHECK(!said(&f, "the index knows neither"));
+    close_store(&f);
+    (void)snprintf(path, sizeof path, "%s/index", p.data);
+    CHECK(unlink(path) == 0);
+    open_store(&f);
+    check_model(&f, model);
+    close_store(&f);
+    directories_remove(&p);
+}
+
+/* The segments hold values, the tombstones of some of them and expired values.  Kills a compaction
+ * when it is about to remove its file number `file`. */
+static void kill_compaction(directories *p, uint32_t file)
+{
+    char name[32];
+    int status;
+    pid_t pid = fork();
+    CHECK(pid >= 0);
+    if (pid == 0) {
+        oort_error error;
+        fixture f = in_directories(p);
+        open_store(&f);
+        for (uint32_t i = 0; i < 100; i++) {
+            struct state state = {true, i + 1, 1000, i % 3 == 0 ? START_MS + 5 : 0};
+            CHECK(put_state(&f, 0, i, &(struct state){true, i + 500, 100, 0}) == OORT_OK);
+            CHECK(put_state(&f, 0, i, &state) == OORT_OK);
+        }
+        for (uint32_t i = 1; i < 100; i += 3)
+            CHECK(drop(&f, model_key(name, 0, i)) == OORT_OK);
+        close_store(&f); /* seals the segments */
+        open_store(&f);
+        oort_session_set_clock(f.session, START_US + 10000);
+        for (uint32_t i = 0; i < 100; i++)
+            CHECK(same_state(&f, 0, i, &model[0][i]));
+        atomic_store(&unlinks_until_kill, file);
+        CHECK(oort_store_compact(f.store, 1, &error) >= 0);
+        _exit(0);
+    }
+    CHECK(waitpid(pid, &status, 0) == pid && WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+}
+
+/* After a kill of a compaction the index still explains every dead value in the log. */
+static void test_kill_in_compaction(void)
+{
+    char path[192];
+    oort_error error;
+    memset(model, 0, sizeof model);
+    for (uint32_t i = 2; i < 100; i += 3)
+        model[0][i] = (struct state){true, i + 1, 1000, 0};
+    for (uint32_t file = 1; file <= 4; file++) {
+        directories p;
+        directories_make(&p);
+        fixture f = in_directories(&p);
+        kill_compaction(&p, file);
+        open_store(&f);
+        CHECK(stats_of(&f).recovery == 1);
+        oort_session_set_clock(f.session, START_US + 10000);
+        check_model(&f, model);
+        CHECK(oort_store_compact(f.store, 1, &error) >= 0);
+        close_store(&f);
+        open_store(&f);
+        CHECK(oort_store_compact(f.store, 1, &error) >= 0);
+        CHECK(!said(&f, "the index knows neither"));
+        close_store(&f);
+        (void)snprintf(path, sizeof path, "%s/index", p.data);
+        CHECK(unlink(path) == 0);
+        open_store(&f);
+        CHECK(stats_of(&f).recovery == 2);
+        oort_session_set_clock(f.session, START_US + 10000);
+        check_model(&f, model);
+        close_store(&f);
+        directories_remove(&p);
+    }
 }
 
 int main(void)
@@ -374,6 +487,8 @@ int main(void)
     test_dead_segments_are_not_read();
     test_expiry_meanwhile();
     test_silent_index();
+    test_flush_beside_dead_keys();
+    test_kill_in_compaction();
     test_schedules();
     return 0;
 }

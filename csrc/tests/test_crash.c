@@ -378,6 +378,7 @@ static void child(directories *p, uint64_t random, bool first, bool fast)
     for (;;) {
         struct store_reading stats = stats_of(&f);
         CHECK(stats.failed == 0 && stats.damaged_records == 0 && stats.read_only == 0);
+        CHECK(!said(&f, "the index knows neither"));
         if (stats.compactions > atomic_load(&journal->compactions))
             atomic_store(&journal->compactions, stats.compactions);
         (void)usleep(1000);

@@ -564,8 +564,6 @@ void oort_message_release(oort_message *message);
  * Returns how many connections there are; OORT_ERR_NOMEM: nothing has been sent.  Thread safe. */
 int64_t oort_connection_send(oort_dataplane *plane, const uint64_t *connections, uint64_t count,
                              oort_message *message);
-/* Bytes of the messages that are still referred to; a message counts once.  Thread safe. */
-uint64_t oort_dataplane_message_bytes(oort_dataplane *plane);
 
 /* cffi: end */
 

@@ -298,10 +298,6 @@ class DataPlane:
             raise MemoryError("no memory to send a message")
         return sent
 
-    def message_bytes(self) -> int:
-        """The bytes of messages that have not been sent to all their connections.  Thread safe."""
-        return int(lib.oort_dataplane_message_bytes(self._plane))
-
     def stats(self) -> Reading:
         """The values of the data plane's metrics."""
         return read("plane", lib.oort_dataplane_get_metrics, self._plane)

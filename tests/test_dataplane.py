@@ -90,7 +90,7 @@ def test_a_message_reaches_clients_of_every_worker(plane: DataPlane, connect: Co
         client.sendall(b"PING\r\n")
         assert receive(client, 7) == b"+PONG\r\n"
     assert plane.send([], data) == 0
-    until(lambda: plane.message_bytes() == 0)
+    until(lambda: plane.stats()[PLANE["message_bytes"]] == 0)
 
 
 def test_a_client_that_does_not_read_is_dropped(plane: DataPlane, connect: Connect) -> None:
@@ -102,7 +102,7 @@ def test_a_client_that_does_not_read_is_dropped(plane: DataPlane, connect: Conne
         assert receive(client, len(data)) == data
     until(lambda: slow not in plane.connections())
     assert plane.stats()[PLANE["dropped_slow_clients"]] == 1
-    until(lambda: plane.message_bytes() == 0)
+    until(lambda: plane.stats()[PLANE["message_bytes"]] == 0)
 
 
 def test_a_message_follows_the_reply_that_is_under_way(plane: DataPlane, connect: Connect) -> None:

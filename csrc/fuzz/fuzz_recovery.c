@@ -1,7 +1,7 @@
 /*
  * fuzz_recovery.c: libFuzzer target for opening a damaged data directory.
  *
- * A small directory is prepared once: three segments and an index, closed in order.  The first byte
+ * A small directory is prepared once: three segments and an index, closed cleanly.  The first byte
  * of the input chooses how the whole directory is changed (enum mode).  The rest are writes over
  * its files, five bytes each: the file, the position (two bytes), the change (two bytes).  The
  * store must then open or report the cause, and everything in it must be readable, writable and

@@ -38,7 +38,7 @@ struct checkpoint {
     uint64_t nonce[2]; /* a file on a tmpfs has it too while the store is open */
     char boot_id[40];
     uint64_t device, inode;
-    uint32_t clean;    /* 1: closed in order */
+    uint32_t clean;    /* 1: closed cleanly */
     uint32_t manifest; /* if clean: CRC32C over (sequence, tail) of every segment */
     _Atomic uint64_t highest_stamp;
     _Atomic uint64_t flush_stamp[OORT_DATABASES];

@@ -57,7 +57,7 @@ void oort_message_release(oort_message *message)
     free(message);
 }
 
-uint64_t oort_dataplane_message_bytes(oort_dataplane *plane)
+uint64_t messages_unsent(oort_dataplane *plane)
 {
     return atomic_load_explicit(&plane->message_bytes, memory_order_relaxed);
 }

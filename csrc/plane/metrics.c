@@ -68,6 +68,7 @@ void oort_dataplane_get_metrics(oort_dataplane *plane, uint64_t *out)
     struct plane_reading now = sum(plane);
     subtract(now.place, plane->base.place, PLANE_PLACES);
     now.connections = plane->live_count;
+    now.message_bytes = messages_unsent(plane);
     (void)pthread_mutex_unlock(&plane->mutex);
     memcpy(out, now.place, sizeof now.place);
 }

@@ -285,6 +285,8 @@ void event_wait_close(struct worker *worker, struct conn *conn);
 
 /* messages.c: MAIL_MESSAGE; frees the mail. */
 void messages_take(struct worker *worker, struct message_mail *mail);
+/* Bytes of messages that some connection has not been sent yet. */
+uint64_t messages_unsent(oort_dataplane *plane);
 
 /* settings.c */
 int32_t settings_open(oort_dataplane *plane, const oort_plane_settings *settings,

@@ -1,7 +1,7 @@
 /*
  * open.c: opens and closes the persistent store, and decides whether the index can be trusted.
  *
- *   The store was closed in order: the mark and the list of segments match.
+ *   The store was closed cleanly: the mark and the list of segments match.
  *       The index is used unchanged.
  *   The process died but the kernel lives: the index and a file on a tmpfs hold the same nonce, for
  *   this boot and this inode, and the file system was mounted all the time.
@@ -290,8 +290,7 @@ static int32_t recover(struct valuestore *store, const char *path, const oort_st
     if (!clean && !alive) {
         if (!new_store)
             events_post(&store->events, EVENT_NOTICE, OORT_EVENT_RECOVERY, 0,
-                        "%s was not closed in order: rebuilding the index from %" PRIu32
-                        " segments",
+                        "%s was not closed cleanly: rebuilding the index from %" PRIu32 " segments",
                         store->log.directory, store->log.segment_count);
         result = fresh_index(store, path, error);
         if (result != OORT_OK)

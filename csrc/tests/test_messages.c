@@ -46,7 +46,7 @@ static void fill(char *text, size_t size, uint32_t number)
 
 static void await_no_bytes(struct rig *rig)
 {
-    while (oort_dataplane_message_bytes(rig->plane) != 0)
+    while (stats(rig).message_bytes != 0)
         (void)usleep(1000);
 }
 
@@ -235,9 +235,9 @@ static void test_fan_out(void)
     oort_message_release(message);
     full_round(&rig);
     /* No socket holds a megabyte, so each connection still refers to the buffer. */
-    CHECK(oort_dataplane_message_bytes(rig.plane) == SIZE);
+    CHECK(stats(&rig).message_bytes == SIZE);
     for (int i = 0; i < COUNT; i++) {
-        CHECK(oort_dataplane_message_bytes(rig.plane) == SIZE);
+        CHECK(stats(&rig).message_bytes == SIZE);
         if (i % 10 == 9)
             CHECK(oort_connection_kill(rig.plane, ids[i]) == 1);
         else
@@ -307,7 +307,7 @@ static void test_lagging_reader(void)
             fill(text, size_of(i - AHEAD), i - AHEAD);
             expect_bytes(fd, text, size_of(i - AHEAD));
             /* The client may have a slice before the worker has released it. */
-            CHECK(oort_dataplane_message_bytes(rig.plane) <= (AHEAD + 100) * LARGE);
+            CHECK(stats(&rig).message_bytes <= (AHEAD + 100) * LARGE);
         }
     }
     await_no_bytes(&rig);
@@ -349,7 +349,7 @@ static void test_coming_and_going(void)
         CHECK(send_bytes(&rig, senders[i].id, text, LARGE) == 1);
         CHECK(close(fds[i]) == 0);
     }
-    CHECK(oort_dataplane_message_bytes(rig.plane) >= SENDERS * LARGE);
+    CHECK(stats(&rig).message_bytes >= SENDERS * LARGE);
     rig_close(&rig);
 }
 

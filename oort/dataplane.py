@@ -267,10 +267,10 @@ class DataPlane:
     def send(self, connections: Iterable[int], data: bytes) -> int:
         """Send a message, which is whole RESP values, to connections that did not ask for it.
         Returns how many of the connections there are.  Thread safe."""
+        ids = ffi.new("uint64_t[]", list(connections))
         message = lib.oort_message_new(self._plane, ffi.from_buffer("uint8_t[]", data), len(data))
         if message == ffi.NULL:
             raise MemoryError("no memory for a message")
-        ids = ffi.new("uint64_t[]", list(connections))
         sent = int(lib.oort_connection_send(self._plane, ids, len(ids), message))
         lib.oort_message_release(message)
         if sent < 0:

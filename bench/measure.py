@@ -136,15 +136,15 @@ def benchmark(port: int, line: Line, host: str = "127.0.0.1") -> tuple[float, fl
     shown = subprocess.run(arguments, capture_output=True, text=True, check=False)
     rows = list(csv.DictReader(text for text in shown.stdout.splitlines() if text[:1] == '"'))
     if shown.returncode != 0 or not rows or "rps" not in rows[0]:
-        said = (shown.stderr or shown.stdout).strip().splitlines() or ["nothing"]
-        raise BrokenError(f"redis-benchmark against port {port} failed: {said[-1]}")
+        output = (shown.stderr or shown.stdout).strip().splitlines() or ["nothing"]
+        raise BrokenError(f"redis-benchmark against port {port} failed: {output[-1]}")
     row = rows[0]
     return float(row["rps"]), float(row["p50_latency_ms"]), float(row["p99_latency_ms"])
 
 
 def summary(samples: list[Sample]) -> dict[str, float]:
     """The median of every figure."""
-    rows = [asdict(one) for one in samples]
+    rows = [asdict(each) for each in samples]
     return {name: median(row[name] for row in rows) for name in rows[0]}
 
 

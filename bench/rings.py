@@ -116,7 +116,7 @@ def rings(say: Callable[[str], None]) -> dict[str, dict[str, Figures]]:
                 now += _LATER
                 found.setdefault(name, []).append(_measure(builder, now))
         results[str(nodes)] = {
-            name: {figure: median(one[figure] for one in rounds) for figure in rounds[0]}
+            name: {figure: median(measured[figure] for measured in rounds) for figure in rounds[0]}
             for name, rounds in found.items()
         }
     return results
@@ -129,11 +129,11 @@ def lines(results: dict[str, dict[str, Figures]]) -> list[str]:
         f"{'moved':>8} {'moved %':>8} {'fewest':>8}"
     )
     return [header] + [
-        f"{nodes:>6} {name:<22} {one['cpu_s']:>6.2f} {one['partitions']:>10,.0f} "
-        f"{one['worst_percent']:>8.2f} {one['moved']:>8,.0f} {one['moved_percent']:>8.2f} "
-        f"{one['fewest']:>8,.0f}"
+        f"{nodes:>6} {name:<22} {row['cpu_s']:>6.2f} {row['partitions']:>10,.0f} "
+        f"{row['worst_percent']:>8.2f} {row['moved']:>8,.0f} {row['moved_percent']:>8.2f} "
+        f"{row['fewest']:>8,.0f}"
         for nodes, rows in results.items()
-        for name, one in rows.items()
+        for name, row in rows.items()
     ]
 
 

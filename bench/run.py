@@ -63,7 +63,7 @@ def table(results: dict[str, dict[str, dict[str, float]]]) -> list[str]:
     """Medians, and the ratios of oort's medians to each peer's."""
     header = (
         f"{'work':<14} {'server':<12} {'requests/s':>11} {'CPU µs':>7} {'writeback µs':>13} "
-        f"{'p50 ms':>7} {'p99 ms':>7}   oort / this one: rate, CPU"
+        f"{'p50 ms':>7} {'p99 ms':>7}   oort / this server: rate, CPU"
     )
     lines = [header]
     for work, row in results.items():
@@ -104,7 +104,7 @@ def footprint_lines(found: dict[str, dict[str, float | None]]) -> list[str]:
         figures = (row[column] for column in columns)
         lines.append(
             f"{name:<12} "
-            + " ".join(f"{'-' if one is None else f'{one:.3f}':>11}" for one in figures)
+            + " ".join(f"{'-' if value is None else f'{value:.3f}':>11}" for value in figures)
         )
     return lines
 

@@ -121,7 +121,10 @@ async def _register(synd: _Synd, hosts: int) -> tuple[float, float]:
     async def all_at_once() -> float:
         begin = time.monotonic()
         await asyncio.gather(
-            *(calls[n % CONNECTIONS](one, timeout=SECONDS) for n, one in enumerate(requests))
+            *(
+                calls[n % CONNECTIONS](request, timeout=SECONDS)
+                for n, request in enumerate(requests)
+            )
         )
         return time.monotonic() - begin
 
@@ -209,8 +212,8 @@ def _push(rounds: int) -> Figures:
 
 
 def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as one:
-        return int(one.getsockname()[1])
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
 
 
 def syndicate(say: Callable[[str], None]) -> dict[str, Figures]:
@@ -222,7 +225,7 @@ def syndicate(say: Callable[[str], None]) -> dict[str, Figures]:
             say(f"{hosts} hosts register: {number + 1} of {ROUNDS}")
             rounds.append(_registrations(hosts))
         results[f"{hosts} hosts"] = {
-            figure: median(one[figure] for one in rounds) for figure in rounds[0]
+            figure: median(measured[figure] for measured in rounds) for figure in rounds[0]
         }
     say(f"rings pushed to {NODES} nodes")
     results[f"{NODES} nodes"] = _push(2 * ROUNDS)
@@ -233,15 +236,15 @@ def lines(results: dict[str, Figures]) -> list[str]:
     """A table for people."""
     table = [f"{'registering':<18} {'new/s':>8} {'known/s':>8}"]
     table += [
-        f"{name:<18} {one['new_per_second']:>8,.0f} {one['known_per_second']:>8,.0f}"
-        for name, one in results.items()
-        if "new_per_second" in one
+        f"{name:<18} {row['new_per_second']:>8,.0f} {row['known_per_second']:>8,.0f}"
+        for name, row in results.items()
+        if "new_per_second" in row
     ]
     table += [f"{'a ring for':<18} {'durable s':>9} {'at all s':>8}"]
     table += [
-        f"{name:<18} {one['acknowledged_s']:>9.3f} {one['pushed_s']:>8.3f}"
-        for name, one in results.items()
-        if "pushed_s" in one
+        f"{name:<18} {row['acknowledged_s']:>9.3f} {row['pushed_s']:>8.3f}"
+        for name, row in results.items()
+        if "pushed_s" in row
     ]
     return table
 

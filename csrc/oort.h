@@ -400,7 +400,7 @@ enum oort_connection_flag {
     OORT_CONN_NO_TOUCH = 8
 };
 
-/* One cold command, waiting for Python.  argv stays valid until its reply. */
+/* A command that Python executes.  argv stays valid until the reply. */
 typedef struct oort_request {
     uint64_t connection; /* id, never used twice */
     const oort_bytes *argv;
@@ -505,8 +505,8 @@ uint64_t oort_connection_list(oort_dataplane *plane, oort_connection_info *out, 
  */
 uint64_t oort_connection_closed(oort_dataplane *plane, uint64_t *out, uint64_t capacity);
 
-/* Cold commands.  The descriptor is readable while a request is queued or the id of a closed
- * connection is. */
+/* Requests for Python.  The descriptor is readable while a request or the id of a closed connection
+ * is queued. */
 int oort_request_fd(oort_dataplane *plane);
 /* 1: out is filled; 0: no request is queued.  One thread only. */
 int32_t oort_request_next(oort_dataplane *plane, oort_request *out);
@@ -517,13 +517,13 @@ int32_t oort_request_reply(oort_dataplane *plane, const oort_reply *reply);
 
 /* ---- waits -------------------------------------------------------------- */
 
-/* A connection can wait for an event before its command is answered: a blocking command until there is
- * an element, DEBUG SLEEP until a time has passed.  The command's reply has OORT_CHANGE_WAIT, a number
- * for the wait, and its longest duration.
+/* A connection can wait for an event before its command is answered: a blocking command until
+ * there is an element, DEBUG SLEEP until a time has passed.  The command's reply has
+ * OORT_CHANGE_WAIT, a number for the wait, and its longest duration.
  *  - While a connection waits, none of its requests is executed and messages reach its client.
  *    idle_seconds does not count.
- *  - The wait ends exactly once.  oort_connection_wake ends it with the reply given there.  If
- *    the time passes, or the client closes its sending side, the reply that started the wait is sent.
+ *  - The wait ends exactly once.  oort_connection_wake ends it with the reply given there.  If the
+ *    time passes, or the client closes its sending side, the reply that started the wait is sent.
  *    If the connection is closed or killed, or the plane is closed, no reply is sent.
  *  - Time is monotonic.
  * A hundred thousand connections may wait at once. */
@@ -537,24 +537,26 @@ int32_t oort_connection_wake(oort_dataplane *plane, const oort_reply *reply);
 
 /* ---- messages ----------------------------------------------------------- */
 
-/* A message is sent to connections that did not ask for it: what a channel's subscribers, monitors and
- * tracking clients get.  Its bytes are encoded once for each protocol, and every connection that
- * it is sent to shares them.
+/* A message is sent to connections that did not ask for it: what a channel's subscribers, monitors
+ * and tracking clients get.  Its bytes are encoded once for each protocol, and every connection
+ * that it is sent to shares them.
  *  - The caller chooses the message by the protocol of each connection.
  *  - Messages posted by one thread reach a connection in the order in which they were posted.
- *  - A message is appended behind the replies produced before the worker took it from its mailbox.
- *    It never splits a reply.  Replies that wait for a sync hold the messages behind them back.
+ *  - A message is appended behind the replies produced before the worker took it from its
+ *    mailbox.  It never splits a reply.  Replies that wait for a sync hold the messages behind
+ *    them back.
  *  - A message that comes while a command is with Python is sent after that command's reply.  So a
  *    command that registers a subscription may register first and answer then: the confirmation
  *    comes before the first message.  A message that a command sends to its own connection comes
  *    behind the command's reply, too.  EXEC's replies are one reply.
  *  - Unsent messages count against the settings' output_bytes, each with its full size for every
- *    connection.  A client that does not read is dropped (dropped_slow) and delays no other client.
+ *    connection.  A client that does not read is dropped (dropped_slow) and delays no other
+ *    client.
  *  - A connection that is about to close gets no more messages. */
 typedef struct oort_message oort_message;
 
-/* A copy of bytes, which are whole RESP values.  The caller has the first reference.  NULL: memory is
- * short.  Thread safe. */
+/* A copy of bytes, which are whole RESP values.  The caller has the first reference.  NULL: memory
+ * is short.  Thread safe. */
 oort_message *oort_message_new(oort_dataplane *plane, const uint8_t *data, uint64_t size);
 /* Give the caller's reference back; the connections have references of their own.  Thread safe. */
 void oort_message_release(oort_message *message);

@@ -1,16 +1,16 @@
-"""Checks the walls between the project's rooms, with the table in rooms.toml.
+"""Checks the dependencies between the project's rooms against the table in rooms.toml.
 
     python lint/rooms.py [ROOT]
 
-A room is a folder of csrc/ or a header directly in it, and a sub-package or top-level module of
-oort/.  Each room has a row in the table: everything that it may use.  The check reads the #include
-lines of C and the import statements of Python, wherever in a file they stand; names that a program
-puts together at run time are not seen.
+A room is a folder of csrc/, a header directly in csrc/, or a sub-package or top-level module of
+oort/.  Each room has a row in the table, which lists everything that the room may use.  The check
+reads all #include lines of C and all import statements of Python.  It does not see names that a
+program builds at run time.
 
-Found are: a dependency that its row does not allow, an include or import of a file that does not
-exist, a room without a row, a row without a room, a circle in the table, and a folder whose
-README.md is missing or longer than ten lines.  Each is one line on stdout; exit status 1 says that
-there were some.  A table without rows is not checked.
+It reports dependencies that a row does not allow, includes and imports of files that do not exist,
+rooms without a row, rows without a room, circles in the table, and folders whose README.md is
+missing or longer than ten lines.  Each problem is one line on stdout.  The exit status is 1 if
+there are problems.  A table without rows is not checked.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import ast
 import re
 import sys
 import tomllib
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,8 +36,10 @@ _PYTHON_SUFFIXES = {".py", ".pyi"}
 
 @dataclass(frozen=True)
 class Use:
-    """A line of a source file that uses another part: `part` is a path below the root folder, or
-    a module's dotted name without the package's own."""
+    """A line of a source file that uses another part.
+
+    `part` is a path below the root folder, or a dotted module name without the package's name.
+    """
 
     file: Path
     line: int
@@ -44,8 +47,8 @@ class Use:
     part: str
 
 
-class Section:
-    """One language: where its sources are, what its rooms are called, what they use."""
+class Section(ABC):
+    """The sources of one language: their rooms, and the parts that they use."""
 
     name: str
     folder: str
@@ -55,14 +58,14 @@ class Section:
         self.root = root
         self.sources = root / self.folder
 
-    def rooms(self) -> set[str]:
-        raise NotImplementedError
+    @abstractmethod
+    def rooms(self) -> set[str]: ...
 
-    def uses(self) -> Iterator[Use]:
-        raise NotImplementedError
+    @abstractmethod
+    def uses(self) -> Iterator[Use]: ...
 
-    def exists(self, part: str) -> bool:
-        raise NotImplementedError
+    @abstractmethod
+    def exists(self, part: str) -> bool: ...
 
     def room_of(self, part: str) -> str:
         return part.split(self.separator)[0]
@@ -72,7 +75,7 @@ class Section:
 
 
 class CSection(Section):
-    """Every #include names a file from csrc/ on, so that the room stands in the line."""
+    """C: every #include gives a path below csrc/, so that the line names the room."""
 
     name, folder, separator = "c", "csrc", "/"
 
@@ -100,8 +103,10 @@ class CSection(Section):
 
 
 class PythonSection(Section):
-    """Imports under TYPE_CHECKING and inside functions count like all others.  The package itself
-    (what `from oort import __version__` reads) is the room `__init__`."""
+    """Python: imports under TYPE_CHECKING and inside functions count too.
+
+    The package itself, as in `from oort import __version__`, is the room `__init__`.
+    """
 
     name, folder, separator = "python", "oort", "."
 
@@ -111,7 +116,7 @@ class PythonSection(Section):
                 yield path
 
     def _module(self, path: Path) -> list[str]:
-        """The dotted name of a file, as its parts, without the package's own name."""
+        """The parts of the dotted name of a file, without the package's name."""
         parts = list(path.relative_to(self.sources).with_suffix("").parts)
         return parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts
 
@@ -132,7 +137,7 @@ class PythonSection(Section):
                         yield Use(path.relative_to(self.root), node.lineno, room, part)
 
     def _parts(self, path: Path, node: ast.Import | ast.ImportFrom) -> Iterator[str]:
-        """What one statement uses of the package: names of modules, or `__init__`."""
+        """The parts of the package that a statement uses: modules, or `__init__`."""
         if isinstance(node, ast.Import):
             for alias in node.names:
                 first, *rest = alias.name.split(".")
@@ -156,7 +161,7 @@ SECTIONS: tuple[type[Section], ...] = (CSection, PythonSection)
 
 
 def check(root: Path) -> list[str]:
-    """Everything that is wrong in the tree at `root`, one line each."""
+    """All problems in the tree at `root`, one line each."""
     table = tomllib.loads((root / TABLE).read_text(encoding="utf-8"))
     found: list[str] = []
     for make in SECTIONS:
@@ -186,7 +191,7 @@ def _table(section: Section, rows: Rows) -> Iterator[str]:
 
 
 def _circle(arrows: Rows) -> list[str]:
-    """Rooms that use each other in turn, the first one again at the end; empty: there are none."""
+    """The rooms of a circle, with the first room again at the end; empty if there is no circle."""
     done: set[str] = set()
 
     def walk(room: str, path: list[str]) -> list[str]:

@@ -1,7 +1,7 @@
 """The clock: the time of day, and a monotonic time.
 
-Code that decides takes the time as an argument.  Code that waits or measures is given a Clock.  No
-other file of oort/ asks the system for the time (tests/lint/test_time.py).
+Code that makes decisions takes the time as an argument.  Code that waits or measures takes a Clock.
+No other file of oort/ asks the system for the time (tests/lint/test_time.py).
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ class Clock(Protocol):
     """Both times are in seconds, with a precision of a microsecond."""
 
     def monotonic(self) -> float:
-        """The time since an unspecified moment; it never goes back."""
+        """The time since an unspecified moment.  It never goes back."""
 
     def wall(self) -> float:
-        """The time since the Unix epoch; an operator or NTP may set it forward or back."""
+        """The time since the Unix epoch.  An operator or NTP may set it forward or back."""
 
 
 class SystemClock:
@@ -33,5 +33,5 @@ SYSTEM: Clock = SystemClock()
 
 
 def utc(wall: float) -> datetime.datetime:
-    """The time of day as certificates have it."""
+    """A time since the Unix epoch in the form that certificates use."""
     return datetime.datetime.fromtimestamp(wall, datetime.UTC)

@@ -1,7 +1,7 @@
-"""The data plane from Python: worker threads, connections, and the queue of cold commands.
+"""The data plane from Python: worker threads, connections, and the queue of requests.
 
-A typed interface to the oort_dataplane calls of csrc/oort.h, which has their contracts.  Unless its
-docstring says otherwise, a method belongs to the main thread.
+This is a typed interface to the oort_dataplane calls of csrc/oort.h, which has their contracts.  A
+method belongs to the main thread unless its docstring says otherwise.
 """
 
 from __future__ import annotations
@@ -37,19 +37,19 @@ class PlaneSettings:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One cold command; its connection waits for the reply."""
+    """A command that Python executes.  Its connection waits for the reply."""
 
-    connection: int
+    connection: int  # its id
     argv: tuple[bytes, ...]
-    command: int
-    flags: int
+    command: int  # position in the command table
+    flags: int  # oort_connection_flag
     database: int
     protocol: int
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What is sent to a connection, and what changes in the connection; None changes nothing."""
+    """The bytes for a connection, and changes of its state; None: no change."""
 
     data: bytes
     database: int | None = None
@@ -60,7 +60,10 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """What the data plane knows about a connection, at one moment."""
+    """The data plane's facts about a connection at one moment.
+
+    Times are in milliseconds since 1970.
+    """
 
     id: int
     fd: int
@@ -69,7 +72,7 @@ class Connection:
     database: int
     protocol: int
     created_ms: int
-    active_ms: int
+    active_ms: int  # the last time that the connection was active
     query_bytes: int
     query_free: int
     output_bytes: int
@@ -83,7 +86,7 @@ _CONNECTION_FIELDS = tuple(Connection.__dataclass_fields__)
 
 
 def _reply(connection: int, reply: Reply, *, wait: int = 0) -> tuple[Any, Any]:
-    """An oort_reply, and the bytes that must live as long as it does."""
+    """An oort_reply, and its bytes, which must live as long as the oort_reply."""
     changes = 0
     data = ffi.from_buffer("uint8_t[]", reply.data)
     out = ffi.new("oort_reply *")
@@ -107,9 +110,10 @@ def _reply(connection: int, reply: Reply, *, wait: int = 0) -> tuple[Any, Any]:
 
 
 class DataPlane:
-    """Workers over one store.  threads = 0: one worker, driven by poll()."""
+    """The workers of one store.  threads = 0: there is one worker, which poll() drives."""
 
     def __init__(self, store: Any, threads: int, settings: PlaneSettings) -> None:
+        """store: an oort_store *.  Raises BootError."""
         self.threads = threads
         self.workers = max(1, threads)
         error = ffi.new("oort_error *")
@@ -126,7 +130,7 @@ class DataPlane:
         self._waits = itertools.count(1)
 
     def start(self, failed: Callable[[str], None]) -> None:
-        """Start the worker threads.  A worker that ends in error calls failed on its own thread."""
+        """Start the worker threads.  A worker that fails calls failed(reason) on its own thread."""
         for worker in range(self.threads):
             thread = threading.Thread(
                 target=self._run, args=(worker, failed), name=f"worker-{worker}", daemon=True
@@ -140,30 +144,33 @@ class DataPlane:
             failed(ffi.string(error.text).decode("utf-8", "replace"))
 
     def rounds(self, worker: int) -> int:
-        """How many rounds the worker has begun."""
+        """The number of rounds that the worker has begun."""
         return int(lib.oort_worker_rounds(self._plane, worker))
 
     def thread(self, worker: int) -> int:
-        """The kernel's id of the worker's thread; 0: the thread has not begun."""
+        """The kernel's id of the worker's thread; 0: the thread has not started."""
         return int(lib.oort_worker_thread(self._plane, worker))
 
     def nudge(self, worker: int) -> None:
-        """Make the worker begin a round, even if it has nothing to do."""
+        """Make the worker begin a round, even an idle worker."""
         lib.oort_worker_nudge(self._plane, worker)
 
     def poll_fd(self) -> int:
-        """Readable when poll() has something to do (threads = 0)."""
+        """A descriptor that is readable when poll() has work to do (threads = 0)."""
         return int(lib.oort_worker_fd(self._plane, 0))
 
     def poll(self) -> str:
-        """One round of the only worker.  Returns an error text, or nothing."""
+        """Run one round of the only worker.  Returns the text of an error, or ""."""
         error = ffi.new("oort_error *")
         if lib.oort_worker_poll(self._plane, 0, 0, error) < 0:
             return str(ffi.string(error.text).decode("utf-8", "replace"))
         return ""
 
     def stop(self) -> None:
-        """Let every worker send what it can and end.  Does nothing if the plane is closed."""
+        """End the workers after they have sent the replies that they can send without waiting.
+
+        Does nothing if the plane is closed.
+        """
         if self._plane == ffi.NULL:
             return
         lib.oort_workers_stop(self._plane)
@@ -180,23 +187,29 @@ class DataPlane:
             self._plane = ffi.NULL
 
     def configure(self, settings: PlaneSettings) -> None:
-        """The workers follow at the beginning of their next rounds."""
+        """Change the settings.  Each worker applies them at the beginning of its next round.
+
+        Raises MemoryError.
+        """
         values = ffi.new("oort_plane_settings *", settings.values)
         if lib.oort_dataplane_configure(self._plane, values) < 0:
             raise MemoryError("no memory for the data plane's settings")
 
     def adopt(self, fd: int, flags: int) -> int:
-        """Hand a descriptor over, to the workers in turn.  Returns the id of its connection, or 0
-        if there is no memory."""
+        """Hand a descriptor to a worker; workers take turns.  The plane owns the descriptor then.
+
+        Returns the id of the connection, or 0 if there is not enough memory.
+        """
         worker = self._next_worker
         self._next_worker = (worker + 1) % self.workers
         return int(lib.oort_connection_adopt(self._plane, worker, fd, flags))
 
     def kill(self, connection: int) -> bool:
+        """Close a connection.  False: there is no such connection."""
         return bool(lib.oort_connection_kill(self._plane, connection))
 
     def connections(self) -> dict[int, Connection]:
-        """Every connection by id, in order of id."""
+        """All connections by id, in order of id."""
         capacity = 64
         while True:
             out = ffi.new("oort_connection_info[]", capacity)
@@ -211,7 +224,7 @@ class DataPlane:
         return {connection.id: connection for connection in sorted(found, key=lambda c: c.id)}
 
     def closed(self) -> Iterator[int]:
-        """Ids of the connections closed since the last time."""
+        """The ids of the connections that were closed since the last call."""
         while True:
             count = int(lib.oort_connection_closed(self._plane, self._closed_ids, 256))
             yield from (int(self._closed_ids[i]) for i in range(min(count, 256)))
@@ -219,10 +232,11 @@ class DataPlane:
                 return
 
     def request_fd(self) -> int:
-        """Readable while a cold command waits, or a connection was closed."""
+        """A descriptor that is readable while a request waits, or after a connection was closed."""
         return int(lib.oort_request_fd(self._plane))
 
     def next_request(self) -> Request | None:
+        """The next waiting request; None: no request waits."""
         request = self._request
         if not lib.oort_request_next(self._plane, request):
             return None
@@ -242,13 +256,15 @@ class DataPlane:
         )
 
     def reply(self, connection: int, reply: Reply) -> None:
-        """Answer a cold command.  Nothing happens if its connection has gone."""
+        """Reply to a request.  Does nothing if its connection was closed."""
         out, _data = _reply(connection, reply)
         lib.oort_request_reply(self._plane, out)
 
     def reply_later(self, connection: int, reply: Reply, seconds: float | None) -> int:
-        """Answer a cold command after this time (None: never), unless wake() answers it before.
-        Returns the number of the wait."""
+        """Reply to a request after this time (None: never), unless wake() replies before.
+
+        Returns the number of the wait.
+        """
         wait = next(self._waits)
         out, _data = _reply(connection, reply, wait=wait)
         out.changes |= lib.OORT_CHANGE_WAIT
@@ -257,7 +273,10 @@ class DataPlane:
         return wait
 
     def wake(self, connection: int, wait: int, reply: Reply) -> bool:
-        """Answer a connection that waits.  False: its wait has ended already.  Thread safe."""
+        """Reply to a connection that waits.  False: the wait has ended already.  Thread safe.
+
+        Raises MemoryError.
+        """
         out, _data = _reply(connection, reply, wait=wait)
         status = lib.oort_connection_wake(self._plane, out)
         if status == lib.OORT_ERR_NOMEM:
@@ -265,8 +284,10 @@ class DataPlane:
         return bool(status == lib.OORT_OK)
 
     def send(self, connections: Iterable[int], data: bytes) -> int:
-        """Send a message, which is whole RESP values, to connections that did not ask for it.
-        Returns how many of the connections there are.  Thread safe."""
+        """Send a message, which is not a reply, to these connections.  Thread safe.
+
+        data: complete RESP values.  Returns how many of the connections exist.  Raises MemoryError.
+        """
         ids = ffi.new("uint64_t[]", list(connections))
         message = lib.oort_message_new(self._plane, ffi.from_buffer("uint8_t[]", data), len(data))
         if message == ffi.NULL:
@@ -278,14 +299,15 @@ class DataPlane:
         return sent
 
     def message_bytes(self) -> int:
-        """Bytes of the messages that some connection has not been sent yet.  Thread safe."""
+        """The bytes of messages that have not been sent to all their connections.  Thread safe."""
         return int(lib.oort_dataplane_message_bytes(self._plane))
 
     def stats(self) -> Reading:
+        """The values of the data plane's metrics."""
         return read("plane", lib.oort_dataplane_get_metrics, self._plane)
 
     def command_stats(self) -> list[Reading]:
-        """By position in the command table."""
+        """The values of each command's metrics, by position in the command table."""
         count = lib.oort_command_count()
         out = ffi.new("oort_command_stats[]", count)
         lib.oort_dataplane_get_command_stats(self._plane, out)
@@ -305,9 +327,12 @@ class DataPlane:
         return Histogram(out)
 
     def add_time(self, command: int, seconds: float) -> None:
-        """Python has executed a command, by its position in the table, in so long."""
+        """Count the time of a command that Python has executed.
+
+        command: position in the command table.
+        """
         lib.oort_dataplane_add_time(self._plane, command, max(0, round(seconds * 1e9)))
 
     def reset_stats(self) -> None:
-        """CONFIG RESETSTAT."""
+        """Reset the metrics that CONFIG RESETSTAT resets."""
         lib.oort_dataplane_reset_metrics(self._plane)

@@ -23,7 +23,7 @@ from pathlib import Path
 
 PRIVATE = 0o600
 UNFINISHED = ".unfinished"
-AS_IT_IS = -1  # an owner or a group that is not changed
+AS_IT_IS = -1  # do not change the owner or the group
 
 
 def replace(
@@ -103,7 +103,7 @@ def _beside(path: Path, data: bytes, mode: int, owner: int, group: int) -> Itera
 
 
 def _give(descriptor: int, owner: int, group: int) -> None:
-    """Set owner and group, but only if they differ: a confined service may not call chown."""
+    """Set owner and group, but only if they differ: confined services may not call chown."""
     status = os.fstat(descriptor)
     if (owner, group) not in (
         (AS_IT_IS, AS_IT_IS),

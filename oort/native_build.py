@@ -21,6 +21,9 @@ HEADERS = ("oort.h", "load.h")
 FLAGS = ["-std=c11", "-D_GNU_SOURCE", "-O2", "-Wall", "-Wextra", "-fvisibility=hidden"]
 
 GENERATED = "csrc/build/generated"  # as csrc/Makefile has it
+# The files of csrc/ that the compilation needs besides the .c files.  Source distributions contain
+# these files, and a change of any of them compiles the extension again.
+OTHER_FILES = ("*.h", "*/*.h", "*/*.def", "commands/*.py", "commands/table/*.toml")
 
 
 def declarations(path: Path) -> str:
@@ -53,11 +56,7 @@ def build() -> FFI:
         "oort._native",
         "".join(f'#include "{name}"\n' for name in HEADERS),
         sources=sorted(str(path) for path in sources(csrc)),
-        depends=sorted(
-            str(path)
-            for pattern in ("*.h", "*/*.h", "*/*.def", "build/generated/*/*")
-            for path in csrc.glob(pattern)
-        ),
+        depends=sorted(str(path) for pattern in OTHER_FILES for path in csrc.glob(pattern)),
         include_dirs=["csrc", GENERATED],
         extra_compile_args=FLAGS + shlex.split(os.environ.get("OORT_CFLAGS", "")),
         extra_link_args=shlex.split(os.environ.get("OORT_LDFLAGS", "")),

@@ -3,7 +3,7 @@
 There is one staged root and one description; the packager only packs them.  `make deb` and
 `make rpm` run this program with the Python of the build's own virtual environment.
 
-Exit status: 0 on success, 1 on failure, 2 for a wrong command line.
+Exit status: 0 on success, 1 on failure, 2 for an invalid command line.
 """
 
 from __future__ import annotations
@@ -22,31 +22,31 @@ from description import FORMATS, ROOT, DescriptionError, Package, read
 
 
 def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(prog="build.py", allow_abbrev=False)
-    made.add_argument("steps", nargs="+", choices=("stage", *FORMATS), metavar="stage|deb|rpm")
-    made.add_argument(
+    result = argparse.ArgumentParser(prog="build.py", allow_abbrev=False)
+    result.add_argument("steps", nargs="+", choices=("stage", *FORMATS), metavar="stage|deb|rpm")
+    result.add_argument(
         "--packager",
         choices=("auto", "fpm", "nfpm"),
         default="auto",
         help="auto: fpm if it is on the PATH, otherwise nfpm",
     )
-    made.add_argument("--dry-run", action="store_true", help="only print fpm's command line")
-    made.add_argument(
+    result.add_argument("--dry-run", action="store_true", help="only print fpm's command line")
+    result.add_argument(
         "--out",
         type=Path,
         default=ROOT / "build" / "packages",
         metavar="DIR",
         help="directory of the packages",
     )
-    made.add_argument(
+    result.add_argument(
         "--stage",
         type=Path,
         default=ROOT / "build" / "stage",
         metavar="DIR",
         help="directory of the staged root",
     )
-    made.add_argument("--version", default="", help="default: the version of the source")
-    return made
+    result.add_argument("--version", default="", help="default: the version of the source")
+    return result
 
 
 def _changelog(package: Package, work: Path) -> Path:
@@ -54,7 +54,7 @@ def _changelog(package: Package, work: Path) -> Path:
     text = (ROOT / "CHANGELOG.md").read_text("utf-8")
     path = work / f"changelog-{package.format}"
     if package.format == "deb":
-        made = changelog.debian(
+        entries = changelog.debian(
             text,
             package.epoch,
             name=package.name,
@@ -63,20 +63,20 @@ def _changelog(package: Package, work: Path) -> Path:
             maintainer=package.maintainer,
         )
     else:
-        made = changelog.rpm(
+        entries = changelog.rpm(
             text,
             package.epoch,
             version=package.version,
             revision=package.revision,
             maintainer=package.maintainer,
         )
-    path.write_text(made)
+    path.write_text(entries)
     return path
 
 
-def _packager(asked: str) -> str:
-    if asked != "auto":
-        return asked
+def _packager(requested: str) -> str:
+    if requested != "auto":
+        return requested
     return "fpm" if shutil.which("fpm") else "nfpm"
 
 

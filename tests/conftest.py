@@ -1,8 +1,8 @@
-"""Real servers for tests: every test talks to an oortd (or redis-server) process of its own kind.
+"""Real servers for tests: processes of oortd and of redis-server.
 
-`start_oortd` starts daemons with chosen flags, `oortd` is one with the defaults.  They listen on a
-free port, keep their data in a temporary directory and their nonce on tmpfs, and are killed when
-the test ends.
+`start_oortd` starts daemons with given flags, and `oortd` is a daemon with the defaults.  They
+listen on a free port, have their data in a temporary directory and their nonce on tmpfs, and are
+killed when the test ends.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ STOP_SECONDS = 60.0
 
 
 def oortd_command() -> list[str]:
-    """The installed oortd of the environment the tests run in."""
+    """The oortd that is installed in the environment of the tests."""
     return [str(Path(sys.executable).parent / "oortd")]
 
 
 def clean_environment(extra: dict[str, str] | None = None) -> dict[str, str]:
-    """The environment without anything that configures an oortd."""
+    """The environment without variables that configure oortd."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("OORT_", "OORTD_"))}
     return {**kept, **(extra or {})}
 
 
 class Oortd:
-    """One oortd on one data directory; it can be stopped, killed and started again."""
+    """An oortd with its data directory; it can be stopped, killed and started again."""
 
     def __init__(self, directory: Path, *flags: str, env: dict[str, str] | None = None) -> None:
         self.directory = directory
         self.data_dir = directory / "data"
-        # Only on tmpfs is a restart after a kill the fast one.
+        # A restart after a kill is fast only if this is on tmpfs.
         self.runtime_dir = Path(tempfile.mkdtemp(prefix="oortd-test-", dir="/dev/shm"))
         self.log_path = directory / "log"
         self.flags = list(flags)
@@ -53,7 +53,7 @@ class Oortd:
         self.host = "127.0.0.1"
         self.port = 0
         self.process: subprocess.Popen[bytes] | None = None
-        # Descriptors that the process gets as they are.
+        # Descriptors that the process inherits.
         self.inherit: list[int] = []
         self._clients: list[redis.Redis | RawClient] = []
 
@@ -80,7 +80,7 @@ class Oortd:
         ]
 
     def start(self) -> Oortd:
-        """Start and wait until it says that it is ready.  A restart keeps the port."""
+        """Start oortd and wait until it is ready.  A restart keeps the port."""
         offset = self.log_path.stat().st_size if self.log_path.exists() else 0
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
@@ -106,7 +106,7 @@ class Oortd:
         return self.log_path.read_text("utf-8", "replace")
 
     def stop(self, number: int = signal.SIGTERM) -> int:
-        """Ask it to stop, wait, and give the exit code."""
+        """Send a signal and wait; returns the exit code."""
         assert self.process is not None
         self.process.send_signal(number)
         return self.wait()
@@ -136,7 +136,7 @@ class Oortd:
         return raw
 
     def end(self) -> None:
-        """Close every client and kill what is still running."""
+        """Close every client, and kill oortd if it still runs."""
         for client in self._clients:
             client.close()
         if self.process is not None:
@@ -149,7 +149,7 @@ class Oortd:
 
 
 class RawClient:
-    """A socket that speaks RESP just enough to tell where a reply ends."""
+    """A client that returns raw replies; it knows only enough RESP to find the end of a reply."""
 
     def __init__(self, address: tuple[str, int]) -> None:
         self.socket = socket.create_connection(address, timeout=60)
@@ -170,18 +170,18 @@ class RawClient:
         self.socket.sendall(b"*%d\r\n" % len(parts) + body)
 
     def call(self, *words: bytes | str) -> bytes:
-        """Send a command and give the raw bytes of its reply."""
+        """Send a command and return the raw bytes of its reply."""
         self.send(*words)
         return self.reply()
 
     def reply(self) -> bytes:
-        """The raw bytes of the next reply; EOFError when the server has closed."""
+        """The raw bytes of the next reply; EOFError if the server has closed the connection."""
         end = self._end(0)
         raw, self._buffer = self._buffer[:end], self._buffer[end:]
         return raw
 
     def at_end(self) -> bool:
-        """Whether the server closes the connection, without another byte."""
+        """Whether the server closes the connection without sending another byte."""
         try:
             return not self._buffer and not self.socket.recv(1)
         except ConnectionResetError:
@@ -209,16 +209,16 @@ class RawClient:
 
 
 def until(condition: Callable[[], bool]) -> None:
-    """Wait for what another thread or process is about to do."""
+    """Wait until the condition is true."""
     deadline = time.monotonic() + STOP_SECONDS
     while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
+        assert time.monotonic() < deadline, "the condition did not become true in time"
         time.sleep(0.005)
 
 
 @pytest.fixture
 def start_oortd(tmp_path: Path) -> Iterator[Callable[..., Oortd]]:
-    """start_oortd("--workers", "0", ...): a running Oortd; `env` adds environment variables."""
+    """start_oortd("--workers", "0", ...) returns a running Oortd; `env` adds variables."""
     started: list[Oortd] = []
 
     def start(*flags: str, env: dict[str, str] | None = None) -> Oortd:
@@ -235,7 +235,7 @@ def start_oortd(tmp_path: Path) -> Iterator[Callable[..., Oortd]]:
 
 @pytest.fixture
 def oortd(start_oortd: Callable[..., Oortd]) -> Oortd:
-    """An oortd with every default."""
+    """An oortd with the default settings."""
     return start_oortd()
 
 
@@ -245,7 +245,7 @@ def oortd(start_oortd: Callable[..., Oortd]) -> Oortd:
 def shared_oortd(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Oortd]:
-    """One oortd for a module's tests, in turn with each store and number of workers."""
+    """An oortd shared by the tests of a module, for each store and each number of workers."""
     store, workers = request.param.split("-")
     daemon = Oortd(tmp_path_factory.mktemp("oortd"), "--store", store, "--workers", workers)
     daemon.start()
@@ -255,7 +255,7 @@ def shared_oortd(
 
 @pytest.fixture(scope="session")
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, int]]:
-    """Address of the redis-server of the distribution, the reference for replies."""
+    """The address of the distribution's redis-server, which is the reference for replies."""
     program = shutil.which("redis-server")
     assert program is not None, "install redis-server (make test-system does)"
     directory = tmp_path_factory.mktemp("redis")

@@ -1,4 +1,4 @@
-"""Stop one thread of another process, as a debugger does, while all its others run."""
+"""Stops one thread of another process, as a debugger does, while its other threads run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 _SEIZE, _INTERRUPT, _DETACH = 0x4206, 0x4207, 17
-_ALL = 0x40000000  # __WALL: threads too
+_ALL = 0x40000000  # __WALL: wait for threads too
 
 
 def thread(pid: int, name: str) -> int:
@@ -29,7 +29,7 @@ def _ptrace(request: int, thread_id: int) -> int:
 
 @contextlib.contextmanager
 def stopped(thread_id: int) -> Iterator[None]:
-    """It stands still until the end, or until its process is killed."""
+    """Stop a thread until the end of the block, or until its process is killed."""
     assert _ptrace(_SEIZE, thread_id) == 0, os.strerror(ctypes.get_errno())
     try:
         assert _ptrace(_INTERRUPT, thread_id) == 0, os.strerror(ctypes.get_errno())
@@ -37,4 +37,6 @@ def stopped(thread_id: int) -> Iterator[None]:
         yield
     finally:
         if _ptrace(_DETACH, thread_id) != 0:
-            os.waitpid(thread_id, _ALL)  # killed: it ends when its tracer has seen it
+            os.waitpid(
+                thread_id, _ALL
+            )  # a killed thread ends only after its tracer has waited for it

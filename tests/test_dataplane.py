@@ -1,4 +1,4 @@
-"""The data plane from Python: messages to clients that did not ask, and commands that wait."""
+"""The data plane from Python: messages that answer no request, and commands that wait."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from oort.dataplane import AUTHENTICATED, DataPlane, PlaneSettings, Reply, Request
+from oort.metrics import PLANE
 from oort.store import StoreConfig, open_store
 from tests.conftest import until
 
@@ -25,7 +26,7 @@ Connect = Callable[[], tuple[int, socket.socket]]
 
 @pytest.fixture
 def plane(tmp_path: Path) -> Iterator[DataPlane]:
-    """Two running workers."""
+    """A data plane with two running workers."""
 
     def failed(text: str) -> None:
         raise AssertionError(text)
@@ -106,7 +107,7 @@ def test_a_client_that_does_not_read_is_dropped(plane: DataPlane, connect: Conne
         plane.send([slow, fast], data)
         assert receive(client, len(data)) == data
     until(lambda: slow not in plane.connections())
-    assert plane.stats().dropped_slow == 1
+    assert plane.stats()[PLANE["dropped_slow_clients"]] == 1
     until(lambda: plane.message_bytes() == 0)
 
 
@@ -139,7 +140,7 @@ def test_a_command_waits_until_it_is_woken_or_its_time_passes(
     assert receive(client, 5) == b"+OK\r\n"
     assert not plane.wake(identifier, wait, Reply(b":2\r\n"))
     assert next_request(plane).database == 3
-    # Its end is reported though nobody ends its wait.
+    # The end of the connection is reported although nothing has ended the wait.
     wait = plane.reply_later(identifier, Reply(b"*-1\r\n"), None)
     assert plane.kill(identifier)
     assert client.recv(1) == b""

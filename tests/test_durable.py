@@ -1,4 +1,4 @@
-"""Durable files: what a kill leaves, in which order the disk is told, and who may read them."""
+"""Tests of durable files: kills, the order of syncs and renames, and modes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 from oort import durable
 
-# Dies before the n-th event of the file system that the interpreter reports.
+# Dies before the n-th file-system event that the interpreter reports.
 KILLED = """
 import os, sys
 from pathlib import Path
@@ -108,7 +108,7 @@ def test_a_failed_write_leaves_the_old_file_alone(
 
 
 def test_modes(tmp_path: Path) -> None:
-    """They do not depend on the umask."""
+    """Modes do not depend on the umask."""
     before = os.umask(0o077)
     try:
         durable.replace(tmp_path / "private", b"")

@@ -1,10 +1,11 @@
-"""`make run` installs only what serving needs, serves, and keeps what was stored."""
+"""Tests of `make run`: it installs only what serving needs, serves, and keeps its data."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,12 +22,12 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
 def environment() -> dict[str, str]:
-    """Without the variables of an outer make, and without settings of oortd."""
+    """The environment without the variables of an outer make and without settings of oortd."""
     return {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "MFLAGS", "OORT"))}
 
 
 def dry_run(target: str, venv: Path) -> str:
-    """The commands of `make target` where the virtual environment `venv` does not exist yet."""
+    """The commands of `make target` if the virtual environment `venv` does not exist yet."""
     shown = subprocess.run(
         ["make", "--dry-run", target, f"VENV={venv}"],
         cwd=ROOT,
@@ -101,3 +102,31 @@ def test_make_run_serves_and_keeps_what_it_stored(tmp_path: Path) -> None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+
+
+def test_the_source_distribution_has_all_that_a_build_needs(tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tree)
+    made = shutil.ignore_patterns("build", "__pycache__", "_native.abi3.so", "_native.c")
+    for name in ("csrc", "oort"):
+        shutil.copytree(ROOT / name, tree / name, ignore=made)
+
+    def run(folder: Path, *words: str) -> str:
+        # Not optimized, because this test is about the files and not about the code.
+        env = {k: v for k, v in environment().items() if not k.startswith(("LD_", "PYTHON"))}
+        env["OORT_CFLAGS"] = "-O0"
+        command = [sys.executable, *words]
+        done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    run(tree, "setup.py", "-q", "sdist", "--dist-dir", str(tmp_path))
+    (archive,) = tmp_path.glob("oort-*.tar.gz")
+    subprocess.run(["tar", "xzf", archive], cwd=tmp_path, check=True)
+    unpacked = tmp_path / archive.name.removesuffix(".tar.gz")
+    assert not list(unpacked.rglob("build"))
+    run(unpacked, "setup.py", "-q", "build_ext", "--inplace")
+    imported = run(unpacked, "-c", "import oort._native; print(oort._native.__file__)")
+    assert imported.startswith(str(unpacked))

@@ -4,7 +4,8 @@
  * Monotonic time measures durations and sets deadlines.  Wall time counts from the Unix epoch; the
  * operator may step the wall clock in either direction at any moment.
  *
- * Code whose decisions depend on time takes it from an oort_clock, so that a test can move the time.
+ * Code whose decisions depend on time takes it from an oort_clock, so that a test can move the
+ * time.
  */
 #ifndef OORT_CLOCK_H
 #define OORT_CLOCK_H

@@ -1,23 +1,23 @@
 /*
- * call.h: one request on its way from its words to its reply.
+ * call.h: the execution of one request.
  *
  * Contract of oort_execute (dispatch.c)
- *  - OORT_CALL_DONE: the reply (an error is a reply too) is in the output.
- *  - OORT_CALL_COLD: a record must be read from disk first: oort_fetch(store,
- *    oort_session_cold(session)) on a thread that may block, then the same call again.  Nothing was
- *    changed, nothing was appended.
- *  - OORT_CALL_PYTHON: the command is known, its arity is right and its caller may run it, but Python
- *    executes it.  Nothing was appended.
- *  - OORT_CALL_LATER: a write while writes_wait is set.  Nothing was appended.
+ *  - OORT_CALL_DONE: the reply, which may be an error, is in the output.
+ *  - OORT_CALL_COLD: a record must be read from disk first.  The caller calls oort_fetch(store,
+ *    oort_session_cold(session)) on a thread that may block, and then makes the same call again.
+ *    Nothing was changed or appended.
+ *  - OORT_CALL_PYTHON: Python executes the command.  The command exists, its arity is right, and
+ *    the connection may run it.  Nothing was appended.
+ *  - OORT_CALL_LATER: the command writes, and writes_wait is set.  Nothing was appended.
  *  - OORT_CALL_FOREIGN: a line of an HTTP request.  The connection must be closed without a reply.
- *  - The output failing (memory) is sticky in call->output->failed.
+ *  - If memory for the output is short, call->output->failed is set and stays set.
  *
  * Contract of a handler
- *  - The command's keys are in call->keys, locked, in the order of the request; their sizes and the
- *    arity have been checked.
+ *  - The command's keys are in call->keys, locked, in the order of the request.  Their sizes and
+ *    the arity have been checked.
  *  - The handler appends the whole reply, or calls call_error(), and returns OORT_OK (OORT_MISSING
- *    counts as OORT_OK).  Every other status means that nothing was changed: dispatch takes
- *    back what was appended and counted since the handler was called, and answers for the status.
+ *    counts as OORT_OK).  Every other status means that nothing was changed.  Dispatch then removes
+ *    everything that the handler has appended and counted, and appends an error for the status.
  *  - The handler returns with no batch open.
  */
 #ifndef OORT_COMMANDS_CALL_H
@@ -39,25 +39,25 @@ struct oort_call {
     oort_session *session;
     const oort_bytes *argv;
     uint32_t argc;   /* at least 1 */
-    int32_t command; /* what command_resolve says of argv */
-    uint32_t flags;  /* oort_connection_flag: without OORT_CONN_AUTHENTICATED
+    int32_t command; /* the result of command_resolve(argv, argc) */
+    uint32_t flags;  /* oort_connection_flag; without OORT_CONN_AUTHENTICATED
                       * only OORT_CMD_NO_AUTH commands run */
     struct oort_output *output;
     uint64_t value_cap;        /* proto-max-bulk-len */
-    const oort_key *first_key; /* the first key, if the caller has worked it out; or NULL */
-    uint8_t *countdown; /* by command: at 0 the call is timed, then the 256th after it; or NULL */
+    const oort_key *first_key; /* the first key, if the caller has initialised it; or NULL */
+    uint8_t *countdown; /* by command: a call at 0 is timed, then every 256th after it; or NULL */
     uint8_t database;
     uint8_t protocol; /* 2 or 3 */
-    bool writes_wait; /* the device cannot keep up: a command that writes runs later */
+    bool writes_wait; /* the device cannot keep up, so commands that write run later */
     /* for the handler */
     const oort_key *keys;
     uint32_t key_count;
     /* out */
-    int64_t begun_ns; /* monotonic, when the handler was called, if the call is timed; or 0 */
+    int64_t begun_ns; /* monotonic start of the handler, if the call is timed; or 0 */
     bool failed;      /* the command ran and replied with an error */
-    bool rejected;    /* it did not run: unknown, arity, authentication */
-    /* counted up */
-    uint64_t hits, misses; /* of key lookups by read commands; zeroed by the caller */
+    bool rejected;    /* the command did not run: unknown, wrong arity, or not authenticated */
+    /* in and out */
+    uint64_t hits, misses; /* added up: key lookups of read commands */
 };
 
 int32_t oort_execute(struct oort_call *call);

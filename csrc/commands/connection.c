@@ -1,5 +1,5 @@
 /*
- * connection.c: the commands that use no key and that C executes: PING and ECHO.
+ * connection.c: the native commands without keys: PING and ECHO.
  */
 #include "commands/handler.h"
 #include "commands/handlers.h"

@@ -1,9 +1,9 @@
 /*
- * dispatch.c: the gates that every request passes, in order, and the keys of those that C executes.
- * Contract in call.h.
+ * dispatch.c: the checks of every request, in order, and the keys of native commands.  Contract in
+ * call.h.
  *
- * Keys are found by the table, locked once, and handed to the handler.  Output, counted lookups and
- * locks are taken back here and nowhere else.
+ * The table says where a command's keys are.  Dispatch locks all keys once and calls the handler.
+ * Only this file removes output and counted lookups again, and unlocks keys.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,14 +14,15 @@
 #include "commands/table.h"
 #include "store/store.h"
 
-/* Redis shows at most this much of an unknown command's name, and of its arguments. */
+/* Bytes of an unknown command's name, and of its arguments, in the error.  Redis's limit. */
 #define UNKNOWN_SHOWN 128
 #define STACK_KEYS 64u
 #define ERROR_BYTES 640
+#define KEY_TOO_LONG "ERR key is longer than 65536 bytes"
 
 /* ---- refusing ----------------------------------------------------------- */
 
-/* How much of an argument is shown: up to a NUL, and no more than room. */
+/* How many bytes of an argument an error shows: those before a NUL, at most room. */
 static int shown(const oort_bytes *argument, int room)
 {
     const uint8_t *end = memchr(argument->data, 0, argument->size);
@@ -38,7 +39,7 @@ static int32_t reject(struct oort_call *call, const char *text)
 
 static int32_t reject_unknown(struct oort_call *call)
 {
-    /* Arguments are added until they fill 128 bytes; the last may go beyond by its quotes. */
+    /* Arguments are added until they fill 128 bytes.  The quotes of the last may go beyond. */
     char arguments[UNKNOWN_SHOWN * 2];
     int used = 0;
     arguments[0] = 0;
@@ -75,14 +76,15 @@ static int32_t reject_arity(struct oort_call *call, const struct command_row *ro
     return reject(call, text);
 }
 
-/* The first words of lines in an HTTP request.  A browser can be made to send such a request to a
- * port of its own machine, with commands in its body.  Like Redis, go no further. */
+/* Whether this is the first word of a line in an HTTP request.  A web page can make a browser send
+ * such a request, with commands in its body, to a port of the browser's machine.  Redis closes such
+ * a connection too. */
 static bool is_http(const oort_bytes *name)
 {
     return argument_is(name, "post") || argument_is(name, "host:");
 }
 
-/* A store's status, as the error reply that it means. */
+/* Append the error reply for a status of the store. */
 static int32_t answer_status(struct oort_call *call, int32_t status)
 {
     char text[ERROR_BYTES];
@@ -93,27 +95,15 @@ static int32_t answer_status(struct oort_call *call, int32_t status)
 
 /* ---- keys --------------------------------------------------------------- */
 
-/* The keys of the request, worked out; stack is used where it is large enough.  NULL: the error is
- * in the output. */
-static oort_key *find_keys(struct oort_call *call, const struct command_row *row, oort_key *stack)
+/* Initialise the keys of the request.  false: the error is in the output. */
+static bool find_keys(struct oort_call *call, const struct command_row *row, oort_key *keys)
 {
-    oort_key *keys = stack;
-    if (call->key_count > STACK_KEYS) {
-        keys = malloc((size_t)call->key_count * sizeof(*keys));
-        if (keys == NULL) {
-            answer_status(call, OORT_ERR_NOMEM);
-            return NULL;
-        }
-    }
     uint32_t argument = (uint32_t)row->info.first_key;
     for (uint32_t i = 0; i < call->key_count; i++, argument += (uint32_t)row->info.key_step) {
         const oort_bytes *name = &call->argv[argument];
         if (name->size > OORT_KEY_CAP) {
-            call_error(call, "ERR key is longer than 65536 bytes");
-            if (keys != stack) {
-                free(keys);
-            }
-            return NULL;
+            call_error(call, KEY_TOO_LONG);
+            return false;
         }
         if (i == 0 && call->first_key != NULL) {
             keys[i] = *call->first_key;
@@ -121,38 +111,67 @@ static oort_key *find_keys(struct oort_call *call, const struct command_row *row
             oort_key_init(&keys[i], name->data, name->size, call->database);
         }
     }
-    return keys;
+    return true;
 }
 
 /* ---- executing ---------------------------------------------------------- */
 
-static int32_t run(struct oort_call *call, const struct command_row *row)
+/* Call the handler with its only key locked.  Most commands have one key. */
+static int32_t run_with_key(struct oort_call *call, const struct command_row *row)
 {
-    struct output_mark mark = output_mark(call->output);
-    uint64_t hits = call->hits;
-    uint64_t misses = call->misses;
+    oort_key own;
+    call->keys = call->first_key;
+    if (call->keys == NULL) {
+        const oort_bytes *name = &call->argv[row->info.first_key];
+        if (name->size > OORT_KEY_CAP) {
+            return call_error(call, KEY_TOO_LONG);
+        }
+        oort_key_init(&own, name->data, name->size, call->database);
+        call->keys = &own;
+    }
+    int32_t status = oort_lock(call->session, call->keys, 1);
+    if (status == OORT_OK) {
+        status = row->handler(call);
+        oort_unlock(call->session);
+    }
+    return status;
+}
+
+static int32_t run_with_keys(struct oort_call *call, const struct command_row *row)
+{
     oort_key stack[STACK_KEYS];
     oort_key *keys = stack;
-    int32_t status = OORT_OK;
-
-    call->key_count = command_key_count(row, call->argc);
-    if (call->key_count > 0) {
-        keys = find_keys(call, row, stack);
+    if (call->key_count > STACK_KEYS) {
+        keys = malloc((size_t)call->key_count * sizeof(*keys));
         if (keys == NULL) {
-            return OORT_CALL_DONE;
+            return OORT_ERR_NOMEM;
         }
-        status = oort_lock(call->session, keys, call->key_count);
     }
-    if (status == OORT_OK) {
+    int32_t status = OORT_OK;
+    if (find_keys(call, row, keys)) {
         call->keys = keys;
-        status = row->handler(call);
-        if (call->key_count > 0) {
+        status = oort_lock(call->session, keys, call->key_count);
+        if (status == OORT_OK) {
+            status = row->handler(call);
             oort_unlock(call->session);
         }
     }
     if (keys != stack) {
         free(keys);
     }
+    return status;
+}
+
+static int32_t run(struct oort_call *call, const struct command_row *row)
+{
+    struct output_mark mark = output_mark(call->output);
+    uint64_t hits = call->hits;
+    uint64_t misses = call->misses;
+
+    call->key_count = command_key_count(row, call->argc);
+    int32_t status = call->key_count == 1   ? run_with_key(call, row)
+                     : call->key_count == 0 ? row->handler(call)
+                                            : run_with_keys(call, row);
     if (status == OORT_OK || status == OORT_MISSING) {
         return OORT_CALL_DONE;
     }
@@ -168,7 +187,7 @@ int32_t oort_execute(struct oort_call *call)
     call->failed = false;
     call->rejected = false;
     call->begun_ns = 0;
-    /* Is there such a command? */
+    /* Does the command exist? */
     if (call->command == COMMAND_UNKNOWN) {
         return is_http(&call->argv[0]) ? OORT_CALL_FOREIGN : reject_unknown(call);
     }
@@ -176,20 +195,20 @@ int32_t oort_execute(struct oort_call *call)
         return reject_subcommand(call, command_unknown_container(call->command));
     }
     const struct command_row *row = command_row_at(call->command);
-    /* Has it the right number of arguments? */
+    /* Is the number of arguments right? */
     int32_t arity = row->info.arity;
     if (arity > 0 ? call->argc != (uint32_t)arity : call->argc < (uint32_t)-arity) {
         return reject_arity(call, row);
     }
-    /* May this connection run it? */
+    /* May this connection run the command? */
     if ((call->flags & OORT_CONN_AUTHENTICATED) == 0 && (row->info.flags & OORT_CMD_NO_AUTH) == 0) {
         return reject(call, "NOAUTH Authentication required.");
     }
-    /* Can the device take it? */
+    /* Does the device keep up with the writes? */
     if (call->writes_wait && (row->info.flags & OORT_CMD_WRITE) != 0) {
         return OORT_CALL_LATER;
     }
-    /* Who executes it? */
+    /* Is it a native command? */
     if (row->handler == NULL) {
         return OORT_CALL_PYTHON;
     }

@@ -1,15 +1,15 @@
-"""The command table: read table/*.toml, check it, and write C.
+"""Reads the command table (table/*.toml), checks it, and writes C.
 
     python3 csrc/commands/generate.py OUTPUT_DIRECTORY
 
-writes two files there:
+writes two files to this directory:
 
-  commands/handlers.h  the declaration of each handler that C has
-  commands/table.inc   the rows, in the order of their names, and a perfect hash over them
+  commands/handlers.h  the declaration of each handler in C
+  commands/table.inc   the rows, in the order of their positions, and a perfect hash of their names
 
-The build runs this program (oort/native_build.py, csrc/Makefile), so no generated file is in the
-repository.  It fails with one line for a field that is unknown, missing or invalid, for a row
-without a handler, and for a handler without a row.  table/README.md describes the fields.
+The build runs this program (oort/native_build.py, csrc/Makefile), so the repository has no
+generated files.  The program fails with one line for a field that is unknown, missing or invalid,
+for a row without a handler, and for a handler without a row.  table/README.md describes the fields.
 
 A command's name is hashed as two words: its first and its last eight bytes, in lower case.
 name_words() in table.c does the same at run time.
@@ -28,8 +28,8 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 TABLE = HERE / "table"
-# Where handlers are: C functions command_NAME(struct oort_call *call), and Python functions
-# registered under the full names of their commands.
+# The folders with handlers: C functions command_NAME(struct oort_call *call), and Python functions
+# that are registered under the full names of their commands.
 C_ROOMS = (HERE, HERE.parent / "types")
 PYTHON_ROOM = HERE.parent.parent / "oort" / "commands"
 
@@ -37,13 +37,13 @@ FLAGS = (
     "write", "readonly", "denyoom", "admin", "noscript", "loading", "stale", "fast", "no_auth",
     "allow_busy", "blocking", "no_multi", "no_async_loading",
 )  # fmt: skip
-# In the order in which Redis lists them.
+# In Redis's order.
 CATEGORIES = (
     "keyspace", "read", "write", "set", "sortedset", "list", "hash", "string", "bitmap",
     "hyperloglog", "geo", "stream", "pubsub", "admin", "fast", "slow", "blocking", "dangerous",
     "connection", "transaction", "scripting",
 )  # fmt: skip
-# The categories that a flag implies; without "fast" a command is slow.
+# The categories that each flag implies.  A command without "fast" is slow.
 IMPLIED = {
     "write": ("write",),
     "readonly": ("read",),
@@ -70,12 +70,12 @@ ARGUMENT_FIELDS = {
     "deprecated_since": str, "of": list,
 }  # fmt: skip
 
-MOST_TRIES = 200_000  # multipliers, for one size of the hash's table
+MOST_TRIES = 200_000  # the most multipliers tried for one size of the hash table
 WORD = (1 << 64) - 1
 
 
 class TableError(Exception):
-    """One line: the row, what is wrong, and what it takes."""
+    """The message is one line: the row, the error, and a hint."""
 
 
 Row = dict[str, Any]
@@ -106,7 +106,7 @@ def _check_arguments(where: str, arguments: list[Row]) -> None:
         _check_fields(where, argument, ARGUMENT_FIELDS, ("name", "type"))
         _check_words(where, [argument["type"]], ARGUMENT_TYPES)
         if ("of" in argument) != (argument["type"] in ("oneof", "block")):
-            raise TableError(f"{where}: a oneof and a block, and no other argument, have `of`")
+            raise TableError(f"{where}: an argument has `of` if and only if it is a oneof or block")
         _check_arguments(where, argument.get("of", []))
 
 
@@ -125,7 +125,7 @@ def _check(name: str, row: Row) -> None:
     if keys is not None:
         _check_fields(f"{name}: keys", keys, KEY_FIELDS, ("first", "access"))
         _check_words(f"{name}: keys: access", keys["access"], ACCESS)
-        if keys["first"] < 1 or keys.get("step", 1) < 1 or keys.get("last", 1) == 0:
+        if not 0 < keys["first"] < 256 or keys.get("step", 1) < 1 or keys.get("last", 1) == 0:
             raise TableError(f"{name}: keys: first and step are positive, last is not 0")
         if keys["first"] >= abs(row["arity"]):
             raise TableError(f"{name}: keys: the first key is beyond the smallest arity")
@@ -134,24 +134,24 @@ def _check(name: str, row: Row) -> None:
 
 
 def read_table(directory: Path = TABLE) -> dict[str, Row]:
-    """All rows by name, in the order of their positions: file after file, as in the files."""
+    """All rows by name, in the order of their positions: that of the files and of their rows."""
     rows: dict[str, Row] = {}
     for path in sorted(directory.glob("*.toml")):
         with path.open("rb") as file:
             content = tomllib.load(file)
         group = content.pop("group", None)
         if group != path.stem:
-            raise TableError(f"{path.name}: it must begin with group = {path.stem!r}")
+            raise TableError(f"{path.name}: the file must begin with group = {path.stem!r}")
         for name, row in content.items():
             if name in rows:
                 raise TableError(f"{name}: two rows have this name")
             if not isinstance(row, dict):
-                raise TableError(f"{path.name}: {name} is no row")
+                raise TableError(f"{path.name}: {name} is not a row")
             _check(name, row)
             rows[name] = {**row, "group": group}
     for name in rows:
         if "|" in name and name.partition("|")[0] not in rows:
-            raise TableError(f"{name}: its container has no row")
+            raise TableError(f"{name}: the container of this subcommand has no row")
     return rows
 
 
@@ -187,8 +187,10 @@ def is_container(name: str, rows: dict[str, Row]) -> bool:
 
 
 def check_handlers(rows: dict[str, Row]) -> None:
-    """Each command has one handler, where its row says that it runs.  A container whose arity asks
-    for a subcommand has none."""
+    """Check that each command has one handler, in the language of its row.
+
+    A container that needs a subcommand, according to its arity, has no handler.
+    """
     native = {identifier(name) for name, row in rows.items() if row["runs_in"] == "c"}
     _compare(native, list(_c_handlers(C_ROOMS)), "C")
     if PYTHON_ROOM.is_dir():
@@ -200,7 +202,7 @@ def check_handlers(rows: dict[str, Row]) -> None:
         _compare(python, list(_python_handlers(PYTHON_ROOM)), "Python")
 
 
-# ---- what only documentation and clients read ----------------------------------------------
+# ---- details for documentation and clients -------------------------------------------------
 
 
 def categories(row: Row) -> list[str]:
@@ -213,7 +215,7 @@ def categories(row: Row) -> list[str]:
 
 
 def details(row: Row) -> str:
-    """JSON, for Python: oort/commands/table.py reads it."""
+    """A row's details as JSON, which oort/commands/table.py reads."""
     keys = row.get("keys", {})
     return json.dumps(
         {
@@ -237,7 +239,7 @@ def details(row: Row) -> str:
 
 
 def name_words(name: str) -> tuple[int, int]:
-    """As name_words() in table.c has it."""
+    """The same as name_words() in table.c."""
     data = name.encode()
     lower = int.from_bytes(b"\x20" * 8, "little")
     head = data[:8]
@@ -247,7 +249,7 @@ def name_words(name: str) -> tuple[int, int]:
 
 
 def hash_of(name: str, container: int, multiplier: int, bits: int) -> int:
-    """As hash_of() in table.c has it; container: its position, -1 for a command."""
+    """The same as hash_of() in table.c.  container: its position; -1: the name is a command."""
     head, tail = name_words(name)
     rotated = (tail << 29 | tail >> 35) & WORD
     mixed = head ^ rotated ^ (container + 1) << 40 ^ len(name) << 56
@@ -255,7 +257,10 @@ def hash_of(name: str, container: int, multiplier: int, bits: int) -> int:
 
 
 def perfect_hash(entries: list[tuple[str, int]]) -> tuple[int, int, list[int]]:
-    """(multiplier, bits, positions by hash; -1: no command) for (short name, container)."""
+    """A perfect hash of these (short name, position of the container).
+
+    Returns the multiplier, the number of bits, and the position by hash; -1: no command.
+    """
     draw = random.Random(1)
     for bits in range(max(4, len(entries).bit_length()), 15):
         for _ in range(MOST_TRIES // (1 << bits) + 1000):
@@ -275,7 +280,7 @@ def perfect_hash(entries: list[tuple[str, int]]) -> tuple[int, int, list[int]]:
 
 
 def _literal(text: str) -> str:
-    """A C string, in pieces that fit a line.  No piece ends within an escape sequence."""
+    """A C string, in pieces that fit into a line.  No piece ends within an escape sequence."""
     escaped = [{'"': '\\"', "\\": "\\\\", "\n": "\\n"}.get(letter, letter) for letter in text]
     pieces: list[str] = [""]
     for part in escaped:
@@ -289,7 +294,7 @@ def handlers_header(rows: dict[str, Row]) -> str:
     native = [name for name, row in rows.items() if row["runs_in"] == "c"]
     return "\n".join(
         [
-            "/* Made by commands/generate.py from commands/table/: the handlers that C has. */",
+            "/* Made by commands/generate.py from commands/table/: the handlers in C. */",
             "#ifndef OORT_COMMANDS_HANDLERS_H",
             "#define OORT_COMMANDS_HANDLERS_H",
             "",
@@ -306,6 +311,7 @@ def handlers_header(rows: dict[str, Row]) -> str:
 def table_source(rows: dict[str, Row]) -> str:
     positions = {name: position for position, name in enumerate(rows)}
     entries = []
+    names = []
     lines = [
         "/* Made by commands/generate.py from commands/table/: part of table.c. */",
         f"#define COMMAND_COUNT {len(rows)}u",
@@ -322,7 +328,8 @@ def table_source(rows: dict[str, Row]) -> str:
         keys = row.get("keys", {})
         first = keys.get("first", 0)
         handler = f"command_{identifier(name)}" if row["runs_in"] == "c" else "NULL"
-        # Up to 16 letters, the two words say all of a name.
+        container_word = "true" if is_container(name, rows) else "false"
+        # The two words and the size identify a name of up to 16 letters.
         exact = "true" if short.isalpha() and len(short) <= 16 else "false"
         lines += [
             f'    {{.info = {{.name = "{name}",',
@@ -333,30 +340,30 @@ def table_source(rows: dict[str, Row]) -> str:
             f"              .first_key = {first},",
             f"              .last_key = {keys.get('last', first)},",
             f"              .key_step = {keys.get('step', 1) if first else 0}}},",
-            f"     .handler = {handler},",
-            f"     .name_head = UINT64_C(0x{head:016x}),",
-            f"     .name_tail = UINT64_C(0x{tail:016x}),",
-            f"     .short_name = {len(name) - len(short)},",
-            f"     .name_size = {len(short)},",
-            f"     .name_is_exact = {exact}}},",
+            f"     .handler = {handler}}},",
         ]
+        names.append(
+            f"{{.head = UINT64_C(0x{head:016x}), .tail = UINT64_C(0x{tail:016x}),"
+            f" .position = {positions[name]}, .container = {above}, .size = {len(short)},"
+            f" .is_exact = {exact}, .is_container = {container_word},"
+            f" .first_key = {first if row['runs_in'] == 'c' else 0}}}"
+        )
     multiplier, bits, places = perfect_hash(entries)
     lines += [
         "};",
         f"#define COMMAND_HASH_MULTIPLIER UINT64_C(0x{multiplier:016x})",
         f"#define COMMAND_HASH_BITS {bits}",
-        "/* Positions by hash, -1: no command has this hash. */",
-        f"static const int16_t positions[{1 << bits}] = {{",
+        "/* By hash; size 0: no command has this hash. */",
+        f"static const struct command_name names[{1 << bits}] = {{",
     ]
     lines += [
-        "    " + " ".join(f"{place}," for place in places[at : at + 16])
-        for at in range(0, len(places), 16)
+        f"    [{at}] = {names[position]}," for at, position in enumerate(places) if position >= 0
     ]
     return "\n".join([*lines, "};", ""])
 
 
 def _write(path: Path, text: str) -> None:
-    """A file that is right already keeps its time, so that nothing is compiled again."""
+    """Write a file, unless it has this text already: a new time would compile everything again."""
     if not path.is_file() or path.read_text(encoding="utf-8") != text:
         path.write_text(text, encoding="utf-8")
 

@@ -15,7 +15,8 @@ int32_t command_del(struct oort_call *call)
         status = oort_remove(call->session, call->keys);
         removed = status == OORT_OK;
     } else {
-        /* Every record is brought in before the first is removed: what is done is done once. */
+        /* Every record must be in memory before the first is removed, because the command may not
+         * start again after a removal. */
         for (uint32_t i = 0; i < call->key_count && status >= OORT_OK && status != OORT_COLD; i++) {
             oort_value value;
             status = oort_look(call->session, &call->keys[i], &value);
@@ -145,7 +146,7 @@ static bool parse_options(struct oort_call *call, struct expire_options *options
     return true;
 }
 
-/* argv[2] as a point in time, in milliseconds; it may lie in the past. */
+/* Read argv[2] as a point in time, in milliseconds since 1970.  It may lie in the past. */
 static bool parse_time(struct oort_call *call, bool seconds, bool absolute, int64_t *out)
 {
     int64_t time;
@@ -166,8 +167,8 @@ static bool parse_time(struct oort_call *call, bool seconds, bool absolute, int6
     return true;
 }
 
-/* Whether the options let `time` replace the key's expiry (0: it has none, which counts as
- * later than every other). */
+/* Whether the options let `time` replace the key's current expiry.  0: the key has no expiry, which
+ * counts as later than every expiry. */
 static bool may_expire(const struct expire_options *options, int64_t current, int64_t time)
 {
     if (options->none && current != 0) {

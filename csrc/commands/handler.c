@@ -10,8 +10,8 @@
 #include "store/store.h"
 
 #define ERROR_BYTES 640
-/* A record that a fetch has just brought in can be pushed out again; more often than this is an
- * I/O problem. */
+/* A fetched record can be evicted again before it is read.  If this happens more often, the disk
+ * has a problem. */
 #define FETCH_ATTEMPTS 100
 
 int32_t call_error(struct oort_call *call, const char *text)
@@ -41,7 +41,7 @@ int32_t call_invalid_expire(struct oort_call *call)
 
 int32_t call_unsupported_option(struct oort_call *call, uint32_t at)
 {
-    /* An option can be as long as any argument; it is shown up to a NUL. */
+    /* The option can be as long as any argument.  The error shows it up to a NUL. */
     const oort_bytes *option = &call->argv[at];
     const uint8_t *end = memchr(option->data, 0, option->size);
     uint64_t size = end == NULL ? option->size : (uint64_t)(end - option->data);
@@ -204,7 +204,8 @@ static enum expire_unit unit_of(const oort_bytes *argument)
     return argument_is(argument, "pxat") ? EXPIRE_PXAT : EXPIRE_NONE;
 }
 
-/* One option with a time at *at. false: it is none, or contradicts an earlier one. */
+/* Read an option with a time at *at.  false: this is no such option, or it contradicts an earlier
+ * option. */
 static bool take_expire(struct oort_call *call, uint32_t *at, struct set_options *options)
 {
     enum expire_unit unit = unit_of(&call->argv[*at]);

@@ -1,19 +1,20 @@
 /*
- * handler.h: what a handler works with: errors, arguments, reads that are counted, and the expiry
- * options that several commands share.  The contract of a handler is in call.h.
+ * handler.h: functions for handlers: errors, arguments, counted reads, and the expiry options that
+ * several commands share.  The contract of a handler is in call.h.
  *
- * Functions that return bool have put the error into the output when they return false.
+ * A function that returns bool appends the error to the output before it returns false, except
+ * argument_is.
  */
 #ifndef OORT_COMMANDS_HANDLER_H
 #define OORT_COMMANDS_HANDLER_H
 
 #include "commands/call.h"
 
-/* Values above this many bytes are sent from where they lie, not copied. */
+/* A value of more bytes is sent from its place in the store, without a copy. */
 #define OORT_PIN_BYTES 65536u
 
-/* A failed command: the text with its code.  Returns OORT_OK, which is the handler's status: the reply
- * is complete. */
+/* Append an error; text begins with the error's code.  Returns OORT_OK, the status of a handler
+ * whose reply is complete. */
 int32_t call_error(struct oort_call *call, const char *text);
 /* "ERR wrong number of arguments for 'name' command", "ERR invalid expire time in 'name'
  * command". */
@@ -21,36 +22,38 @@ int32_t call_wrong_arguments(struct oort_call *call);
 int32_t call_invalid_expire(struct oort_call *call);
 /* "ERR Unsupported option <argv[at]>". */
 int32_t call_unsupported_option(struct oort_call *call, uint32_t at);
-/* argv[at] as an integer. */
+/* Read argv[at] as an integer. */
 bool call_integer(struct oort_call *call, uint32_t at, int64_t *out);
-/* Whether an argument is this word, given in lower case, in any case. */
+/* Whether an argument is this word in any case; word is in lower case. */
 bool argument_is(const oort_bytes *argument, const char *word);
-/* Whether a value of size + more bytes fits. */
+/* Whether a value of size + more bytes is within value_cap. */
 bool call_fits(struct oort_call *call, uint64_t size, uint64_t more);
 
-/* oort_read of a read command: counts the hit or miss. */
+/* oort_read, and the hit or miss is counted. */
 int32_t call_read(struct oort_call *call, const oort_key *key, oort_value *out);
-/* oort_look, likewise. */
+/* oort_look, and the hit or miss is counted. */
 int32_t call_look(struct oort_call *call, const oort_key *key, oort_value *out);
-/* oort_write of one part. */
+/* oort_write with a value of one part. */
 int32_t call_write(struct oort_call *call, const oort_key *key, oort_bytes value,
                    int64_t expiry_ms);
-/* oort_remove of a key whose record an earlier call has answered from memory.  If the record has
- * left memory since, it is fetched here: the removals before this one cannot be taken back. */
+/* oort_remove for a key whose record an earlier call found in memory.  If the record has left
+ * memory since, this function fetches it, because earlier removals of the command cannot be
+ * undone. */
 int32_t call_remove_read(struct oort_call *call, const oort_key *key);
-/* The value as a bulk: copied, or sent from where it lies when it is large. */
+/* Reply with the value as a bulk string.  A value above OORT_PIN_BYTES is not copied. */
 void call_reply_value(struct oort_call *call, oort_value *value);
-/* The value, or null when status says that it is missing; nothing for any other status. */
+/* OORT_OK: reply with the value.  OORT_MISSING: reply with null.  Other statuses: append
+ * nothing. */
 void call_reply_found(struct oort_call *call, int32_t status, oort_value *value);
 
 /* ---- expiry options (EX, PX, EXAT, PXAT) -------------------------------- */
 
 enum expire_unit { EXPIRE_NONE = 0, EXPIRE_EX, EXPIRE_PX, EXPIRE_EXAT, EXPIRE_PXAT };
 
-/* The point in time argv[at] means, in milliseconds. */
+/* Read argv[at] as a point in time, in milliseconds since 1970. */
 bool call_expire_time(struct oort_call *call, enum expire_unit unit, uint32_t at, int64_t *out);
 
-/* What may follow SET key value and GETEX key. */
+/* The options of SET after the value, and of GETEX after the key. */
 struct set_options {
     enum expire_unit unit;
     uint32_t expire_at;      /* argv index of the time */

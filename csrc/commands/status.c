@@ -1,6 +1,6 @@
 /*
- * status.c: what a status of the store means to a client, in the words of an error reply.  The data
- * path and Python (oort/store/check.py) both answer with these words.
+ * status.c: the error reply for each status of the store.  The data path and Python
+ * (oort/store/check.py) both use these texts.
  */
 #include <stdio.h>
 

@@ -1,8 +1,8 @@
 /*
- * table.c: the rows of the command table, and the hash that finds one.  Contract in table.h.
+ * table.c: the rows of the command table, and a hash of their names.  Contract in table.h.
  *
  * The hash is perfect: no two names have the same value, so a lookup reads one place of the table
- * and compares one name.  generate.py has the same arithmetic, and has chosen the multiplier.
+ * and compares one name.  generate.py uses the same arithmetic and has chosen the multiplier.
  */
 #include "commands/table.h"
 
@@ -10,12 +10,18 @@
 
 #include "commands/handlers.h"
 
-#include "commands/table.inc"
+/* An entry of the hash: a name without its container. */
+struct command_name {
+    uint64_t head, tail; /* name_words() */
+    int16_t position;
+    int16_t container;
+    uint8_t size;
+    bool is_exact; /* the two words and the size identify the name */
+    bool is_container;
+    uint8_t first_key; /* index in argv; 0: the command has no keys or is not native */
+};
 
-static const struct command_row *at(int32_t position)
-{
-    return &rows[position];
-}
+#include "commands/table.inc"
 
 /* ---- finding a name ----------------------------------------------------- */
 
@@ -25,30 +31,29 @@ struct name_words {
 
 #define LOWER_CASE UINT64_C(0x2020202020202020)
 
-/* The first eight bytes of a name, and the last eight of one that is longer, letters in lower case.
- * No byte that is not a letter becomes one. */
+/* The first eight bytes of a name, and the last eight of a longer name, with letters in lower case.
+ * A byte that is not a letter never becomes a letter. */
 static inline struct name_words name_words(const uint8_t *name, size_t size)
 {
     struct name_words words = {0, 0};
-    if (size >= 8) {
-        memcpy(&words.head, name, 8);
-        words.head |= LOWER_CASE;
-        if (size > 8) {
-            memcpy(&words.tail, name + size - 8, 8);
-            words.tail |= LOWER_CASE;
-        }
-        return words;
-    }
-    if (size >= 4) {
+    if (size < 4) {
+        /* One to three bytes.  Some bytes are read twice, which does not change the result. */
+        size_t middle = size / 2;
+        size_t last = size - 1;
+        words.head = name[0] | (uint64_t)name[middle] << (8 * middle) |
+                     (uint64_t)name[last] << (8 * last);
+    } else if (size <= 8) {
         uint32_t first;
         uint32_t last;
         memcpy(&first, name, 4);
         memcpy(&last, name + size - 4, 4);
         words.head = first | (uint64_t)last << (8 * (size - 4));
     } else {
-        for (size_t i = 0; i < size; i++) {
-            words.head |= (uint64_t)name[i] << (8 * i);
-        }
+        memcpy(&words.head, name, 8);
+        memcpy(&words.tail, name + size - 8, 8);
+        words.head |= LOWER_CASE;
+        words.tail |= LOWER_CASE;
+        return words;
     }
     words.head |= LOWER_CASE >> (64 - 8 * size);
     return words;
@@ -61,8 +66,10 @@ static inline uint64_t hash_of(struct name_words words, size_t size, int32_t con
     return mixed * COMMAND_HASH_MULTIPLIER >> (64 - COMMAND_HASH_BITS);
 }
 
-static bool same_name(const uint8_t *name, const char *lower, size_t size)
+static bool same_name(const uint8_t *name, int32_t position, size_t size)
 {
+    const char *bar = strchr(rows[position].info.name, '|');
+    const char *lower = bar == NULL ? rows[position].info.name : bar + 1;
     for (size_t i = 0; i < size; i++) {
         uint8_t byte = name[i];
         if (byte >= 'A' && byte <= 'Z') {
@@ -75,65 +82,57 @@ static bool same_name(const uint8_t *name, const char *lower, size_t size)
     return true;
 }
 
-/* container: -1 for a command, else the position of the one whose subcommand this is. */
-static inline int32_t find(const uint8_t *name, size_t size, int32_t container)
+/* container: -1 for a command; for a subcommand, the position of its command.  NULL: the name is
+ * unknown. */
+static inline __attribute__((always_inline)) const struct command_name *
+find(const uint8_t *name, size_t size, int32_t container)
 {
     if (size == 0 || size > UINT8_MAX) {
-        return COMMAND_UNKNOWN;
+        return NULL;
     }
     struct name_words words = name_words(name, size);
-    int32_t position = positions[hash_of(words, size, container)];
-    if (position < 0) {
-        return COMMAND_UNKNOWN;
+    const struct command_name *found = &names[hash_of(words, size, container)];
+    if (found->head != words.head || found->tail != words.tail || found->size != size ||
+        found->container != container ||
+        (!found->is_exact && !same_name(name, found->position, size))) {
+        return NULL;
     }
-    const struct command_row *row = at(position);
-    if (row->name_head != words.head || row->name_tail != words.tail || row->name_size != size ||
-        row->info.container != container ||
-        (!row->name_is_exact && !same_name(name, row->info.name + row->short_name, size))) {
-        return COMMAND_UNKNOWN;
-    }
-    return position;
+    return found;
 }
 
-int32_t command_resolve(const oort_bytes *argv, uint32_t argc)
+/* find() for subcommands, not inlined: only commands are frequent enough. */
+static __attribute__((noinline)) const struct command_name *find_in(const uint8_t *name,
+                                                                    size_t size, int32_t container)
 {
-    int32_t position = find(argv[0].data, argv[0].size, -1);
-    if (position < 0 || argc == 1 || (at(position)->info.flags & OORT_CMD_CONTAINER) == 0) {
-        return position;
+    return find(name, size, container);
+}
+
+int32_t command_resolve(const oort_bytes *argv, uint32_t argc, uint32_t *first_key)
+{
+    const struct command_name *found = find(argv[0].data, argv[0].size, -1);
+    *first_key = 0;
+    if (found == NULL) {
+        return COMMAND_UNKNOWN;
     }
-    int32_t subcommand = find(argv[1].data, argv[1].size, position);
-    return subcommand >= 0 ? subcommand : COMMAND_UNKNOWN - 1 - position;
+    if (found->is_container && argc > 1) {
+        int32_t container = found->position;
+        found = find_in(argv[1].data, argv[1].size, container);
+        if (found == NULL) {
+            return COMMAND_UNKNOWN - 1 - container;
+        }
+    }
+    *first_key = found->first_key;
+    return found->position;
 }
 
 const struct command_row *command_unknown_container(int32_t answer)
 {
-    return answer < COMMAND_UNKNOWN ? at(COMMAND_UNKNOWN - 1 - answer) : NULL;
+    return answer < COMMAND_UNKNOWN ? &rows[COMMAND_UNKNOWN - 1 - answer] : NULL;
 }
 
 const struct command_row *command_row_at(int32_t position)
 {
-    return at(position);
-}
-
-/* ---- keys --------------------------------------------------------------- */
-
-uint32_t command_native_key(int32_t position)
-{
-    return position >= 0 && at(position)->handler != NULL ? (uint32_t)at(position)->info.first_key
-                                                          : 0;
-}
-
-uint32_t command_key_count(const struct command_row *row, uint32_t argc)
-{
-    const oort_command_info *info = &row->info;
-    if (info->first_key == 0) {
-        return 0;
-    }
-    if (info->first_key == info->last_key) {
-        return 1;
-    }
-    int64_t last = info->last_key > 0 ? info->last_key : (int64_t)argc + info->last_key;
-    return (uint32_t)((last - info->first_key) / info->key_step) + 1;
+    return &rows[position];
 }
 
 /* ---- the public face ---------------------------------------------------- */
@@ -148,13 +147,18 @@ const oort_command_info *oort_command_at(uint32_t position)
     return position < COMMAND_COUNT ? &rows[position].info : NULL;
 }
 
+static int32_t position_of(const struct command_name *name)
+{
+    return name == NULL ? COMMAND_UNKNOWN : name->position;
+}
+
 int32_t oort_command_find(const uint8_t *name, size_t size)
 {
     const uint8_t *bar = size == 0 ? NULL : memchr(name, '|', size);
     if (bar == NULL) {
-        return find(name, size, -1);
+        return position_of(find_in(name, size, -1));
     }
-    int32_t container = find(name, (size_t)(bar - name), -1);
+    int32_t container = position_of(find_in(name, (size_t)(bar - name), -1));
     size_t above = (size_t)(bar - name) + 1;
-    return container < 0 ? COMMAND_UNKNOWN : find(bar + 1, size - above, container);
+    return container < 0 ? COMMAND_UNKNOWN : position_of(find_in(bar + 1, size - above, container));
 }

@@ -1,12 +1,13 @@
 /*
- * commit.c: a worker's side of group commit: when to ask for a sync, and which replies a sync lets go.
+ * commit.c: a worker's side of group commit: when to ask for a sync, and which replies a sync lets
+ * go.
  *
  * While the device is fast, the worker executes what has arrived and then asks for a sync at once.
- * Clients that come back during a sync are served by the next one, so two halves of the clients take
- * turns.  On a slow device that costs more, because each half waits for the other half's sync as well.
- * Then the worker waits for the clients that the last sync let go, for half a sync's time at most, so
- * that all of them share the next sync.  That is useless if clients do not come back at once, so the
- * worker stops waiting, for longer each time that it waited for nothing.
+ * Clients that come back during a sync are served by the next one, so two halves of the clients
+ * take turns.  On a slow device that costs more, because each half waits for the other half's sync
+ * as well.  Then the worker waits for the clients that the last sync let go, for half a sync's time
+ * at most, so that all of them share the next sync.  That is useless if clients do not come back
+ * at once, so the worker stops waiting, for longer each time that it waited for nothing.
  *
  * A connection that waits executes nothing, so one sync covers a bounded number of commands.
  * COMMIT_ROUNDS bounds how long other clients that only read can put a sync off.
@@ -16,7 +17,8 @@
 #define COMMIT_ROUNDS 8u
 #define GATHER_MISSES_MAX 6u
 
-/* Replies whose records are durable may go.  If the store has failed, none of the waiting replies may. */
+/* Replies whose records are durable may go.  If the store has failed, none of the waiting replies
+ * may. */
 void worker_take_sync(struct worker *worker)
 {
     struct commit *commit = &worker->commit;

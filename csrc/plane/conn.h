@@ -1,14 +1,14 @@
 /*
- * conn.h: one client's connection: its socket, the bytes it has sent that are not executed yet, and
- * the bytes it has not been sent yet.
+ * conn.h: one client's connection: its socket, the bytes it has sent that are not executed yet,
+ * and the bytes it has not been sent yet.
  *
- * It knows neither commands nor epoll.  The worker (worker.c, turn.c) decides when to read, execute and
- * send.  Everything belongs to the worker's thread, except for the fields under "shown", which any
- * thread may read, and the mails.
+ * It knows neither commands nor epoll.  The worker (worker.c, turn.c) decides when to read,
+ * execute and send.  Everything belongs to the worker's thread, except for the fields under
+ * "shown", which any thread may read, and the mails.
  *
  * An idle connection owns no buffer.  Requests are read into its worker's buffer, and replies are
- * written to its worker's output.  Only what is left over moves into the connection: an
- * incomplete request, unsent replies.
+ * written to its worker's output.  Only what is left over moves into the connection: an incomplete
+ * request, unsent replies.
  */
 #ifndef OORT_CONN_H
 #define OORT_CONN_H
@@ -104,7 +104,7 @@ struct conn {
     struct output_mark held; /* CONN_WAIT_SYNC: where the replies that wait begin */
     uint64_t used_ms;        /* monotonic: the last bytes read, or the end of a wait */
     uint32_t fetches;        /* of the command being executed */
-    int32_t cold_command;    /* of the last request that Python got: position in the table */
+    int32_t request_command; /* of the last request to Python: position in the table */
 
     /* Shown to any thread.  Only the worker writes, relaxed. */
     _Atomic uint32_t shown_flags;
@@ -153,8 +153,8 @@ bool conn_input_keep(struct conn *conn, const uint8_t *data, uint64_t size);
 /* Drop what has been executed; an empty input frees its memory. */
 void conn_input_consume(struct conn *conn, uint64_t size);
 
-/* Bytes of replies and messages that the kernel does not have yet.  If a value of the store is next,
- * it is not counted: it takes no memory of ours, and its client may be reading it. */
+/* Bytes of replies and messages that the kernel does not have yet.  If a value of the store is
+ * next, it is not counted: it takes no memory of ours, and its client may be reading it. */
 uint64_t conn_unsent(const struct conn *conn);
 /* Is the output empty?  Messages in `behind` do not count: they cannot be sent yet. */
 bool conn_all_sent(const struct conn *conn);

@@ -2,13 +2,13 @@
  * event_wait.c: connections that wait for an event before their command is answered.  The public
  * contract is in oort.h, under "waits".
  *
- * A wait is ended once, by whoever claims its number: the caller of oort_connection_wake on any thread,
- * or the worker when the time passes or the client closes its sending side.  The number stands in the
- * registry's entry, which both sides reach.  A claim by a waker is final: the worker leaves the wait
- * alone until the waker's mail arrives.
+ * Exactly one side ends a wait, because it must claim the wait's number first: the caller of
+ * oort_connection_wake on any thread, or the worker when the time passes or the client closes its
+ * sending side.  The number stands in the registry's entry, which both sides reach.  After a
+ * waker's claim the worker leaves the wait alone until the waker's mail arrives.
  *
- * A command that blocks in C announces a wait, begins it with an `end` of its own, and has itself
- * executed again there; a reply of Python that waits is the same with `end_reply`.
+ * A wait does not depend on Python.  A command that blocks in C announces its wait and begins it
+ * with an `end` function of its own.  A reply from Python that waits ends in end_reply.
  */
 #include <stdlib.h>
 
@@ -22,7 +22,7 @@ void event_wait_announce(struct client *client, uint64_t number)
     OORT_ASSERT(before == 0, "a connection waits for one event at a time");
 }
 
-/* true: the caller, and nobody else, ends the wait. */
+/* true: the caller, and no other thread, ends the wait. */
 static bool claim(struct client *client, uint64_t number)
 {
     return atomic_compare_exchange_strong(&client->wait, &number, 0);

@@ -1,9 +1,9 @@
 /*
  * fetch.c: threads that block on the disk, so that the workers do not.
  *
- * There are at most FETCHER_THREADS.  A thread is started when it is first needed.  The queue needs no
- * memory, because a connection waits for one record at a time and is its own job.  The end of a job is
- * posted to the connection's worker.
+ * There are at most FETCHER_THREADS.  A thread is started when it is first needed.  The queue
+ * needs no memory, because a connection waits for one record at a time and is its own job.  The
+ * end of a job is posted to the connection's worker.
  */
 #include "plane/plane.h"
 

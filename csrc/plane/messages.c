@@ -1,13 +1,15 @@
 /*
- * messages.c: messages that answer no request.  The public contract is in oort.h, under "messages".
+ * messages.c: messages that answer no request.  The public contract is in oort.h, under
+ * "messages".
  *
- * A message is a shared buffer with a count of references: one for its maker until the maker releases
- * it, one for each mail that carries it, one for each output that has not sent it.  A post is one mail
- * for each worker, whatever the number of connections.  A small message is copied into the
- * output instead, because referring to it takes about as much memory and a part of a system call.
+ * A message is a shared buffer with a count of references: one for its maker until the maker
+ * releases it, one for each mail that carries it, one for each output that has not sent it.
+ * Sending takes one mail for each worker, however many connections the message goes to.  A small
+ * message is copied into the output, because a reference takes memory as well and makes the system
+ * call that sends it longer.
  *
- * A worker takes its mails between turns, so a message never splits a reply, and a command that
- * sends a message to its own connection posts it like everybody else.
+ * A worker takes its mails between turns, so a message never splits a reply.  A command that sends
+ * a message to its own connection posts the message, too.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -68,8 +70,8 @@ static struct conn *find_conn(oort_dataplane *plane, uint64_t id)
     return client == NULL ? NULL : client->conn;
 }
 
-/* A mail for each worker that has one of the connections.  Returns how many connections there are, or
- * OORT_ERR_NOMEM.  The caller holds the plane's mutex. */
+/* A mail for each worker that has one of the connections.  Returns how many connections there are,
+ * or OORT_ERR_NOMEM.  The caller holds the plane's mutex. */
 static int64_t make_mails(oort_dataplane *plane, const uint64_t *connections, uint64_t count,
                           struct message_mail **mails)
 {

@@ -1,12 +1,12 @@
 /*
  * plane.c: the plane and its workers' rounds.
  *
- * A worker is one epoll set and one thread that drives it.  Sockets are edge triggered: a round notes
- * what became readable or writable, and the ready list holds the connections that have something to
- * do.  So a connection that waits costs nothing, and epoll_ctl is needed for the rare EPOLLOUT
- * only.  The wake-up eventfd and the timer are edge triggered as well and never read.  A round leaves
- * work behind on the ready list only.  oort_worker_poll then signals the worker's own eventfd, so
- * that a loop that watches the epoll descriptor comes back.
+ * A worker is one epoll set and one thread that drives it.  Sockets are edge triggered: a round
+ * notes what became readable or writable, and the ready list holds the connections that have
+ * something to do.  So a connection that waits costs nothing, and epoll_ctl is needed for the rare
+ * EPOLLOUT only.  The wake-up eventfd and the timer are edge triggered as well and never read.  A
+ * round leaves work behind on the ready list only.  oort_worker_poll then signals the worker's own
+ * eventfd, so that a loop that watches the epoll descriptor comes back.
  *
  * A round reads the clock and picks up the settings once.
  */

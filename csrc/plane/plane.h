@@ -8,7 +8,7 @@
  *   transport.c   plain sockets
  *   commit.c      group commit: whose replies wait, and for how long
  *   clients.c     the registry: adopt, kill, list, closed ids
- *   requests.c    cold commands on their way to the main loop and back
+ *   requests.c    requests for Python on their way to the main loop and back
  *   event_wait.c  connections that wait for an event
  *   messages.c    messages that answer no request
  *   fetch.c       threads that bring cold records into memory
@@ -17,10 +17,10 @@
  *   metrics.c     the workers' counters, summed
  *
  * Threads: a connection and everything a worker holds belong to the thread that drives the worker.
- * Other threads reach a worker through its mailbox only.  The plane's mutex covers the registry, the
- * request queue, the closed ids and the retired settings.  It is taken when a connection comes or
- * goes, for cold commands, waits and messages, never for a hot command.  Order: plane->mutex before a
- * mailbox's mutex.
+ * Other threads reach a worker through its mailbox only.  The plane's mutex covers the registry,
+ * the request queue, the closed ids and the retired settings.  It is taken when a connection comes
+ * or goes, for requests, waits and messages, never for a native command.  Order: plane->mutex
+ * before a mailbox's mutex.
  *
  * Time: deadlines and durations are monotonic, from the plane's clock.  Wall time is only for the
  * session's clock (stamps and expiry) and for what is shown of a connection.
@@ -49,8 +49,8 @@ struct park_list {
 };
 
 /* PARK_SYNC: CONN_WAIT_SYNC; PARK_TICK: CONN_WAIT_TICK; PARK_LINGER: CONN_WAIT_LINGER.
- * The connections of a list that ends by time are in order of due_ms, because all are parked for the
- * same duration. */
+ * The connections of a list that ends by time are in order of due_ms, because all are parked for
+ * the same duration. */
 enum park { PARK_NONE = 0, PARK_SYNC, PARK_TICK, PARK_LINGER, PARK_COUNT };
 
 /* A worker's part in group commit (commit.c). */
@@ -123,8 +123,8 @@ struct event_wait {
                 enum event_end how, const oort_reply *reply);
 };
 
-/* A reply from another thread, with its bytes behind it.  If the reply makes its connection wait, the
- * mail lives until the wait ends. */
+/* A reply from another thread, with its bytes behind it.  If the reply makes its connection wait,
+ * the mail lives until the wait ends. */
 struct reply_mail {
     struct conn_mail mail;
     struct event_wait wait;
@@ -140,7 +140,7 @@ struct message_mail {
     struct conn *conns[];
 };
 
-/* One cold command: one heap block with arguments and bytes. */
+/* A command that Python executes: one heap block with arguments and bytes. */
 struct request {
     oort_request request;
     struct request *next;
@@ -153,7 +153,7 @@ struct client {
     uint64_t id;
     struct conn *conn;       /* NULL: closed */
     struct request *request; /* not answered yet */
-    _Atomic uint64_t wait;   /* number of the wait that nobody has ended yet; 0: none */
+    _Atomic uint64_t wait;   /* number of the wait that has not ended yet; 0: none */
     bool taken;              /* the main loop has the request */
     bool reported;           /* in the list of closed ids, or past it */
     struct client *bucket_next;
@@ -237,8 +237,8 @@ void worker_count_error(struct worker *worker, const uint8_t *reply, uint64_t si
 
 /* commit.c: let the replies go that the last sync covers. */
 void worker_take_sync(struct worker *worker);
-/* commit.c: ask for the next sync, or put it off.  silent: the round brought no events; may_wait: the
- * next round may sleep. */
+/* commit.c: ask for the next sync, or put it off.  silent: the round brought no events; may_wait:
+ * the next round may sleep. */
 void worker_commit(struct worker *worker, bool silent, bool may_wait);
 
 /* turn.c: one turn of a connection that has something to do. */
@@ -257,7 +257,7 @@ void clients_kill(struct conn *conn);
 /* The connection is gone (takes the mutex). */
 void clients_gone(oort_dataplane *plane, struct conn *conn);
 
-/* requests.c: hand a cold command over.  false: memory is short. */
+/* requests.c: hand a command over to Python.  false: memory is short. */
 bool requests_post(oort_dataplane *plane, struct conn *conn, const oort_bytes *argv, uint32_t argc,
                    int32_t command);
 /* Are the changes of a reply valid? */
@@ -270,8 +270,8 @@ void requests_take_reply(struct worker *worker, struct conn *conn, struct reply_
  * closes the connection if memory was short. */
 void worker_reply(struct worker *worker, struct conn *conn, const oort_reply *reply);
 
-/* event_wait.c: a wait is announced before another thread can try to end it.  It begins on the worker's
- * thread, before the worker takes its next mail. */
+/* event_wait.c: a wait is announced before another thread can try to end it.  It begins on the
+ * worker's thread, before the worker takes its next mail. */
 void event_wait_announce(struct client *client, uint64_t number);
 void event_wait_begin(struct worker *worker, struct conn *conn, struct event_wait *wait);
 /* The reply that started a wait is in the mail, which lives until the wait ends. */

@@ -1,6 +1,6 @@
 /*
- * requests.c: cold commands: parsed arguments on their way to the main loop, replies on their way
- * back.
+ * requests.c: commands that Python executes: parsed arguments on their way to the main loop,
+ * replies on their way back.
  *
  * A connection has at most one request out at a time and executes nothing meanwhile.  A request
  * outlives its connection: its arguments are valid until it is answered.
@@ -163,8 +163,8 @@ void worker_reply(struct worker *worker, struct conn *conn, const oort_reply *re
     }
     if (reply->changes & OORT_CHANGE_CLOSE)
         conn->closing = true;
-    if (reply->size > 0 && reply->data[0] == '-' && conn->cold_command >= 0) {
-        shown_add(&worker->commands[conn->cold_command].failed, 1);
+    if (reply->size > 0 && reply->data[0] == '-' && conn->request_command >= 0) {
+        shown_add(&worker->commands[conn->request_command].failed, 1);
         worker_count_error(worker, reply->data, reply->size);
     }
     output_append(&conn->output, reply->data, reply->size);

@@ -1,10 +1,10 @@
 /*
  * settings.c: the settings that can change while the plane runs.
  *
- * One immutable struct holds all of them.  A change publishes another struct by swapping one pointer,
- * and a worker picks the pointer up once a round.  A worker announces which struct it uses
- * (settings_held), so a change frees every older struct that no worker has announced.  Thus at
- * most one struct a worker is kept besides the present one.
+ * One immutable struct holds all of them.  A change publishes another struct by swapping one
+ * pointer, and a worker picks the pointer up once a round.  A worker announces which struct it
+ * uses (settings_held), so a change frees every older struct that no worker has announced.  Thus
+ * at most one struct a worker is kept besides the present one.
  *
  * To add a setting: a line in oort_plane_settings, and a line in Python's plane_settings().
  */

@@ -17,7 +17,8 @@ struct timers {
     uint32_t count, capacity;
 };
 
-/* Room for so many connections; setting a deadline then needs no memory.  false: memory is short. */
+/* Room for so many connections; setting a deadline then needs no memory.  false: memory is short.
+ */
 bool timers_reserve(struct timers *timers, uint32_t capacity);
 void timers_free(struct timers *timers);
 

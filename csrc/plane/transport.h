@@ -1,8 +1,9 @@
 /*
  * transport.h: how a connection's bytes move: the only calls on its descriptor except for epoll's.
  *
- * A plain socket is one such table; TLS and a simulated network are others.  epoll (worker.c, plane.c)
- * still watches the descriptor, so every transport has a descriptor that becomes readable and writable.
+ * A plain socket is one such table; TLS and a simulated network are others.  epoll (worker.c,
+ * plane.c) still watches the descriptor, so every transport has a descriptor that becomes readable
+ * and writable.
  */
 #ifndef OORT_TRANSPORT_H
 #define OORT_TRANSPORT_H

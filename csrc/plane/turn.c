@@ -1,17 +1,17 @@
 /*
- * turn.c: one connection's turn: read once, parse and execute what is complete, send the replies, and
- * keep what is left over.
+ * turn.c: one connection's turn: read once, parse and execute what is complete, send the replies,
+ * and keep what is left over.
  *
- * Order: replies leave in the order of their requests, because a connection that waits (for the main
- * loop, the disk, a sync or an event) executes nothing.
+ * Order: replies leave in the order of their requests, because a connection that waits (for the
+ * main loop, the disk, a sync or an event) executes nothing.
  *
- * Fairness: a turn reads one buffer, stops executing after TURN_OUTPUT bytes of replies, and sends one
- * slice.  The rest waits for the next round.
+ * Fairness: a turn reads one buffer, stops executing after TURN_OUTPUT bytes of replies, and sends
+ * one slice.  The rest waits for the next round.
  *
- * Slow readers: a client may write a whole pipeline before it reads a reply, so both sides could block
- * for ever if the worker stopped reading its requests for good.  A connection with more than
- * CONN_PAUSE_BYTES unsent is therefore paused for a tick at a time, and may grow by as much again after
- * each tick.  At the settings' output_bytes it is dropped.
+ * Slow readers: a client may write a whole pipeline before it reads a reply, so both sides could
+ * block for ever if the worker stopped reading its requests for good.  A connection with more than
+ * CONN_PAUSE_BYTES unsent is therefore paused for a tick at a time, and may grow by as much again
+ * after each tick.  At the settings' output_bytes it is dropped.
  */
 #include <errno.h>
 #include <string.h>
@@ -29,8 +29,8 @@
 #define TIMED_CALLS 256u             /* calls of a command that are all timed */
 #define TIMED_EVERY (UINT8_MAX + 1u) /* later one call in so many is: the countdown is a byte */
 #define TIMED_MOST_NS UINT64_C(1000000)
-/* A command over n cold records comes back cold n times, and more often if a fetched record is evicted
- * again before the command's turn. */
+/* A command over n cold records comes back cold n times, and more often if a fetched record is
+ * evicted again before the command's turn. */
 #define FETCHES_CAP(argc) (64u + 4u * (uint64_t)(argc))
 
 enum turn_end {
@@ -177,7 +177,7 @@ static enum turn_end execute(struct turn *turn, struct resp_parser *parser, int3
     }
     if (!requests_post(turn->worker->plane, conn, parser->argv, parser->argc, call->command))
         return TURN_BROKEN;
-    conn->cold_command = call->command;
+    conn->request_command = call->command;
     conn->waits |= CONN_WAIT_REPLY;
     count_call(turn);
     return TURN_WAITS;
@@ -235,8 +235,8 @@ static uint32_t parse_batch(struct turn *turn, int *result)
         worker->first_key[i] = NULL;
         if (parser->argc == 0)
             continue;
-        worker->command[i] = command_resolve(parser->argv, parser->argc);
-        uint32_t first = command_native_key(worker->command[i]);
+        uint32_t first;
+        worker->command[i] = command_resolve(parser->argv, parser->argc, &first);
         if (first == 0 || first >= parser->argc || parser->argv[first].size > PREFETCH_KEY_BYTES)
             continue;
         oort_key *key = &worker->keys[keys++];
@@ -289,8 +289,9 @@ static enum turn_end execute_window(struct turn *turn)
     enum turn_end end = TURN_STARVED;
 
     if (conn->has_request) {
-        const struct resp_parser *parser = &conn->parser;
-        end = execute(turn, &conn->parser, command_resolve(parser->argv, parser->argc));
+        uint32_t first_key;
+        int32_t command = command_resolve(conn->parser.argv, conn->parser.argc, &first_key);
+        end = execute(turn, &conn->parser, command);
         if (end == TURN_STARVED && conn->parser.argv_capacity > 0)
             reset_parser(&conn->parser);
     }
@@ -322,8 +323,8 @@ static bool read_some(struct turn *turn)
         conn->readable = false;
         return true;
     }
-    /* Edge triggered: a short read has emptied the socket, and later bytes are a new edge.  But if the
-     * peer has closed its side, the end is still to be read. */
+    /* Edge triggered: a short read has emptied the socket, and later bytes are a new edge.  But if
+     * the peer has closed its side, the end is still to be read. */
     if ((uint64_t)got < room && !conn->hangup)
         conn->readable = false;
     conn->starved = false;
@@ -432,8 +433,8 @@ static bool send_own(struct worker *worker, struct conn *conn)
     }
 }
 
-/* Send the worker's output, and move what the socket does not take into the connection's.  false: the
- * connection is closed. */
+/* Send the worker's output, and move what the socket does not take into the connection's.  false:
+ * the connection is closed. */
 static bool send_shared(struct worker *worker, struct conn *conn)
 {
     struct conn_position position = {0};
@@ -510,8 +511,9 @@ static void show_buffers(struct conn *conn)
     shown_set(&conn->output_bytes, conn_unsent(conn));
 }
 
-/* All is sent and nothing more will be.  Tell the peer, and give it a moment to read before the socket
- * is closed: closing a socket with unread bytes resets the connection and destroys replies. */
+/* All is sent and nothing more will be.  Tell the peer, and give it a moment to read before the
+ * socket is closed: closing a socket with unread bytes resets the connection and destroys replies.
+ */
 static void finish(struct worker *worker, struct conn *conn)
 {
     if (conn->eof || conn->transport->shutdown(conn) != 0) {

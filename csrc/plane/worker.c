@@ -2,15 +2,15 @@
  * worker.c: what a worker holds between and during its rounds: the lists of its connections, its
  * mailbox, and its timers.  The rounds themselves are in plane.c.
  *
- * A connection is in the ready list while it has something to do.  It is parked while it waits for the
- * next sync or for a short time of a fixed length, and it is in the timers while it waits for an
- * event with a deadline.  A connection that waits costs nothing.
+ * A connection is in the ready list while it has something to do.  It is parked while it waits for
+ * the next sync or for a short time of a fixed length, and it is in the timers while it waits for
+ * an event with a deadline.  A connection that waits costs nothing.
  *
- * The mailbox is the only way from another thread to a worker.  A mail counts in conn->mails until it
- * is taken, and a closed connection is freed when it has no mail and is not in the ready list.
+ * The mailbox is the only way from another thread to a worker.  A mail counts in conn->mails until
+ * it is taken, and a closed connection is freed when it has no mail and is not in the ready list.
  *
- * Time is monotonic.  What is due is looked for in every round, so that a moved clock takes effect with
- * the next round; one one-shot timer begins a round for whatever is due next.
+ * Time is monotonic.  What is due is looked for in every round, so that a moved clock takes effect
+ * with the next round; one one-shot timer begins a round for whatever is due next.
  */
 #include <stdlib.h>
 #include <sys/epoll.h>
@@ -323,8 +323,8 @@ static void sooner(uint64_t *due_ms, const struct conn *conn)
         *due_ms = conn->due_ms;
 }
 
-/* An earlier time is set at once.  A later one waits for the timer's expiry, unless the clock is past
- * that already. */
+/* An earlier time is set at once.  A later one waits for the timer's expiry, unless the clock is
+ * past that already. */
 void worker_arm_timer(struct worker *worker)
 {
     uint64_t due_ms = UINT64_MAX;

@@ -239,8 +239,8 @@ static int parse_inline(struct resp_parser *parser, uint8_t *data, uint64_t size
     return RESP_REQUEST;
 }
 
-/* Wait until the line at parser->line has arrived up to its CR and one byte more.  RESP_REQUEST: *cr is
- * the position of the CR; otherwise the result for resp_parse. */
+/* Wait until the line at parser->line has arrived up to its CR and one byte more.  RESP_REQUEST:
+ * *cr is the position of the CR; otherwise the result for resp_parse. */
 static int find_header(struct resp_parser *parser, const uint8_t *data, uint64_t size,
                        enum resp_error too_long, uint64_t *cr)
 {

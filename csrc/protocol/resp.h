@@ -10,8 +10,8 @@
  *  - No byte is scanned twice, whatever the pieces that the bytes arrive in.
  *  - argv points into the buffer and is valid until the buffer changes.  Quoted words of an inline
  *    request are unescaped in place.
- *  - Limits and error texts are those of Redis 7.0.  Like Redis, the parser ignores the byte after a
- *    header's CR and the two bytes after an argument, and a line that contains a NUL never ends.
+ *  - Limits and error texts are those of Redis 7.0.  Like Redis, the parser ignores the byte after
+ *    a header's CR and the two bytes after an argument, and a line that contains a NUL never ends.
  *  - The memory of argv grows as arguments arrive, never because they are announced.
  */
 #ifndef OORT_RESP_H
@@ -96,11 +96,11 @@ struct output_pin {
     bool is_value;             /* see output_append_pinned */
 };
 
-/* Bytes to be sent.  A failed allocation is sticky: nothing is appended any more, and the connection
- * must be closed.  Zero bytes are a valid empty output.
+/* Bytes to be sent.  A failed allocation is sticky: nothing is appended any more, and the
+ * connection must be closed.  Zero bytes are a valid empty output.
  * The order is: data up to pins[0].offset, pins[0].bytes, data up to pins[1].offset, ...
- * Invariants: size <= capacity; offsets ascend and are at most size; pinned is the sum of the sizes of
- * the pins that have not been released. */
+ * Invariants: size <= capacity; offsets ascend and are at most size; pinned is the sum of the
+ * sizes of the pins that have not been released. */
 struct oort_output {
     uint8_t *data;
     uint64_t size;
@@ -127,15 +127,17 @@ void output_release_pin(struct oort_output *output, struct output_pin *pin);
 struct output_mark output_mark(const struct oort_output *output);
 void output_rollback(struct oort_output *output, struct output_mark mark);
 
-/* Room for `more` bytes at data + size (NULL: failed).  The caller adds what it has used to size. */
+/* Room for `more` bytes at data + size (NULL: failed).  The caller adds what it has used to size.
+ */
 uint8_t *output_reserve(struct oort_output *output, uint64_t more);
 void output_append(struct oort_output *output, const void *data, uint64_t size);
-/* is_value: the bytes are a value of the store, which is there whether it is sent or not; otherwise
- * the output keeps them in memory.  false: memory is short, and the caller still has to release them. */
+/* is_value: the bytes are a value of the store, which is there whether it is sent or not;
+ * otherwise the output keeps them in memory.  false: memory is short, and the caller still has to
+ * release them. */
 bool output_append_pinned(struct oort_output *output, const struct pinned_bytes *bytes,
                           bool is_value);
-/* Move everything from `from`, of which nothing has been sent, to the end of `output`.  If memory is
- * short, output->failed says so. */
+/* Move everything from `from`, of which nothing has been sent, to the end of `output`.  If memory
+ * is short, output->failed says so. */
 void output_move(struct oort_output *output, struct oort_output *from);
 
 void reply_simple(struct oort_output *output, const char *text);

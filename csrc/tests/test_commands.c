@@ -209,6 +209,7 @@ static int32_t run(struct world *world, const char *line)
     resp_parser_init(&parser);
     int32_t result = -1;
     if (resp_parse(&parser, data, size + 1, &limits) == RESP_REQUEST && parser.argc > 0) {
+        uint32_t first_key;
         struct oort_call call = {
             .session = &world->session.session,
             .argv = parser.argv,
@@ -217,7 +218,7 @@ static int32_t run(struct world *world, const char *line)
             .output = &world->output,
             .value_cap = world->value_cap,
             .protocol = world->protocol,
-            .command = command_resolve(parser.argv, parser.argc),
+            .command = command_resolve(parser.argv, parser.argc, &first_key),
             .writes_wait = world->writes_wait,
         };
         result = oort_execute(&call);
@@ -524,6 +525,7 @@ static int test_sizes(void)
                  "-ERR string exceeds maximum allowed size (proto-max-bulk-len)\r\n") == 0);
     memset(key, 'k', sizeof(key));
     oort_bytes argv[2] = {{(const uint8_t *)"GET", 3}, {(const uint8_t *)key, OORT_KEY_CAP}};
+    uint32_t first_key;
     struct oort_call call = {.session = &world.session.session,
                              .argv = argv,
                              .argc = 2,
@@ -531,7 +533,7 @@ static int test_sizes(void)
                              .output = &world.output,
                              .value_cap = VALUE_CAP,
                              .protocol = 2,
-                             .command = command_resolve(argv, 2)};
+                             .command = command_resolve(argv, 2, &first_key)};
     clear(&world);
     CHECK(oort_execute(&call) == OORT_CALL_DONE && !call.failed);
     CHECK(world.output.size == strlen(NIL));
@@ -688,8 +690,14 @@ static int test_table(void)
     CHECK(oort_command_find((const uint8_t *)"", 0) < 0);
     int32_t get = oort_command_find((const uint8_t *)"get", 3);
     CHECK((oort_command_at((uint32_t)get)->flags & OORT_CMD_NATIVE) != 0);
-    CHECK(command_native_key(get) == 1);
-    CHECK(command_native_key(oort_command_find((const uint8_t *)"ping", 4)) == 0);
+    static const oort_bytes requests[][2] = {
+        {{(const uint8_t *)"GeT", 3}, {(const uint8_t *)"a", 1}},
+        {{(const uint8_t *)"ping", 4}, {(const uint8_t *)"a", 1}},
+        {{(const uint8_t *)"keys", 4}, {(const uint8_t *)"a", 1}}};
+    uint32_t first_key;
+    CHECK(command_resolve(requests[0], 2, &first_key) == get && first_key == 1);
+    CHECK(command_resolve(requests[1], 2, &first_key) >= 0 && first_key == 0);
+    CHECK(command_resolve(requests[2], 2, &first_key) >= 0 && first_key == 0);
     /* A byte that differs from a letter's or a sign's by the bit of lower case only. */
     CHECK(oort_command_find((const uint8_t *)"client|no\revict", 15) < 0);
     CHECK(oort_command_find((const uint8_t *)"client|no-evict", 15) >= 0);

@@ -135,7 +135,7 @@ static void test_protocol_error(void)
     rig_stop(&rig);
 }
 
-static void test_cold_command(void)
+static void test_request_for_python(void)
 {
     struct rig rig;
     rig_start(&rig, &default_settings);
@@ -438,7 +438,7 @@ int main(void)
     test_big_values();
     test_half_close();
     test_protocol_error();
-    test_cold_command();
+    test_request_for_python();
     test_cold_record();
     test_group_commit();
     test_gathering();

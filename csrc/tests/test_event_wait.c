@@ -1,6 +1,6 @@
 /*
- * test_event_wait.c: connections that wait for an event: every way in which a wait ends, and that it
- * ends once.
+ * test_event_wait.c: connections that wait for an event: every way in which a wait ends, and that
+ * it ends once.
  */
 #include "tests/dataplane_suite.h"
 

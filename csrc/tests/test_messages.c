@@ -1,6 +1,6 @@
 /*
- * test_messages.c: messages that answer no request: their order with replies, slow readers, and that
- * every message is counted once and freed.  Closing a plane asserts that no message is left.
+ * test_messages.c: messages that answer no request: their order with replies, slow readers, and
+ * that every message is counted once and freed.  Closing a plane asserts that no message is left.
  */
 #include "tests/dataplane_suite.h"
 
@@ -27,6 +27,12 @@ static int64_t send_bytes(struct rig *rig, uint64_t id, const void *data, size_t
 static int64_t send_text(struct rig *rig, uint64_t id, const char *text)
 {
     return send_bytes(rig, id, text, strlen(text));
+}
+
+/* Every third message is small enough to be copied. */
+static size_t size_of(uint32_t number)
+{
+    return number % 3 == 0 ? 100 : LARGE;
 }
 
 /* A simple string of `size` bytes in all, with its number in front. */
@@ -94,7 +100,7 @@ static void *send_many(void *context)
     struct sender *sender = context;
     char text[LARGE];
     for (uint32_t i = 0; i < sender->count; i++) {
-        size_t size = i % 3 == 0 ? 50 : LARGE;
+        size_t size = size_of(i);
         fill(text, size, i);
         CHECK(send_bytes(sender->rig, sender->id, text, size) == 1);
         if (i % 16 == 0)
@@ -155,7 +161,7 @@ static void test_pipeline(void)
         char wanted[LARGE];
         size_t length = read_line(&reader, &line);
         if (line[0] == '+') {
-            size_t expected = messages % 3 == 0 ? 50 : LARGE;
+            size_t expected = size_of(messages);
             fill(wanted, expected, messages++);
             CHECK(length == expected && memcmp(line, wanted, length) == 0);
         } else {
@@ -294,12 +300,12 @@ static void test_lagging_reader(void)
     int fd = client_open(&rig, &id, OORT_CONN_AUTHENTICATED);
     for (uint32_t i = 0; i < COUNT + AHEAD; i++) {
         if (i < COUNT) {
-            fill(text, LARGE, i);
-            CHECK(send_bytes(&rig, id, text, LARGE) == 1);
+            fill(text, size_of(i), i);
+            CHECK(send_bytes(&rig, id, text, size_of(i)) == 1);
         }
         if (i >= AHEAD) {
-            fill(text, LARGE, i - AHEAD);
-            expect_bytes(fd, text, LARGE);
+            fill(text, size_of(i - AHEAD), i - AHEAD);
+            expect_bytes(fd, text, size_of(i - AHEAD));
             /* The client may have a slice before the worker has released it. */
             CHECK(oort_dataplane_message_bytes(rig.plane) <= (AHEAD + 100) * LARGE);
         }

@@ -1,6 +1,6 @@
 /*
- * test_plane_config.c: what a data plane is opened with: its clock, its transport, and the settings that
- * change while it runs.
+ * test_plane_config.c: what a data plane is opened with: its clock, its transport, and the
+ * settings that change while it runs.
  */
 #include "tests/dataplane_suite.h"
 

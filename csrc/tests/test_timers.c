@@ -1,6 +1,6 @@
 /*
- * test_timers.c: the heap of deadlines against a plain array: whatever is set and cleared, the first
- * deadline is the earliest.
+ * test_timers.c: the heap of deadlines against a plain array: whatever is set and cleared, the
+ * first deadline is the earliest.
  */
 #include <stdio.h>
 #include <stdlib.h>

@@ -2,8 +2,8 @@
  * string.c: the commands that read or write string values.  Replies and errors are those of Redis
  * 7.0.
  *
- * Each command reads what it needs before it writes.  A reply may be appended before the write (an
- * old value): dispatch takes the reply back if the write does not succeed.
+ * Each command finishes its reads before it writes.  A command may append its reply, such as an old
+ * value, before the write.  Dispatch removes the reply if the write fails.
  */
 #include <errno.h>
 #include <math.h>
@@ -14,7 +14,7 @@
 #include "commands/handler.h"
 #include "commands/handlers.h"
 
-/* The longest number INCRBYFLOAT reads or writes, with its NUL. */
+/* The size of the longest number that INCRBYFLOAT reads or writes, with its NUL. */
 #define FLOAT_BYTES 5120
 
 /* ---- reading ------------------------------------------------------------ */
@@ -80,7 +80,8 @@ int32_t command_getrange(struct oort_call *call)
 
 /* ---- SET and its relatives ---------------------------------------------- */
 
-/* SET with conditions: argv[2] is the value. The old value is replied before it is overwritten. */
+/* SET with conditions; argv[2] is the value.  The reply gets the old value before it is
+ * overwritten. */
 static int32_t set_conditionally(struct oort_call *call, const struct set_options *options,
                                  int64_t expiry)
 {
@@ -210,7 +211,7 @@ int32_t command_getex(struct oort_call *call)
     if (status == OORT_MISSING) {
         reply_null(call->output, call->protocol);
     } else if (status == OORT_OK) {
-        /* As in Redis, a wrong time is an error only where the key exists. */
+        /* As in Redis, an invalid time is an error only if the key exists. */
         int64_t expiry = 0;
         if (options.unit != EXPIRE_NONE &&
             !call_expire_time(call, options.unit, options.expire_at, &expiry)) {
@@ -225,7 +226,7 @@ int32_t command_getex(struct oort_call *call)
 
 /* ---- several keys at once ----------------------------------------------- */
 
-/* Write every pair of argv, all or none. */
+/* Write all pairs of argv, or none. */
 static int32_t write_pairs(struct oort_call *call)
 {
     if (call->key_count == 1) {
@@ -240,7 +241,7 @@ static int32_t write_pairs(struct oort_call *call)
         return status;
     }
     for (uint32_t i = 0; i < call->key_count && status == OORT_OK; i++) {
-        /* The store looks at the parts again at commit: they are argv's, not copies. */
+        /* The store reads the parts again at the commit, so they point into argv. */
         status = oort_write(call->session, &call->keys[i], &call->argv[2 + 2 * i], 1, 0);
     }
     if (status != OORT_OK) {
@@ -285,7 +286,7 @@ int32_t command_msetnx(struct oort_call *call)
 
 /* ---- changing a value --------------------------------------------------- */
 
-/* Read what is there before a change: an empty value without expiry when nothing is. */
+/* Read the value before a change.  A missing key has an empty value without expiry. */
 static int32_t read_or_empty(struct oort_call *call, const oort_key *key, oort_value *value,
                              bool *found)
 {
@@ -371,7 +372,7 @@ int32_t command_decrby(struct oort_call *call)
     return increment(call, -by);
 }
 
-/* A number as INCRBYFLOAT takes it: the whole text, no leading space, not a NaN. */
+/* Read a number as INCRBYFLOAT does: the whole text, no leading space, not a NaN. */
 static bool parse_float(const uint8_t *data, uint64_t size, long double *out)
 {
     char text[FLOAT_BYTES];
@@ -390,7 +391,8 @@ static bool parse_float(const uint8_t *data, uint64_t size, long double *out)
     return errno != ERANGE || !(isinf(*out) || fpclassify(*out) == FP_ZERO);
 }
 
-/* 17 digits after the point, without trailing zeros, never an exponent. Returns the size. */
+/* Write 17 digits after the point, without trailing zeros and without an exponent.  Returns the
+ * size. */
 static uint64_t format_float(long double value, char *text, size_t capacity)
 {
     int printed = snprintf(text, capacity, "%.17Lf", value);
@@ -437,8 +439,8 @@ int32_t command_incrbyfloat(struct oort_call *call)
     return status;
 }
 
-/* Overwrite from offset on: what is before, zeros up to the offset, the new bytes, what is
- * after. */
+/* Overwrite the value from the offset on.  The new value is the bytes before the offset, zeros up
+ * to the offset if the value is shorter, the new bytes, and the bytes after them. */
 static int32_t write_range(struct oort_call *call, const oort_key *key, const oort_value *old,
                            uint64_t offset)
 {

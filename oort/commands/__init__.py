@@ -1,1 +1,1 @@
-"""The commands that Python executes, and what the command table says of every command."""
+"""The commands that Python executes, and the command table, which describes every command."""

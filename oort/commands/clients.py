@@ -1,4 +1,4 @@
-"""What Python knows of each connected client: its addresses and what it calls itself."""
+"""Python's record of each connected client: its addresses and its names."""
 
 from __future__ import annotations
 
@@ -20,21 +20,22 @@ class Client:
 
 
 def valid_name(name: bytes) -> bool:
-    """Redis's rule for names: printable ASCII without spaces."""
+    """Whether a name obeys Redis's rule: printable ASCII without spaces."""
     return all(33 <= byte <= 126 for byte in name)
 
 
 def last_command(connection: Connection) -> str:
+    """The name of the connection's last command; NULL: the connection has executed none."""
     if connection.last_command < 0:
         return "NULL"
     return COMMANDS[connection.last_command].name
 
 
 def describe(client: Client, connection: Connection, now: float) -> bytes:
-    """The client's line in CLIENT LIST and CLIENT INFO, with its line end.
+    """The client's line in CLIENT LIST and CLIENT INFO, with a line feed at the end.
 
-    Fields are those of Redis 7.0 followed by the two that 7.2 added; what has no counterpart here
-    is 0.
+    now: seconds since 1970.  The fields are those of Redis 7.0 (redis.io/commands/client-list),
+    followed by the two fields that Redis 7.2 added.  A field without a counterpart in oort is 0.
     """
     flags = ("e" if connection.flags & NO_EVICT else "") + (
         "T" if connection.flags & NO_TOUCH else ""

@@ -1,4 +1,7 @@
-"""COMMAND: the command table, as clients ask for it."""
+"""COMMAND and its subcommands: the command table for clients.
+
+The replies have the shape that redis.io/commands/command describes.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from oort.dataplane import Request
 
 HANDLERS = Handlers()
 
-# In the order Redis lists them.
+# In Redis's order.
 _FLAGS: tuple[tuple[int, str], ...] = tuple(
     (getattr(lib, f"OORT_CMD_{name.upper()}"), name)
     for name in (
@@ -78,7 +81,7 @@ def _details(command: Command, protocol: int) -> bytes:
             _simple_set([f"@{name}" for name in command.categories], protocol),
             reply.as_set([reply.bulk(tip) for tip in command.tips], protocol),
             _key_specs(command, protocol),
-            reply.array([_details(one, protocol) for one in below])
+            reply.array([_details(subcommand, protocol) for subcommand in below])
             if below
             else reply.as_set([], protocol),
         ]
@@ -103,7 +106,7 @@ def _argument(argument: Argument, protocol: int) -> bytes:
 
 
 def _arguments(arguments: Sequence[Argument], protocol: int) -> bytes:
-    return reply.array([_argument(one, protocol) for one in arguments])
+    return reply.array([_argument(argument, protocol) for argument in arguments])
 
 
 def _documentation(command: Command, protocol: int) -> bytes:
@@ -118,7 +121,7 @@ def _documentation(command: Command, protocol: int) -> bytes:
         facts.append(("arguments", _arguments(command.arguments, protocol)))
     below = table.SUBCOMMANDS.get(command.name, {}).values()
     if below:
-        docs = [(one.name, _documentation(one, protocol)) for one in below]
+        docs = [(subcommand.name, _documentation(subcommand, protocol)) for subcommand in below]
         facts.append(("subcommands", _named(docs, protocol)))
     return _named(facts, protocol)
 
@@ -148,7 +151,9 @@ def command_info(context: Context, request: Request) -> bytes:
 @HANDLERS.handles("command|docs")
 def command_docs(context: Context, request: Request) -> bytes:
     asked = [table.find(name) for name in request.argv[2:]] or table.TOP_LEVEL
-    docs = [(one.name, _documentation(one, request.protocol)) for one in asked if one]
+    docs = [
+        (command.name, _documentation(command, request.protocol)) for command in asked if command
+    ]
     return _named(docs, request.protocol)
 
 
@@ -169,10 +174,14 @@ def command_list(context: Context, request: Request) -> bytes:
         return reply.array([])
     if kind == b"aclcat":
         category = wanted.decode("ascii", "replace").lower()
-        return reply.bulks([one.name for one in table.COMMANDS if category in one.categories])
+        return reply.bulks(
+            [command.name for command in table.COMMANDS if category in command.categories]
+        )
     if kind == b"pattern":
         match = compile_glob(wanted, fold=True)
-        return reply.bulks([one.name for one in table.COMMANDS if match(one.name.encode())])
+        return reply.bulks(
+            [command.name for command in table.COMMANDS if match(command.name.encode())]
+        )
     return reply.SYNTAX_ERROR
 
 

@@ -1,9 +1,10 @@
-"""CONFIG: the settings under the names Redis gives them.
+"""CONFIG: oort's settings under Redis's parameter names.
 
-A parameter either shows a setting (and, where the process can follow, changes it), or has one fixed
-value that is the truth about this server; setting it to that very value succeeds, so that clients
-which insist on `appendonly yes` or `save ""` are content.  What has no meaning here is not listed.
-CONFIG SET changes all of its pairs or none.
+A parameter either shows a setting or has a fixed value that is true of this server.  CONFIG SET
+changes a setting if the running process can apply the change.  CONFIG SET also succeeds if it sets
+a fixed parameter to the value that the parameter has already, because some clients insist on
+`appendonly yes` or `save ""`.  Parameters without a meaning in oort are not listed.  CONFIG SET
+changes all of its pairs or none.
 """
 
 from __future__ import annotations
@@ -29,12 +30,12 @@ MIB = 1024 * 1024
 
 
 class _RefusedError(Exception):
-    """A value cannot be taken; the text is the end of Redis's error."""
+    """The value is invalid.  The text is the last part of Redis's error message."""
 
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """parse None: fixed (another value than the present one is refused with `why`)."""
+    """parse None: the parameter is fixed.  CONFIG SET refuses any other value with `why`."""
 
     name: str
     show: Callable[[Settings], str]
@@ -104,7 +105,7 @@ _CLASSES = {"normal": 0, "slave": 1, "replica": 1, "pubsub": 2}
 
 
 def _output_limit(text: bytes) -> int | None:
-    """The hard limit of class normal; None: the text sets the other classes only."""
+    """The hard limit of class normal in bytes; None: the text sets only other classes."""
     words = text.decode("utf-8", "replace").split()
     if len(words) % 4:
         raise _RefusedError("Wrong number of arguments in buffer limit configuration.")
@@ -135,8 +136,8 @@ def _fixed(name: str, value: str, why: str = "can't set immutable config") -> Pa
     return Parameter(name, lambda settings: value, why=why)
 
 
-_STORE_DECIDES = "oortd keeps everything in its log and never forks: this cannot be changed"
-_NO_EVICTION = "oortd keeps its data on disk and evicts nothing: this cannot be changed"
+_STORE_DECIDES = "oortd keeps all data in its log and never forks: this parameter cannot be changed"
+_NO_EVICTION = "oortd keeps its data on disk and evicts no keys: this parameter cannot be changed"
 
 PARAMETERS: dict[str, Parameter] = {
     parameter.name: parameter
@@ -195,8 +196,10 @@ PARAMETERS: dict[str, Parameter] = {
 }
 
 
-# Settings that follow while the process runs.
-CHANGEABLE = frozenset(one.field for one in PARAMETERS.values() if one.parse is not None)
+# Settings that the running process can change.
+CHANGEABLE = frozenset(
+    parameter.field for parameter in PARAMETERS.values() if parameter.parse is not None
+)
 
 
 def _parameter(name: bytes) -> Parameter | None:
@@ -205,7 +208,7 @@ def _parameter(name: bytes) -> Parameter | None:
 
 @HANDLERS.handles("config|get")
 def config_get(context: Context, request: Request) -> bytes:
-    # As in Redis a name without wildcards comes back as it was written.
+    # As in Redis, the reply repeats a name without wildcards exactly as the client wrote it.
     found: dict[str, tuple[bytes, bytes]] = {}
     for pattern in request.argv[2:]:
         exact = None if any(c in pattern for c in b"[*?") else _parameter(pattern)
@@ -273,4 +276,4 @@ def config_resetstat(context: Context, request: Request) -> bytes:
 def config_rewrite(context: Context, request: Request) -> bytes:
     if context.process.config_file is None:
         return b"-ERR The server is running without a config file\r\n"
-    return b"-ERR Rewriting config file: oortd leaves its configuration file to its owner\r\n"
+    return b"-ERR Rewriting config file: oortd never writes its configuration file\r\n"

@@ -1,4 +1,7 @@
-"""Commands about the connection itself: HELLO, AUTH, SELECT, QUIT, RESET and CLIENT."""
+"""Commands about the connection itself: HELLO, AUTH, SELECT, QUIT, RESET and CLIENT.
+
+Replies and errors are those of Redis 7.0 (redis.io/commands).
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from oort.dataplane import AUTHENTICATED, NO_EVICT, NO_TOUCH, Connection, Reply,
 HANDLERS = Handlers()
 
 DATABASES = 16
-REDIS_VERSION = "7.0.15"  # whose commands and texts these are; clients choose features by it
+REDIS_VERSION = "7.0.15"  # the version that oort imitates; clients choose features by it
 
 
 _WRONG_PASSWORD = b"-WRONGPASS invalid username-password pair or user is disabled.\r\n"
@@ -40,9 +43,12 @@ _CLIENT_TYPES = {
 
 
 def authenticates(context: Context, user: bytes, password: bytes) -> bool:
-    """Whether user and password open a connection; the time taken tells nothing of the password."""
+    """Whether user and password are right.
+
+    The time that the check takes does not depend on the password.
+    """
     wanted = context.settings.require_pass.encode()
-    # Digests, as comparing texts of different lengths takes another time.
+    # Compare digests, because the time to compare texts depends on their lengths.
     digests = hashlib.sha256(wanted).digest(), hashlib.sha256(password).digest()
     matches = hmac.compare_digest(*digests) or not wanted
     return matches and user == b"default"
@@ -170,13 +176,13 @@ def client_setinfo(context: Context, request: Request) -> bytes:
 def client_info(context: Context, request: Request) -> bytes:
     connection = context.plane.connections().get(request.connection)
     if connection is None:
-        return reply.null(request.protocol)  # closed meanwhile: nobody will read this
+        return reply.null(request.protocol)  # the connection was closed meanwhile
     text = describe(context.clients[request.connection], connection, context.clock.wall())
     return reply.verbatim(text, request.protocol)
 
 
 def _known(context: Context) -> list[tuple[Client, Connection]]:
-    """Every client both sides know, in order of id."""
+    """Every client that both Python and the data plane know, in order of id."""
     connections = context.plane.connections()
     return [
         (context.clients[identifier], connection)

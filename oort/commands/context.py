@@ -1,8 +1,8 @@
-"""What a handler knows of the process that serves its client.
+"""The part of the process that handlers may use.
 
-There is one Context for the life of the process, and it belongs to the main loop.  A Restart puts
-another store, session and data plane into it, and Stop another data plane.  A job, which runs on
-the helper thread, uses `store` and `session` only.
+The process has one Context, which belongs to the main loop.  CmdCtrl's Restart replaces its store,
+session and data plane.  CmdCtrl's Stop replaces its data plane.  A job runs on the helper thread
+and may use only `store` and `session`.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from oort.store import Session, Store
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """What stays the same for the life of the process."""
+    """Facts that never change while the process runs."""
 
     version: str
     run_id: str
     started: float  # seconds since 1970
     config_file: str | None
-    addresses: tuple[str, ...]  # where clients connect, host:port
-    client_room: int  # clients for which there are descriptors
-    supervised: bool
+    addresses: tuple[str, ...]  # that clients connect to, host:port
+    client_room: int  # the number of clients that the limit on open files allows
+    supervised: bool  # by systemd
 
 
 @dataclass(slots=True)
@@ -42,26 +42,27 @@ class Context:
     session: Session  # the helper thread's
     plane: DataPlane
     figures: Figures
-    ring_facts: Callable[[], list[tuple[str, object]]]  # INFO's section about the ring
+    ring_facts: Callable[[], list[tuple[str, object]]]  # the fields of INFO's section "ring"
     clients: dict[int, Client] = field(default_factory=dict)  # by the id of the connection
-    needs_restart: tuple[str, ...] = ()  # settings that are not as the layers have them
-    saving: bool = False  # a BGSAVE is under way
+    needs_restart: tuple[str, ...] = ()  # settings that differ from their layers until a restart
+    saving: bool = False  # a BGSAVE is running
 
     @property
     def settings(self) -> Settings:
         return self.configuration.settings
 
     def forget(self, closed: Iterable[int]) -> None:
-        """These connections have gone."""
+        """Remove the clients of these closed connections."""
         for identifier in closed:
             self.clients.pop(identifier, None)
 
     def change_settings(
         self, changes: Mapping[str, Any], sources: Mapping[str, str] | None = None
     ) -> tuple[str, str] | None:
-        """Apply checked values, all of them; or the parameter and the reason why not, and none.
+        """Apply all of these checked values, by the names of their settings' fields.
 
-        sources: where each value comes from; without it, from CONFIG SET.
+        sources: the source of each value; None: CONFIG SET.  Returns None, or the parameter that
+        cannot have its value and the reason.  In that case nothing is changed.
         """
         room = self.process.client_room
         if changes.get("max_clients", 0) > room:

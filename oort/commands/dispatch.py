@@ -1,13 +1,13 @@
-"""From a request to the function that executes it, and what that function may answer.
+"""From a request to the function that executes it, and the outcomes of such a function.
 
-Each file of commands has its handlers in one Handlers, by their names in the command table
-("client|id"); oort/commands/handlers.py has all of them.  What a handler returns decides how its
-connection goes on:
- - bytes or a Reply: answered at once;
- - Later: answered by the data plane after a time, while only its connection waits;
- - a generator: a Job for the helper thread, for what takes long or may read the disk;
- - Background: answered at once, and a Job is done behind the client's back;
- - Stop: never answered, the process ends.
+Each file of commands registers its handlers in its HANDLERS, by the names of their commands in the
+command table, such as "client|id".  oort/commands/handlers.py has all of them.  The outcome of a
+handler decides what happens to its connection:
+ - bytes or a Reply: the connection gets this reply at once;
+ - Later: the data plane sends the reply after a time, and only this connection waits;
+ - a generator: a Job for the helper thread, because the command takes long or may read the disk;
+ - Background: the connection gets the reply at once, and a Job runs in the background;
+ - Stop: the connection gets no reply, and the process ends.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from oort.dataplane import Reply, Request
 
 Result = TypeVar("Result")
 
-# Does a slice of work, yields, and so on; its return value is the result.
+# A job does a slice of its work between two yields.  Its return value is the result.
 Job = Generator[None, None, Result]
 
 
@@ -36,7 +36,7 @@ class Later:
 class Background:
     reply: bytes
     job: Job[object]
-    done: Callable[[object], None]  # is given the result, or the exception, on the main loop
+    done: Callable[[object], None]  # called on the main loop with the result or the exception
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,9 @@ class Handlers(dict[str, Handler]):
 
 
 def find(handlers: Mapping[str, Handler], request: Request) -> tuple[str, Handler]:
-    """The full name and the handler of a request.  The data path has found the command, or the
-    subcommand, and checked its arity."""
+    """The full name and the handler of a request's command or subcommand.
+
+    The data path has found the command already and has checked its arity.
+    """
     name = table.COMMANDS[request.command].name
     return name, handlers[name]

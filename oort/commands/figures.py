@@ -1,4 +1,4 @@
-"""What Python counts and samples: the counters of the process, rates and peak memory.
+"""The counters of the process, rates and peak memory.
 
 Every method belongs to the main loop.
 """
@@ -29,7 +29,7 @@ def process_memory() -> dict[str, int]:
 
 @dataclass(slots=True)
 class Rates:
-    """Per second, over the last sample; bytes and commands."""
+    """Bytes and commands per second, between the last two samples."""
 
     commands: float = 0.0
     bytes_in: float = 0.0
@@ -38,7 +38,7 @@ class Rates:
 
 class Figures:
     def __init__(self, stats: Reading, now: float) -> None:
-        """stats: of the data plane; now: monotonic, as everywhere here."""
+        """stats: the data plane's metrics; now: monotonic, in seconds, in every method."""
         self.rates = Rates()
         self._counts: dict[Metric, int] = {}
         self._peak_memory = 0
@@ -46,7 +46,7 @@ class Figures:
         self._last_sample = now
 
     def sample(self, stats: Reading, now: float) -> None:
-        """Call it about once a second."""
+        """Measure rates and memory.  The caller does so about once a second."""
         before = self._last_stats
         seconds = max(1e-9, now - self._last_sample)
 
@@ -58,11 +58,11 @@ class Figures:
         self.peak_memory()
 
     def restart(self, stats: Reading) -> None:
-        """There is another data plane, which counts from zero."""
+        """Another data plane is in use, and its counters start at zero."""
         self._last_stats = stats
 
     def reset(self, stats: Reading) -> None:
-        """CONFIG RESETSTAT; the data plane has reset its own."""
+        """CONFIG RESETSTAT.  The data plane has already reset its own counters."""
         self._counts.clear()
         self._last_stats = stats
 
@@ -74,6 +74,6 @@ class Figures:
         return self._counts.get(metric, 0)
 
     def peak_memory(self) -> int:
-        """The highest private memory seen by any sample, bytes."""
+        """The private memory (RssAnon) of the highest sample, in bytes.  Takes a sample too."""
         self._peak_memory = max(self._peak_memory, process_memory()["RssAnon"])
         return self._peak_memory

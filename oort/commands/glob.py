@@ -1,9 +1,12 @@
-"""Glob patterns with exactly Redis's meaning, in time bounded by pattern times text.
+"""Glob patterns that match exactly as in Redis (redis.io/commands/keys).
 
-`*` any bytes, `?` one byte, `[abc]`, `[a-z]` (either order), `[^...]`, `\\x` the byte x itself.
-An unclosed class ends with the pattern.  A pattern is compiled once.  With at most one star it
-becomes a regular expression that has nothing to try twice; with more, the pieces between the stars
-are searched for one after the other.
+`*` matches any bytes, `?` one byte.  `[abc]` and `[a-z]` match one byte of the class, `[^...]` one
+byte outside the class.  The ends of a range may come in either order.  `\\x` is the byte x itself.
+An unclosed class ends with the pattern.
+
+A pattern is compiled once.  A pattern with at most one star becomes a regular expression that never
+backtracks.  For a pattern with more stars, the runs between the stars are searched one after the
+other.  A match takes at most time proportional to the pattern's length times the text's length.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ class _Star:
 
 _STAR = _Star()
 _ANY = bytes(range(256))
-_Token = bytes | _Star  # the bytes a position may have, or a star
+_Token = bytes | _Star  # the bytes that match at one position, or a star
 
 
 def compile_glob(pattern: bytes, fold: bool = False) -> Match:
@@ -30,7 +33,7 @@ def compile_glob(pattern: bytes, fold: bool = False) -> Match:
     tokens = _tokens(pattern, fold)
     if tokens == [_STAR]:
         return lambda text: True
-    match = _as_re(tokens) if tokens.count(_STAR) <= 1 else _backtracking(tokens)
+    match = _as_re(tokens) if tokens.count(_STAR) <= 1 else _search_runs(tokens)
     return (lambda text: match(text.translate(_FOLD))) if fold else match
 
 
@@ -57,7 +60,10 @@ def _tokens(pattern: bytes, fold: bool) -> list[_Token]:
 
 
 def _class(pattern: bytes, position: int, fold: bool) -> tuple[bytes, int]:
-    """The bytes a class beginning after its bracket allows, and where the pattern goes on."""
+    """The bytes that a class matches, and the position after the class.
+
+    position: the position after the class's opening bracket.
+    """
     negated = pattern[position : position + 1] == b"^"
     if negated:
         position += 1
@@ -84,7 +90,7 @@ def _folded(text: bytes, fold: bool) -> bytes:
 
 
 def _as_re(tokens: list[_Token]) -> Match:
-    """At most one star: `re` has nothing to try twice."""
+    """A matcher for tokens with at most one star, for which `re` never backtracks."""
     expression = bytearray()
     for token in tokens:
         if isinstance(token, _Star):
@@ -101,9 +107,12 @@ def _as_re(tokens: list[_Token]) -> Match:
     return lambda text: matcher(text) is not None
 
 
-def _backtracking(tokens: list[_Token]) -> Match:
-    """Runs between stars are searched for leftmost in turn: no star is ever tried again once a
-    later one was reached.  A run without classes is found by bytes.find."""
+def _search_runs(tokens: list[_Token]) -> Match:
+    """A matcher that takes the leftmost match of each run between two stars.
+
+    An earlier star never needs another try, so nothing backtracks.  bytes.find finds a run that
+    has no classes.
+    """
     runs: list[list[bytes]] = [[]]
     for token in tokens:
         if isinstance(token, _Star):

@@ -1,9 +1,9 @@
-"""INFO: what the server knows of itself, in Redis's sections and field names.
+"""INFO: the state of the server, in the sections and fields of redis.io/commands/info.
 
-A section has its own fields here and, in the place of _METRICS, those of the metrics that name the
-section in csrc/base/metrics.def.  Fields keep Redis's names where their meaning is the same; a
-field that exists only in oort begins with oort_.  A field that would have to be invented is left
-out.
+A section has its own fields here.  The metrics that name the section in csrc/base/metrics.def
+follow in the place of _METRICS.  A field with the same meaning as in Redis has Redis's name.  The
+name of a field that exists only in oort begins with oort_.  A field of Redis is left out if its
+value would have to be invented.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ _FAILED_CALLS = COMMAND["command_failed_calls"]
 _REJECTED_CALLS = COMMAND["command_rejected_calls"]
 _LATENCY = COMMAND["command_latency"]
 
-# Of float values; a whole number has none.
+# The decimals of float values, by unit.
 _DECIMALS = {"seconds": 6, "KiB per second": 2}
 
 
 def human(size: int) -> str:
-    """As Redis writes sizes: 1536 is 1.50K."""
+    """A size in bytes as Redis writes it: 1536 is 1.50K."""
     value = float(size)
     for unit in ("B", "K", "M", "G", "T"):
         if value < 1024 or unit == "T":
@@ -59,7 +59,7 @@ def _value(metric: Metric, value: float) -> object:
 
 
 def _percentiles(histogram: Histogram) -> str:
-    """In Redis's shape, microseconds."""
+    """In Redis's format, in microseconds."""
     return ",".join(
         f"p{percent:g}={histogram.percentile(percent):.3f}" for percent in (50, 99, 99.9)
     )
@@ -205,7 +205,7 @@ def _modules(context: Context) -> Fields:
 
 
 def _commandstats(context: Context) -> Fields:
-    """Redis's shape, which parsers take by position."""
+    """In Redis's format, which parsers read by position."""
     rows: Fields = []
     for command, stats in zip(table.COMMANDS, context.plane.command_stats(), strict=True):
         calls, rejected = stats[_CALLS], stats[_REJECTED_CALLS]
@@ -250,8 +250,8 @@ def _ring(context: Context) -> Fields:
 
 
 def _keyspace(context: Context) -> Fields:
-    # The store does not count how many of its keys expire: that stands in their records.  Parsers
-    # want the fields all the same.
+    # The store does not count the keys with an expiry, which only the records know.  Parsers need
+    # the two fields nevertheless.
     keys = context.store.stats().each(_KEYS)
     return [
         (f"db{number}", f"keys={count},expires=0,avg_ttl=0")
@@ -288,7 +288,7 @@ def _fields(context: Context, section: str) -> Fields:
 
 
 def _typed(value: object) -> object:
-    """A field as JSON has it: a decimal fraction is a number, a=1,b=2 an object."""
+    """A field for JSON: a decimal fraction becomes a number, a=1,b=2 becomes an object."""
     if isinstance(value, int):
         return value
     text = str(value)
@@ -296,12 +296,12 @@ def _typed(value: object) -> object:
         return float(text)
     if re.fullmatch(r"[\w.]+=[^,=]*(,[\w.]+=[^,=]*)*", text):
         pairs = (pair.split("=") for pair in text.split(","))
-        return {key: int(one) if one.isdigit() else _typed(one) for key, one in pairs}
+        return {key: int(word) if word.isdigit() else _typed(word) for key, word in pairs}
     return text
 
 
 def facts(context: Context) -> dict[str, dict[str, object]]:
-    """All of INFO for programs, by section and field, numbers as numbers."""
+    """All of INFO for programs, by section and field.  Numbers are numbers, not texts."""
     return {
         section: {field: _typed(value) for field, value in _fields(context, section)}
         for section in _SECTIONS

@@ -1,6 +1,7 @@
 """Commands about the key space as a whole: SCAN, KEYS, RANDOMKEY, DBSIZE, FLUSH*, MEMORY USAGE.
 
-All but DBSIZE may read the disk, so they are jobs of the helper thread.
+All but DBSIZE may read the disk, so they are jobs for the helper thread.  Replies and errors are
+those of Redis 7.0 (redis.io/commands).
 """
 
 from __future__ import annotations
@@ -19,9 +20,8 @@ HANDLERS = Handlers()
 
 _KEYS = STORE["keys"]
 
-
-SLICE_KEYS = 1000  # keys visited between two yields: about a millisecond
-CURSOR_END = 2**48
+SLICE_KEYS = 1000  # keys visited between two yields, which takes about a millisecond
+CURSOR_END = 2**48  # every position of a scan is below
 
 
 @HANDLERS.handles("dbsize")
@@ -32,13 +32,16 @@ def dbsize(context: Context, request: Request) -> bytes:
 def _slices(
     context: Context, database: int, position: int, want: int
 ) -> Iterator[tuple[int, list[bytes]]]:
-    """Visit at least `want` keys; each slice comes with where it goes on (0: the end)."""
+    """Slices of keys, until about `want` keys were visited or no keys are left.
+
+    Each slice comes with the position where the next slice begins; 0: the end.
+    """
     while want > 0:
         position, keys = context.session.scan(database, position, min(want, SLICE_KEYS))
         yield position, keys
         if position == 0:
             return
-        # A slice may find fewer keys than were asked for, even none: still progress.
+        # A slice may find fewer keys than wanted, even no key, and nevertheless move on.
         want -= max(1, len(keys))
 
 
@@ -68,7 +71,7 @@ def scan(context: Context, request: Request) -> Job[bytes]:
         position += 2
     found: list[bytes] = []
     goes_on = 0
-    if cursor < CURSOR_END:  # one past the end may be another server's: nothing is there
+    if cursor < CURSOR_END:  # a cursor of another server may be larger: there are no keys
         for following, names in _slices(context, request.database, cursor, count):
             goes_on = following
             if not wrong_type:
@@ -78,12 +81,15 @@ def scan(context: Context, request: Request) -> Job[bytes]:
 
 
 def _cursor(text: bytes) -> int | None:
-    """As Redis takes it (strtoul): a sign is allowed, white space and anything after it are not; an
-    empty text is 0."""
+    """A cursor as Redis reads it, with strtoul; None: the cursor is invalid.
+
+    A sign is allowed.  White space is invalid, and so are further characters after the number.  An
+    empty text is 0.
+    """
     if not text:
         return 0
     digits = text[1:] if text[:1] in (b"-", b"+") else text
-    # Leading zeros count for nothing; what is still longer than 20 digits is over 2**64.
+    # Without leading zeros, a number of more than 20 digits is above 2**64.
     if not digits.isdigit() or len(digits.lstrip(b"0")) > 20 or int(digits[-20:]) >= 2**64:
         return None
     number = int(digits[-20:])

@@ -1,4 +1,4 @@
-"""docs/commands.md, made from the command table: `python -m oort.commands.page`."""
+"""Makes docs/commands.md from the command table: `python -m oort.commands.page`."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The metrics that belong to the process: their values, by the section of INFO that shows them.
+"""The values of the process's metrics, by the section of INFO that shows them.
 
-A section is read as a whole, because some are expensive: the clients' buffers need a list of every
-connection.
+A section is read as a whole, because some sections are expensive: the sizes of the clients' buffers
+need a list of every connection.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ _INPUT_RATE = PROCESS["network_input_rate"]
 _OUTPUT_RATE = PROCESS["network_output_rate"]
 _CPU = tuple(
     (
-        PROCESS[f"cpu_system{whose}_seconds"],
-        PROCESS[f"cpu_user{whose}_seconds"],
+        PROCESS[f"cpu_system{suffix}_seconds"],
+        PROCESS[f"cpu_user{suffix}_seconds"],
         number,
     )
-    for whose, number in (
+    for suffix, number in (
         ("", resource.RUSAGE_SELF),
         ("_children", resource.RUSAGE_CHILDREN),
         ("_main_thread", resource.RUSAGE_THREAD),
@@ -93,6 +93,6 @@ _SECTIONS: dict[str, Callable[[Context], Values]] = {
 
 
 def read(context: Context, section: str) -> Values:
-    """The values of every metric of the process in a section of INFO.  Belongs to the main loop."""
+    """The values of the process's metrics in this section of INFO.  Belongs to the main loop."""
     collect = _SECTIONS.get(section)
     return collect(context) if collect else {}

@@ -1,8 +1,9 @@
 """RESP replies as bytes, for commands that Python executes.
 
-Every function returns one complete RESP value; what differs between RESP2 and RESP3 takes the
-connection's protocol.  Simple strings and errors are one line: CR and LF in them become spaces, and
-those at the end of an error go, as in Redis.
+Every function returns one complete RESP value.  A function takes the connection's protocol (2 or 3)
+if the value differs between RESP2 and RESP3.  A simple string or an error is one line: CR and LF
+within its text become spaces.  CR and LF at the end of an error are removed, as in Redis.  The
+formats are those of redis.io/docs/reference/protocol-spec.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ def simple(text: str) -> bytes:
 
 
 def error(text: bytes | str) -> bytes:
-    """An error; the text begins with its code, such as ERR."""
+    """An error.  The text begins with the error's code, such as ERR."""
     raw = text.encode() if isinstance(text, str) else text
     return b"-" + raw.rstrip(b"\r\n").translate(_ONE_LINE) + b"\r\n"
 
@@ -36,7 +37,7 @@ def bulk(value: bytes | str) -> bytes:
 
 
 def verbatim(value: bytes | str, protocol: int) -> bytes:
-    """A text for people: a verbatim string in RESP3, a bulk in RESP2."""
+    """A text for people: a verbatim string in RESP3, a bulk string in RESP2."""
     raw = value.encode() if isinstance(value, str) else value
     return bulk(raw) if protocol == 2 else b"=%d\r\ntxt:%b\r\n" % (len(raw) + 4, raw)
 
@@ -73,7 +74,10 @@ def pairs(items: Sequence[tuple[bytes, bytes]], protocol: int) -> bytes:
 
 
 def parse_integer(text: bytes) -> int | None:
-    """A signed 64-bit number as Redis takes it: no spaces, no plus, no leading zeros."""
+    """A signed 64-bit integer as Redis reads it; None: the text is invalid.
+
+    Spaces, a plus sign and leading zeros are invalid.
+    """
     digits = text[1:] if text[:1] == b"-" else text
     if not digits.isdigit() or len(digits) > 19 or (digits[:1] == b"0" and text != b"0"):
         return None
@@ -89,5 +93,5 @@ def unknown_or_wrong(name: bytes, container: str) -> bytes:
 
 
 def _c_text(name: bytes) -> bytes:
-    """What C's "%.128s" prints of an argument."""
+    """The part of an argument that C's "%.128s" prints."""
     return name.partition(b"\0")[0][:128]

@@ -1,7 +1,8 @@
-"""Commands about the server: TIME, SHUTDOWN, the saving commands and DEBUG.
+"""Commands about the server: TIME, SHUTDOWN, SAVE, BGSAVE, LASTSAVE and DEBUG.
 
-A log store has every acknowledged write in its log already.  SAVE therefore means: on the device
-when this returns; BGSAVE: the same behind the client's back; LASTSAVE: when that was last so.
+The log has every acknowledged write already.  SAVE therefore syncs the log: when SAVE replies,
+every earlier write is on the device.  BGSAVE does the same in the background.  LASTSAVE is the time
+of the last sync.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ def lastsave(context: Context, request: Request) -> bytes:
 
 
 def last_save(context: Context) -> int:
-    """Seconds since the epoch; like Redis, the start counts as a save."""
+    """Seconds since 1970.  The start of the process counts as a save, as in Redis."""
     return max(context.store.stats()[_LAST_SYNC] // 1000, int(context.process.started))
 
 
@@ -76,7 +77,8 @@ def shutdown(context: Context, request: Request) -> Outcome:
         return reply.SYNTAX_ERROR
     if b"abort" in words:
         return b"-ERR No shutdown in progress.\r\n"
-    # Everything acknowledged is in the log, and closing syncs it: SAVE and NOSAVE end alike.
+    # SAVE and NOSAVE have the same effect, because closing the store syncs the log, which has every
+    # acknowledged write.
     return Stop("SHUTDOWN from a client")
 
 
@@ -92,7 +94,7 @@ def debug(context: Context, request: Request) -> Outcome:
 
 
 def _seconds(text: bytes) -> float:
-    """As strtod reads it: what is not a number is 0."""
+    """A number of seconds as strtod reads it, between 0 and 1e9.  Any other text is 0."""
     found = re.match(rb"\s*[+-]?(\d+\.?\d*([eE][+-]?\d+)?|\.\d+([eE][+-]?\d+)?)", text)
     seconds = float(found[0]) if found else 0.0
     return min(max(0.0, seconds), 1e9) if math.isfinite(seconds) else 1e9

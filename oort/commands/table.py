@@ -1,6 +1,6 @@
-"""The command table as Python sees it: rows read once from the C library.
+"""The command table for Python: rows that are read once from the C library.
 
-Their source is csrc/commands/table/; its README says what the fields mean.
+The source of the rows is csrc/commands/table/.  Its README describes the fields.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from oort._native import ffi, lib
 
 @dataclass(frozen=True, slots=True)
 class Argument:
-    """One argument; of: what a block consists of, or the alternatives of a oneof."""
+    """An argument.  of: the parts of a block, or the alternatives of a oneof."""
 
     name: str
     type: str  # key, string, integer, double, pattern, unix-time, pure-token, oneof or block
-    token: str = ""  # the word before the argument, or all of a pure-token
+    token: str = ""  # the word before the argument; for a pure-token, the argument itself
     optional: bool = False
     multiple: bool = False
     since: str = ""
@@ -30,13 +30,13 @@ class Argument:
         return tuple(name for name in ("optional", "multiple") if getattr(self, name))
 
     def syntax(self) -> str:
-        """As Redis's documentation writes it: `[EX seconds|PX milliseconds]`, `key [key ...]`."""
+        """In the notation of Redis: `[EX seconds|PX milliseconds]`, `key [key ...]`."""
         if self.type == "oneof":
-            text = "|".join(one.syntax() for one in self.of)
+            text = "|".join(argument.syntax() for argument in self.of)
             if self.token or not self.optional:
                 text = f"<{text}>"
         elif self.type == "block":
-            text = " ".join(one.syntax() for one in self.of)
+            text = " ".join(argument.syntax() for argument in self.of)
         else:
             text = "" if self.type == "pure-token" else self.name
         text = " ".join(part for part in (self.token, text) if part)
@@ -47,11 +47,11 @@ class Argument:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One row: facts as in COMMAND INFO and COMMAND DOCS."""
+    """A row.  The facts have the meanings of COMMAND INFO and COMMAND DOCS."""
 
     position: int
     name: str
-    container: str  # the command that this is a subcommand of, or ""
+    container: str  # of a subcommand: the name of its command; otherwise ""
     arity: int
     flags: int
     first_key: int  # 0: no keys
@@ -63,28 +63,28 @@ class Command:
     complexity: str
     categories: tuple[str, ...]  # of ACL, without the @
     notify: tuple[str, ...]  # classes of keyspace notifications
-    access: tuple[str, ...]  # how it uses its keys
+    access: tuple[str, ...]  # how the command uses its keys
     key_note: str
     arguments: tuple[Argument, ...]
     tips: tuple[str, ...]
-    help: tuple[str, ...]  # lines of its container's HELP
+    help: tuple[str, ...]  # lines for the HELP of the container
 
     @property
     def native(self) -> bool:
-        """Executed in C."""
+        """Whether C executes the command."""
         return bool(self.flags & lib.OORT_CMD_NATIVE)
 
     @property
     def short_name(self) -> str:
-        """Without the container."""
+        """The name without the container."""
         return self.name.rpartition("|")[2]
 
     def takes(self, count: int) -> bool:
-        """Whether a request of so many arguments (the name is one) has the right number."""
+        """Whether a request may have this many arguments, the name included."""
         return count == self.arity if self.arity >= 0 else count >= -self.arity
 
     def syntax(self) -> str:
-        """The arguments, in one line."""
+        """All arguments in one line."""
         return " ".join(argument.syntax() for argument in self.arguments)
 
 
@@ -135,17 +135,17 @@ for _command in COMMANDS:
 
 
 def find(name: bytes) -> Command | None:
-    """A command or, as "client|id", a subcommand, in any case."""
+    """The command, or the subcommand such as "client|id".  Case does not matter."""
     return BY_NAME.get(name.decode("ascii", "replace").lower())
 
 
 def help_of(command: Command) -> tuple[str, ...]:
-    """The lines of HELP of a container, or of a command that finds its subcommands itself."""
+    """The lines of HELP, for a container or for a command that parses its subcommands itself."""
     below = SUBCOMMANDS.get(command.name, {}).values()
     return (
         f"{command.name.upper()} <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
         *command.help,
-        *(line for one in below for line in one.help),
+        *(line for subcommand in below for line in subcommand.help),
         "HELP",
         "    Prints this help.",
     )

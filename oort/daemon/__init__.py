@@ -1,1 +1,1 @@
-"""oortd as a process: boot, the main loop, stop, reload, and control of all of them."""
+"""The process oortd: boot, main loop, reload, control and stop."""

@@ -1,6 +1,6 @@
-"""The acceptor: from a listening socket to the data plane, with the limits that are checked first.
+"""The acceptor: checks limits and hands each new connection to the data plane.
 
-It belongs to the main loop.  What happens to the sockets themselves is in listeners.py.
+The acceptor belongs to the main loop.  listeners.py handles the sockets themselves.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from oort.daemon.loop import Loop
 from oort.dataplane import AUTHENTICATED
 from oort.journal import log
 
-NO_DESCRIPTORS_PAUSE = 0.1
+NO_DESCRIPTORS_PAUSE = 0.1  # seconds
 
 
 class Acceptor:
@@ -33,7 +33,7 @@ class Acceptor:
             self._watch(listener)
 
     def stop(self) -> None:
-        """Whoever connects waits in the backlog."""
+        """Accept no more.  New connections wait in the backlog."""
         self._accepting = False
         while self._watched:
             self._loop.unwatch(self._watched.pop().fileno())
@@ -48,8 +48,8 @@ class Acceptor:
             for peer in listeners.accept_batch(listener):
                 self._accepted(peer)
         except OSError as failure:
-            # Out of descriptors or memory: the connection stays in the backlog, so waiting for
-            # readability would spin.
+            # Descriptors or memory are short.  The connection stays in the backlog and keeps the
+            # listener readable, so watching the listener now would spin.
             log.error("cannot accept a connection: %s", failure.strerror or failure)
             self._watched.discard(listener)
             self._loop.unwatch(listener.fileno())
@@ -67,7 +67,7 @@ class Acceptor:
             host, address, local_address = listeners.names(peer)
             listeners.prepare(peer, settings.tcp_keepalive)
         except OSError:
-            peer.close()  # gone before we looked
+            peer.close()  # the client has disconnected already
             return
         if (
             settings.protected_mode
@@ -79,7 +79,7 @@ class Acceptor:
         flags = 0 if settings.require_pass else AUTHENTICATED
         identifier = context.plane.adopt(peer.detach(), flags)
         if identifier == 0:
-            log.error("cannot serve %s: memory is short", address)
+            log.error("cannot serve %s: there is not enough memory", address)
             return
         context.figures.count(RECEIVED)
         clients[identifier] = Client(identifier, address, local_address, context.clock.wall())

@@ -1,6 +1,6 @@
-"""Everything between a checked configuration and a serving daemon, in order.
+"""Boot: every step between a valid configuration and a serving daemon, in order.
 
-A step that fails raises a BootError or a StoreError: one clear line for the operator.
+A step that fails raises a BootError or a StoreError, with one line for the operator.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from oort.daemon.daemon import Daemon
 from oort.daemon.held_directory import NAME as HELD_NAME
 from oort.daemon.held_directory import HeldDirectory
 from oort.daemon.loop import Loop
-from oort.daemon.patience import Patience
+from oort.daemon.progress import ProgressReporter
 from oort.dataplane import DataPlane
 from oort.errors import BootError
 from oort.journal import STARTED, entry, log
@@ -33,26 +33,33 @@ from oort.store import Opening, Store, StoreConfig, on_tmpfs, open_store
 
 _RECOVERY = STORE["recovery"]
 
-# Descriptors that are not clients': segments, index, pollers, log.
+# Descriptors for segments, index, pollers and log, as opposed to clients.
 DESCRIPTOR_RESERVE = 1024
 
 
 def prepare_data_dir(directory: str) -> None:
-    """Make it if it is missing; it must be a directory that this process can write to."""
+    """Create the data directory if it is missing.
+
+    Raises BootError if the path is not a directory that this process can write to.
+    """
     path = Path(directory)
     try:
         path.mkdir(mode=0o750, parents=True, exist_ok=True)
     except FileExistsError as error:
-        raise BootError(f"data directory {directory}: it is not a directory") from error
+        raise BootError(f"data directory {directory}: this is not a directory") from error
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise BootError(f"data directory {directory}: cannot create it: {reason}") from error
     if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
-        raise BootError(f"data directory {directory}: it is not writable for uid {os.geteuid()}")
+        raise BootError(f"data directory {directory}: uid {os.geteuid()} may not write to it")
 
 
 def runtime_dir(settings: Settings, environment: Mapping[str, str]) -> str | None:
-    """The directory on tmpfs, made if it is missing; None: there is none, restarts replay more."""
+    """The runtime directory, which is on a tmpfs.  It is created if it is missing.
+
+    None: no directory is suitable, so a restart after a kill rebuilds the index.  Raises BootError
+    if RuntimeDir is set and is not suitable.
+    """
     if settings.runtime_dir:
         candidates = [settings.runtime_dir]
     else:
@@ -75,12 +82,12 @@ def runtime_dir(settings: Settings, environment: Mapping[str, str]) -> str | Non
             reason = f"{candidate}: {error.strerror or error}"
             continue
         if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
-            # Somebody else's directory, or a link to one: never trust what it holds.
-            reason = f"{candidate}: it is not a directory of uid {os.geteuid()}"
+            # Never trust the files in another user's directory, or behind a link.
+            reason = f"{candidate}: this is not a directory of uid {os.geteuid()}"
         elif not os.access(candidate, os.W_OK | os.X_OK):
-            reason = f"{candidate}: it is not writable"
+            reason = f"{candidate}: this directory is not writable"
         elif not on_tmpfs(candidate):
-            reason = f"{candidate}: it is not on tmpfs"
+            reason = f"{candidate}: this directory is not on a tmpfs"
         else:
             return candidate
     if settings.runtime_dir:
@@ -90,7 +97,7 @@ def runtime_dir(settings: Settings, environment: Mapping[str, str]) -> str | Non
 
 
 def raise_descriptor_limit(settings: Settings) -> int:
-    """Make room for every client; how many fit."""
+    """Raise the limit on open files for MaxClients.  Returns the number of clients it allows."""
     wanted = settings.max_clients + DESCRIPTOR_RESERVE
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -100,7 +107,7 @@ def raise_descriptor_limit(settings: Settings) -> int:
                 resource.setrlimit(resource.RLIMIT_NOFILE, (target, ceiling))
                 break
             except (ValueError, OSError):
-                continue  # raising the hard limit takes a privilege; then the soft one alone
+                continue  # raising the hard limit takes a privilege; raise the soft limit alone
     soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     if soft == resource.RLIM_INFINITY:
         return 1_000_000
@@ -108,7 +115,10 @@ def raise_descriptor_limit(settings: Settings) -> int:
 
 
 def fit_clients(configuration: Configuration) -> tuple[Configuration, int]:
-    """The configuration with as many clients as there are descriptors for, and that room."""
+    """The configuration with a MaxClients that the limit on open files allows.
+
+    Also returns the number of clients that this limit allows.  Raises BootError for less than 1.
+    """
     wanted = configuration.settings.max_clients
     room = raise_descriptor_limit(configuration.settings)
     if room >= wanted:
@@ -145,7 +155,7 @@ def _open_store(
         fsync=settings.fsync,
     )
     opening = Opening()
-    with Patience(notifier, opening.progress):
+    with ProgressReporter(notifier, opening.progress):
         store = open_store(settings.store_type, config, opening)
     if on_disk:
         held.hold(settings.data_dir)
@@ -162,14 +172,20 @@ def serve(
     membership: Membership,
     passed: Sequence[Passed] = (),
 ) -> int:
-    """Boot, serve until told to stop, and give the exit code; passed: descriptors from systemd."""
+    """Boot and serve until a stop.  Returns the exit code.
+
+    own_layers: reads all layers of the configuration but the ring's.  passed: descriptors from
+    systemd.  Raises BootError, StoreError, RingError and TLSError.
+    """
     configuration, room = fit_clients(configuration)
     settings = configuration.settings
     notifier = Notifier(environment)
     with ExitStack() as undo:
         undo.callback(membership.close)
-        # Ports first: a second oortd must not touch the data before it finds the port taken.
-        kept = listeners.Kept(notifier, [one for one in passed if one.name != HELD_NAME])
+        # Bind the ports first: a second oortd must find them in use before it touches the data.
+        kept = listeners.KeptListeners(
+            notifier, [descriptor for descriptor in passed if descriptor.name != HELD_NAME]
+        )
         held = HeldDirectory(notifier, passed)
         undo.callback(held.close)
         sockets = listeners.bind(settings.listen_address, kept)
@@ -191,7 +207,7 @@ def serve(
             run_id=secrets.token_hex(20),
             started=SYSTEM.wall(),
             config_file=config_file,
-            addresses=tuple(join_address(*one.getsockname()[:2]) for one in sockets),
+            addresses=tuple(join_address(*listener.getsockname()[:2]) for listener in sockets),
             client_room=room,
             supervised=notifier.active,
         )
@@ -218,11 +234,11 @@ def serve(
         membership.attach(settings.data_dir, settings.config_cache, daemon.reconfigure)
         wanted = settings.control_enabled
         if wanted == "true" or (wanted == "auto" and membership.in_syndicate):
-            # Imported late: a node that nobody controls does without gRPC.
+            # Imported late, because a node without a control interface needs no gRPC.
             from oort.daemon.control import interface
 
             daemon.control = interface(daemon, membership.state)
-        undo.pop_all()  # from here on the daemon closes them
+        undo.pop_all()  # the daemon closes all of them from now on
     return daemon.run(lambda: _ready(daemon))
 
 

@@ -1,13 +1,13 @@
-"""oortd under CmdCtrl: the node that oort/cmdctrl/service.py controls.
+"""oortd as the node that CmdCtrl controls (oort/cmdctrl/service.py).
 
-Calls come on gRPC's threads.  What they ask for is done on the main loop, one call after the other
-and never beside a client's command; a call that the loop does not get to in time is taken back and
-has changed nothing.
+gRPC's threads receive the calls.  The main loop executes them, one after the other, and executes no
+client's command at the same time.  A call that the main loop does not begin in time is cancelled
+and changes nothing.
 
-Stop ends the clients and turns new ones away; the store stays open and the process goes on.
-Restart does what a restart of the process would do short of a new process: clients end, the store
-is closed and opened with the configuration as it is then.  The listening addresses and this
-interface itself stay as they are.
+Stop disconnects the clients and refuses new ones.  The store stays open, and the process goes on.
+Restart has the effect of a restart, but within the same process.  It disconnects the clients,
+closes the store, reads the configuration again and opens the store with it.  The listening
+addresses and the control interface itself do not change.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _FAILED = STORE["failed"]
 _READ_ONLY = STORE["read_only"]
 _FREE = STORE["free_bytes"]
 
-# Seconds until a call is given up.
+# Seconds before a call fails.
 QUICK = 10.0
 HEALTH = 5.0
 RESTART = 300.0  # closing and opening a store of any size
@@ -56,7 +56,7 @@ class Control:
         self._closed = False
 
     def close(self) -> None:
-        """The main loop has ended: answer whoever waits, and whoever comes."""
+        """The main loop has ended: fail the waiting calls and all later calls."""
         with self._lock:
             self._closed = True
             waiting = list(self._waiting)
@@ -65,7 +65,10 @@ class Control:
                 future.set_exception(_stopping())
 
     def _on_loop(self, act: Callable[[], Result], seconds: float) -> Result:
-        """Do this on the main loop and wait for it."""
+        """Call `act` on the main loop and return its result, or raise its error.
+
+        Raises ControlError if the main loop has not finished the call after this many seconds.
+        """
         future: Future[Result] = Future()
 
         def run() -> None:
@@ -73,7 +76,7 @@ class Control:
                 return
             try:
                 future.set_result(act())
-            except Exception as error:  # raised again where it was asked for
+            except Exception as error:  # raised again by the waiting thread
                 future.set_exception(error)
 
         with self._lock:
@@ -84,11 +87,11 @@ class Control:
         try:
             return future.result(seconds)
         except TimeoutError as error:
-            taken_back = future.cancel()
+            cancelled = future.cancel()
             raise ControlError(
-                f"the main loop has not come to it for {seconds:.0f} s; nothing was done"
-                if taken_back
-                else f"not done after {seconds:.0f} s, but under way: ask for the health",
+                f"the main loop was busy for {seconds:.0f} s; nothing was done: try again"
+                if cancelled
+                else f"still running after {seconds:.0f} s: ask for the health to see the result",
                 code="DEADLINE_EXCEEDED",
             ) from error
         finally:
@@ -115,7 +118,7 @@ class Control:
             log.error("Restart: %s; nothing was done", error)
             return Outcome(False, f"{error}; nothing was done")
         self._daemon.restart(configuration)
-        log.info("Restart: the store was opened again, clients are served")
+        log.info("Restart: the store is open again, and clients are served")
         return Outcome(True, f"restarted, {changes}")
 
     def start(self) -> Outcome:
@@ -136,15 +139,17 @@ class Control:
         try:
             ended = self._daemon.serving.stop()
         except OortError as error:
-            log.error("Stop: no client is served, but not all may be durable: %s", error)
-            return Outcome(False, f"no client is served, but not all may be durable: {error}")
+            log.error("Stop: no client is served, but some writes may not be durable: %s", error)
+            return Outcome(
+                False, f"no client is served, but some writes may not be durable: {error}"
+            )
         return Outcome(True, "no client is served" if ended else "no client was served already")
 
     def exit(self) -> Outcome:
         return self._on_loop(self._exit, QUICK)
 
     def _exit(self) -> Outcome:
-        # As a timer: the answer to this call is on its way when the loop ends.
+        # A timer calls stop(), so the loop sends the reply to this call before it ends.
         self._daemon.loop.after(0.0, lambda: self._daemon.stop("Exit through CmdCtrl"))
         return Outcome(True, "stopping")
 
@@ -178,17 +183,20 @@ class Control:
 
     def self_upgrade(self, version: str) -> Outcome:
         if version == self._daemon.context.process.version:
-            return Outcome(True, f"this is {version} already")
+            return Outcome(True, f"oortd is version {version} already")
         wanted = version or "VERSION"
         return Outcome(
             False,
-            "oortd has no right to install packages, and keeps it so: on the node, run"
-            f" apt-get install oortd={wanted} (dnf install oortd-{wanted})",
+            "oortd may not install packages: on the node, run apt-get install"
+            f" oortd={wanted} (dnf install oortd-{wanted})",
         )
 
 
 def interface(daemon: Daemon, ring: RingState | None) -> Interface:
-    """What the settings ask for, listening.  Raises BootError or TLSError."""
+    """The control interface that the settings describe; it listens already.
+
+    Raises BootError and TLSError.
+    """
     settings = daemon.context.settings
     control = Control(daemon, ring)
     credentials = None
@@ -202,8 +210,8 @@ def interface(daemon: Daemon, ring: RingState | None) -> Interface:
     if not (credentials and mutual) and not _is_loopback(host):
         own = "::1" if ":" in host else "127.0.0.1"
         log.warning(
-            "CmdCtrl listens on %s instead of %s: with %s nothing tells who calls, and only"
-            " callers on the node itself are served",
+            "CmdCtrl listens on %s instead of %s: with %s it cannot authenticate callers, so only"
+            " callers on this node are served",
             own,
             host,
             "UseTLS = false" if credentials is None else "MutualTLS = false",
@@ -222,7 +230,10 @@ def _is_loopback(host: str) -> bool:
 
 
 class Interface:
-    """The control interface as the daemon has it: begins with its clients, ends with its loop."""
+    """The control interface for the daemon.
+
+    It starts when clients are served, and it is closed after the main loop has ended.
+    """
 
     def __init__(self, control: Control, server: ControlServer) -> None:
         self._control = control
@@ -237,19 +248,24 @@ class Interface:
 
 
 def _ring_of_one(version: int, ring: bytes) -> int:
-    """A node on its own is in a ring of version 0; whoever means to give it another is told so."""
-    # Imported late: a node on its own has no use for it.
+    """The reply of a standalone node, which has a ring of version 0, to RingUpdate.
+
+    Raises ControlError for a valid ring.
+    """
+    # Imported late, because a standalone node needs this code only here.
     from oort.ring import files
 
     try:
         found = files.decode_ring(ring)
     except RingError as error:
-        log.warning("ring of version %d was not taken: %s", version, error)
+        log.warning("ring of version %d was refused: %s", version, error)
         return 0
     if found.version != version:
-        log.warning("ring of version %d was not taken: it says %d", version, found.version)
+        log.warning(
+            "ring of version %d was refused: its content has version %d", version, found.version
+        )
         return 0
-    raise ControlError("this node serves standalone: it is in no ring", code="FAILED_PRECONDITION")
+    raise ControlError("this node is standalone: it has no ring", code="FAILED_PRECONDITION")
 
 
 def _stopping() -> ControlError:

@@ -1,10 +1,10 @@
-"""oortd while it runs: its parts put together, signals, what it tells its supervisor, and its end.
+"""The running oortd: its parts, signals, reports to systemd, and the end of the process.
 
-serving     opens, serves, stops
-executor    runs the commands that are Python's
+serving     opens, serves and stops
+executor    executes the commands that are not native
 reload      reads the configuration again
-membership  the ring this node is in
-control     CmdCtrl, where the settings ask for it
+membership  knows the ring of this node
+control     CmdCtrl, if the settings enable it
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ STATUS_SECONDS = 2.0
 
 
 class ControlInterface(Protocol):
-    """What control.py adds to the daemon: it begins once clients are served and ends with them."""
+    """The interface of control.py: starts when clients are served, is closed when they are not."""
 
     def start(self) -> None: ...
 
@@ -51,13 +51,13 @@ class Daemon:
         loop: Loop,
         *,
         sockets: Sequence[socket.socket],
-        kept: listeners.Kept,
+        kept: listeners.KeptListeners,
         notifier: Notifier,
         open_store: Callable[[Settings], Store],
         own_layers: Callable[[], list[Layer]],
         membership: Membership,
     ) -> None:
-        """own_layers: of the configuration, read anew: all but the ring's."""
+        """own_layers: reads all layers of the configuration but the ring's."""
         self.context = context
         self.loop = loop
         self.notifier = notifier
@@ -80,7 +80,10 @@ class Daemon:
         self._stopping = False
 
     def run(self, ready: Callable[[], None]) -> int:
-        """Serve until a signal or SHUTDOWN; the exit code."""
+        """Serve until a stop.  Returns the exit code.  ready() is called once clients are served.
+
+        SIGTERM, SIGINT, SHUTDOWN, CmdCtrl's Exit and a failed worker stop the process.
+        """
         loop = self.loop
         for number in (signal.SIGTERM, signal.SIGINT):
             name = signal.Signals(number).name
@@ -90,7 +93,8 @@ class Daemon:
         if self.notifier.active:
             loop.every(STATUS_SECONDS, self._status)
         if self.notifier.watchdog_seconds is not None:
-            # A stall is noticed by the third look: well before systemd's patience ends.
+            # The third check after a worker stops, at the latest, finds the stall and logs it.
+            # systemd ends the process half a period later.
             loop.every(self.notifier.watchdog_seconds / 2, self._alive)
         self.serving.open()
         try:
@@ -110,7 +114,7 @@ class Daemon:
             self.loop.stop()
 
     def fail(self, reason: str) -> None:
-        """stop(), with an exit code that says so."""
+        """Stop with exit code 1."""
         self._exit_code = 1
         self.stop(reason)
 
@@ -118,7 +122,8 @@ class Daemon:
         self.serving.end()
         if self.control is not None:
             self.control.close()
-        # Before the store: a ring is written only while the data directory is this process's.
+        # Membership ends before the store is closed, because only the owner of the data directory
+        # may write rings, and the open store makes this process the owner.
         self.membership.close()
         if not self.serving.close_store():
             self._exit_code = 1
@@ -126,12 +131,12 @@ class Daemon:
         log.info("stopped", extra=entry(STOPPED))
 
     def restart(self, configuration: Configuration) -> None:
-        """Serving.restart; the ring's wish for a restart is fulfilled."""
+        """Serving.restart().  It also counts as the restart that the ring asked for."""
         self.serving.restart(configuration)
         self.membership.restarted()
 
     def reconfigure(self, ring: RingConfiguration, cause: str) -> None:
-        """Another configuration of the ring counts from now on.  Thread safe; returns at once."""
+        """Apply another configuration of the ring.  Thread safe; returns at once."""
         self.loop.call_soon_from_thread(lambda: self.reload.follow(ring, cause))
 
     def _hang_up(self) -> None:
@@ -143,10 +148,10 @@ class Daemon:
         context = self.context
         context.figures.sample(context.plane.stats(), context.clock.monotonic())
 
-    # ---- what the supervisor hears ------------------------------------------
+    # ---- reports to systemd -------------------------------------------------
 
     def _alive(self) -> None:
-        """The main loop runs; tell the watchdog so if the data plane does too."""
+        """Tell systemd's watchdog that the main loop runs, but only if every worker runs too."""
         stalled = self.serving.workers.check() if self.serving.active else []
         if not stalled:
             self.notifier.alive()
@@ -165,7 +170,7 @@ class Daemon:
             self.notifier.status(self.status())
 
     def status(self) -> str:
-        """What it does, at a glance."""
+        """The status line of systemctl."""
         if not self.serving.active:
             return "stopped through CmdCtrl: no client is served until Start"
         context = self.context

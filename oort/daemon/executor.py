@@ -1,7 +1,7 @@
-"""The executor: runs the commands that the data plane hands to Python, and sees to their answers.
+"""The executor: executes the commands that the data plane hands to Python, and sends the replies.
 
-Handlers run on the main loop and only say what is to happen (oort/commands/dispatch.py); here it
-happens.  Jobs run on the helper thread, between start() and stop().
+Handlers run on the main loop and return an outcome (oort/commands/dispatch.py).  The executor
+carries out the outcome.  Jobs run on the helper thread, between start() and stop().
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from oort.errors import OortError, StoreError
 from oort.journal import log
 from oort.store import client_error
 
-REQUEST_BATCH = 256  # commands executed before the loop looks at anything else
+REQUEST_BATCH = 256  # the most commands executed in one turn of the main loop
 INTERNAL_ERROR = b"-ERR internal error, see the server's log\r\n"
 
 
 class Executor:
     def __init__(self, context: Context, loop: Loop, stop: Callable[[str], None]) -> None:
-        """stop(reason): end the process."""
+        """stop(reason): ends the process."""
         self._context = context
         self._loop = loop
         self._stop = stop
@@ -38,16 +38,16 @@ class Executor:
         self._jobs.start()
 
     def stop(self) -> None:
-        """Jobs end after the slice in hand, and the session is closed."""
+        """End the helper thread after its present slice, and close the session."""
         self._jobs.stop()
 
     def restart(self) -> None:
-        """After stop(): the context has another session."""
+        """Start the helper thread again after stop(), with the context's new session."""
         self._jobs = Jobs(self._context.session.close)
         self._jobs.start()
 
     def take_requests(self) -> None:
-        """Execute what waits, at most REQUEST_BATCH commands."""
+        """Execute the waiting requests, at most REQUEST_BATCH of them."""
         plane = self._context.plane
         for _ in range(REQUEST_BATCH):
             request = plane.next_request()
@@ -60,7 +60,7 @@ class Executor:
         context = self._context
         client = context.clients.get(request.connection)
         if client is None:
-            return  # closed meanwhile
+            return  # the connection was closed meanwhile
         name, handler = dispatch.find(ALL, request)
         begin = context.clock.monotonic()
         try:
@@ -112,12 +112,12 @@ class Executor:
     def _answer(self, plane: DataPlane, request: Request, answer: Answer) -> None:
         reply = Reply(answer) if isinstance(answer, bytes) else answer
         if plane is not self._context.plane:
-            return  # a Stop or Restart has ended its connection
+            return  # a Stop or Restart has closed the connection
         plane.reply(request.connection, reply)
 
 
 def _failure(failure: OortError) -> bytes:
-    """A failure of the store in the words that the data path has for the same status."""
+    """An error reply.  For a store's error it is the reply of the data path to the same status."""
     if isinstance(failure, StoreError):
         return error(client_error(failure))
     return error(f"ERR {failure}")

@@ -1,10 +1,11 @@
-"""The data directory, held open by systemd's descriptor store while oortd is away.
+"""The data directory, which systemd's descriptor store holds open while oortd is down.
 
-A file system that somebody has a directory of open cannot be unmounted and mounted again.  So a
-descriptor that comes back at a start proves that no page of the index was lost since the store was
-last opened, and the start after a kill replays instead of rebuilding.  The number of the mount,
-which proves the same to a process that was started by hand, changes with every start of a service
-that has a mount namespace of its own.
+A file system cannot be unmounted while a directory on it is open.  A descriptor that systemd hands
+back therefore proves that no page of the index was lost since the store was last opened.  The start
+after a kill then replays the log instead of rebuilding the index.
+
+For a process that was started by hand the number of the mount proves the same.  That number changes
+with every start of a service that has its own mount namespace.
 """
 
 from __future__ import annotations
@@ -19,16 +20,16 @@ NAME = "data-directory"
 
 class HeldDirectory:
     def __init__(self, notifier: Notifier, passed: Sequence[Passed] = ()) -> None:
-        """passed: what systemd handed over; descriptors of another name are left alone."""
+        """passed: descriptors from systemd.  Descriptors with another name are ignored."""
         self._notifier = notifier
         self._held = [descriptor.fd for descriptor in passed if descriptor.name == NAME]
 
     def descriptor(self) -> int:
-        """One that systemd has held, of whatever directory; 0: there is none."""
+        """A descriptor that systemd has held, of any directory; 0: systemd has held none."""
         return self._held[0] if self._held else 0
 
     def hold(self, directory: str) -> None:
-        """The store in this directory is open: from now on hold this directory, and no other."""
+        """From now on hold this directory only.  The store in this directory is open."""
         opened = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             here = os.fstat(opened)
@@ -41,7 +42,7 @@ class HeldDirectory:
             os.close(opened)
 
     def close(self) -> None:
-        """Our own descriptors; systemd keeps its."""
+        """Close this process's descriptors.  systemd keeps its own."""
         for fd in self._held:
             os.close(fd)
         self._held = []

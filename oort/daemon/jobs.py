@@ -1,7 +1,7 @@
-"""Jobs: what takes long, or waits for the disk, on one helper thread beside the main loop.
+"""Jobs: work that takes long or waits for the disk, on one helper thread beside the main loop.
 
-Jobs take turns slice by slice, so a SCAN does not wait for a KEYS over millions of keys that came
-first.  The thread has the only store session on the Python side.
+Jobs take turns slice by slice, so a SCAN does not wait for an earlier KEYS over millions of keys.
+The helper thread owns Python's only session with the store.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from oort.commands.dispatch import Job, Result
 
 
 class Timed:
-    """A job that notes how long its slices took, for whoever looks once it has ended."""
+    """Measures a job: `seconds` is the time that its slices took, valid once the job has ended."""
 
     def __init__(self, job: Job[object], clock: Clock) -> None:
         self.seconds = 0.0
@@ -36,14 +36,14 @@ class Timed:
 
 
 class Jobs:
-    """One helper thread.  done(result or exception) is called on that thread."""
+    """The helper thread.  It calls done(result or exception) itself."""
 
     def __init__(self, close_session: Callable[[], None]) -> None:
         self._close_session = close_session
         self._condition = threading.Condition()
         self._queue: deque[tuple[Job[object], Callable[[object], None]]] = deque()
         self._stopping = False
-        self._thread = threading.Thread(target=self._run, name="cold", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="jobs", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
@@ -54,7 +54,7 @@ class Jobs:
             self._condition.notify()
 
     def stop(self) -> None:
-        """End after the slice in hand; jobs that are not finished are dropped."""
+        """End the thread after its present slice.  Unfinished jobs are dropped."""
         with self._condition:
             self._stopping = True
             self._condition.notify()
@@ -79,7 +79,7 @@ class Jobs:
             next(job)
         except StopIteration as end:
             done(end.value)
-        except Exception as error:  # handed to the main loop, which logs it and answers
+        except Exception as error:  # the main loop logs the error and replies
             done(error)
         else:
             with self._condition:

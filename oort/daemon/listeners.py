@@ -1,10 +1,11 @@
-"""Listening sockets, and what happens to a connection before the data plane gets it.
+"""Listening sockets, and new connections until the data plane gets them.
 
-The addresses are oortd's own settings.  What systemd has kept of them over a restart is taken up
-again, with whoever waits in its backlog; what no setting names any more is closed.
+oortd's settings name the addresses.  oortd reuses the listening sockets that systemd has kept over
+a restart, together with the connections in their backlogs.  A kept socket is closed if no setting
+names its address any more.
 
-Accepting is done in batches; a peer over the limit, or not allowed by protected mode, gets Redis's
-error text and is closed without the data plane ever knowing.
+Connections are accepted in batches.  A connection beyond MaxClients, or one that protected mode
+does not allow, gets Redis's error and is closed.  The data plane never sees such a connection.
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ from oort.config.settings import join_address, split_address
 from oort.errors import BootError
 from oort.notify import Notifier, Passed
 
-BACKLOG = 4096  # the kernel caps it at net.core.somaxconn
-BATCH = 256  # connections accepted before the loop looks at anything else
+BACKLOG = 4096  # the kernel caps this at net.core.somaxconn
+BATCH = 256  # the most connections accepted in one turn of the main loop
 
 MAX_CLIENTS_REACHED = b"-ERR max number of clients reached\r\n"
-# Clients look for this very text.
+# Redis's exact text, which some clients search for.
 PROTECTED = (
     b"-DENIED Redis is running in protected mode because protected mode is enabled and no password"
     b" is set for the default user. In this mode connections are only accepted from the loopback"
@@ -42,36 +43,36 @@ PROTECTED = (
 
 @dataclass(frozen=True)
 class Place:
-    """One address of one family: what a setting's address stands for."""
+    """One socket address.  The address of a setting may stand for several."""
 
     family: int
     host: str
     port: int
-    # What bind() takes: more than host and port for IPv6.
+    # The argument of bind(), which has more than host and port for IPv6.
     where: tuple[Any, ...] = field(compare=False)
 
 
-class Kept:
-    """Listening sockets that outlive this process in systemd's descriptor store, by address."""
+class KeptListeners:
+    """Listening sockets that systemd's descriptor store keeps over a restart, by address."""
 
     def __init__(self, notifier: Notifier, passed: Iterable[Passed] = ()) -> None:
         self._notifier = notifier
         self._found: dict[Place, tuple[socket.socket, str]] = {}
-        self._strange: list[tuple[socket.socket, str]] = []
-        for one in passed:
-            taken = socket.socket(fileno=one.fd)
-            taken.setblocking(False)
-            internet = taken.family in (socket.AF_INET, socket.AF_INET6)
-            if internet and taken.type == socket.SOCK_STREAM:
-                self._found[_place(taken.family, taken.getsockname())] = (taken, one.name)
+        self._unusable: list[tuple[socket.socket, str]] = []  # not TCP
+        for descriptor in passed:
+            kept = socket.socket(fileno=descriptor.fd)
+            kept.setblocking(False)
+            internet = kept.family in (socket.AF_INET, socket.AF_INET6)
+            if internet and kept.type == socket.SOCK_STREAM:
+                self._found[_place(kept.family, kept.getsockname())] = (kept, descriptor.name)
             else:
-                self._strange.append((taken, one.name))
+                self._unusable.append((kept, descriptor.name))
 
     def close_others(self, wanted: Iterable[Place]) -> None:
-        """Keep these addresses only.  When this returns the others are free."""
+        """Keep only the sockets of these addresses.  Afterwards all other addresses are free."""
         others = [self._found.pop(place) for place in set(self._found) - set(wanted)]
-        others += self._strange
-        self._strange = []
+        others += self._unusable
+        self._unusable = []
         for other, name in others:
             other.close()
             self._notifier.forget(name)
@@ -79,14 +80,14 @@ class Kept:
             self._notifier.wait_until_done()
 
     def take(self, place: Place) -> socket.socket | None:
-        """The socket of this address, if one was kept; it is the caller's."""
-        taken, _ = self._found.pop(place, (None, ""))
-        return taken
+        """The kept socket of this address, which the caller now owns; None: no socket was kept."""
+        kept, _ = self._found.pop(place, (None, ""))
+        return kept
 
     def keep(self, listener: socket.socket) -> None:
-        """A socket that listens: for the next start."""
+        """Keep a listening socket for the next start."""
         host, port = listener.getsockname()[:2]
-        # A name in the store has no colons.
+        # systemd allows no colons in the name of a stored descriptor.
         self._notifier.store(f"{host}_{port}".replace(":", "."), listener.fileno())
 
 
@@ -94,9 +95,12 @@ def _place(family: int, where: tuple[Any, ...]) -> Place:
     return Place(int(family), str(where[0]), int(where[1]), where)
 
 
-def bind(addresses: Iterable[str], kept: Kept) -> list[socket.socket]:
-    """Bind every address that these names stand for.  Nobody new can connect before
-    start_listening; who has connected to a socket that was kept waits in its backlog."""
+def bind(addresses: Iterable[str], kept: KeptListeners) -> list[socket.socket]:
+    """Bind these addresses, host:port.  A host name may stand for several addresses.
+
+    New connections are refused until start_listening().  Connections to a kept socket wait in its
+    backlog.  Raises BootError.
+    """
     places = {address: _resolve(address) for address in addresses}
     kept.close_others(place for found in places.values() for place in found)
     sockets: list[socket.socket] = []
@@ -126,7 +130,7 @@ def _bind(address: str, place: Place) -> socket.socket:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if place.family == socket.AF_INET6:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        # Accepted sockets inherit it.
+        # Accepted sockets inherit this option.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         listener.bind(place.where)
     except OSError as error:
@@ -139,18 +143,18 @@ def _bind(address: str, place: Place) -> socket.socket:
 def start_listening(listener: socket.socket) -> None:
     try:
         listener.listen(BACKLOG)
-    except OSError as error:  # another process bound it as well and was faster
+    except OSError as error:  # another process bound the address too, and listened first
         raise _cannot_listen(join_address(*listener.getsockname()[:2]), error) from error
 
 
 def stop_listening(listener: socket.socket) -> None:
-    """Refuse whoever connects, and keep the address, until start_listening (Linux)."""
+    """Refuse new connections until start_listening(), but keep the address (Linux)."""
     address = listener.getsockname()
     listener.shutdown(socket.SHUT_RD)
     try:
-        listener.bind(address)  # a port that the kernel had chosen is let go of by the shutdown
+        listener.bind(address)  # the shutdown releases a port that the kernel has chosen
     except OSError as error:
-        if error.errno != errno.EINVAL:  # it has kept its address
+        if error.errno != errno.EINVAL:  # EINVAL: the socket still has its address
             raise _cannot_listen(join_address(*address[:2]), error) from error
 
 
@@ -162,14 +166,14 @@ def _cannot_listen(address: str, error: OSError) -> BootError:
 
 
 def accept_batch(listener: socket.socket) -> Iterator[socket.socket]:
-    """The waiting connections, at most BATCH; raises OSError when there are no descriptors."""
+    """The waiting connections, at most BATCH.  Raises OSError without descriptors or memory."""
     for _ in range(BATCH):
         try:
             connection, _ = listener.accept()
         except BlockingIOError:
             return
         except OSError as error:
-            # The peer gave up while it waited, or the network said so: not our failure.
+            # The client or the network ended this connection while it waited.  Accept the others.
             if error.errno in (errno.ECONNABORTED, errno.EPROTO, errno.EPERM, errno.ENETDOWN):
                 continue
             raise
@@ -187,13 +191,13 @@ def prepare(connection: socket.socket, keepalive: int) -> None:
 
 
 def refuse(connection: socket.socket, text: bytes) -> None:
-    """Say why, as far as that is possible without waiting, and close."""
+    """Close the connection.  Send the reason first if that is possible without waiting."""
     with connection:
         try:
             connection.setblocking(False)
             connection.send(text)
         except OSError:
-            return  # the peer has gone already; there is nobody left to tell
+            return  # the client has disconnected already
 
 
 def is_loopback(host: str) -> bool:
@@ -201,6 +205,9 @@ def is_loopback(host: str) -> bool:
 
 
 def names(connection: socket.socket) -> tuple[str, str, str]:
-    """Peer host, and peer and local address as host:port; raises OSError when the peer has gone."""
+    """The client's host, then the client's and the local address as host:port.
+
+    Raises OSError if the client has disconnected.
+    """
     peer, local = connection.getpeername(), connection.getsockname()
     return peer[0], join_address(peer[0], peer[1]), join_address(local[0], local[1])

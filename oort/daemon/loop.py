@@ -1,7 +1,7 @@
 """The main thread's event loop: descriptors, timers, signals and calls from other threads.
 
-Nothing here knows what the callbacks do.  Every method but call_soon_from_thread belongs to the
-thread that runs the loop.  A callback must be short: nothing else is accepted or answered
+The loop does not depend on what its callbacks do.  Every method but call_soon_from_thread belongs
+to the thread that runs the loop.  A callback must be short, because the loop does nothing else
 meanwhile.
 """
 
@@ -36,7 +36,7 @@ class Loop:
         self.watch(self._signal_read, self._run_signals)
 
     def watch(self, fd: int, callback: Callback) -> None:
-        """Call back whenever fd is readable."""
+        """Call back every time that fd is readable."""
         self._selector.register(fd, selectors.EVENT_READ, callback)
 
     def unwatch(self, fd: int) -> None:
@@ -47,7 +47,7 @@ class Loop:
         heapq.heappush(self._timers, (when, next(self._order), callback))
 
     def every(self, seconds: float, callback: Callback) -> None:
-        """Call back again and again; the pause counts from the end of a call."""
+        """Call back repeatedly, each time so many seconds after the end of the last call."""
 
         def again() -> None:
             callback()
@@ -56,31 +56,32 @@ class Loop:
         self.after(seconds, again)
 
     def call_soon_from_thread(self, callback: Callback) -> None:
-        """Thread safe."""
+        """Call back in the next turn of the loop.  Thread safe."""
         self._calls.append(callback)
         os.eventfd_write(self._wake, 1)
 
     def on_signal(self, number: int, callback: Callback) -> None:
-        """The handler itself only marks that the signal came; the loop calls back."""
+        """The loop calls back after the signal; the signal's handler itself does nothing."""
         self._signals[number] = callback
-        # Before run(): a signal that comes once there is a handler must not be lost.
+        # Set the descriptor before the handler, so that no signal is lost, even before run().
         signal.set_wakeup_fd(self._signal_write, warn_on_full_buffer=False)
         signal.signal(number, self._ignore)
 
     def _ignore(self, number: int, frame: FrameType | None) -> None:
-        """The wake-up descriptor has been written to by the interpreter already."""
+        """The interpreter has already written the signal's number to the wake-up descriptor."""
 
     def run(self) -> None:
         """Run until stop()."""
         while not self._stopped:
             for key, _ in self._selector.select(self._pause()):
-                # An earlier callback of this turn may have unwatched it, and watch it anew.
+                # An earlier callback of this turn may have unwatched the descriptor, or may have
+                # watched it with another callback.
                 if not self._stopped and self._selector.get_map().get(key.fd) is key:
                     key.data()
             self._run_timers()
 
     def stop(self) -> None:
-        """End the run: no callback begins after the one that calls this."""
+        """End run().  No further callback begins."""
         self._stopped = True
 
     def close(self) -> None:
@@ -96,8 +97,8 @@ class Loop:
         return max(0.0, self._timers[0][0] - self._clock.monotonic())
 
     def _run_timers(self) -> None:
-        # Timers set by these callbacks wait for the next turn, so that a zero delay cannot starve
-        # the descriptors.
+        # A timer that one of these callbacks sets waits for the next turn.  A delay of zero can
+        # therefore not starve the descriptors.
         due = []
         now = self._clock.monotonic()
         while self._timers and self._timers[0][0] <= now:

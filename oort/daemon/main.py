@@ -1,7 +1,7 @@
-"""The oortd command: flags, and the layers of configuration in their order.
+"""The command oortd: its flags, and the order of the layers of configuration.
 
-Exit codes: 0 stopped as asked, 1 could not start or failed, 2 (argparse's) wrong usage, 78
-(EX_CONFIG) wrong settings: systemd does not try these again.
+Exit codes: 0: stopped on request.  1: could not start, or failed.  2 (argparse's): wrong usage.
+78 (EX_CONFIG): invalid settings.  After 2 and 78 systemd does not start oortd again.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from oort.flags import FlagParser
 from oort.membership import boot_ring, discovery
 from oort.notify import Notifier, passed_descriptors
 
-# Flags that set a setting, by the field they set.
+# The flags that change a setting, with the setting's field.
 _FLAGS = {
     "listen": "listen_address",
     "data_dir": "data_dir",
@@ -36,26 +36,29 @@ _FLAGS = {
 def parser() -> argparse.ArgumentParser:
     made = FlagParser(
         prog="oortd",
-        description="A key/value store on disk that any Redis client can talk to.",
-        epilog="Flags win over the environment (OORT_...), which wins over the file.",
+        description="A key/value store on disk that works with every Redis client.",
+        epilog="Flags override the environment (OORT_...), which overrides the file.",
         allow_abbrev=False,
     )
     made.add_argument("--standalone", action="store_true", help="serve alone, without a ring")
     made.add_argument(
-        "--listen", action="append", metavar="HOST:PORT", help="where to listen (may be repeated)"
+        "--listen",
+        action="append",
+        metavar="HOST:PORT",
+        help="address to listen on (may be repeated)",
     )
     made.add_argument("--data-dir", metavar="DIR", help="directory of the store")
-    made.add_argument("--runtime-dir", metavar="DIR", help="directory on tmpfs")
+    made.add_argument("--runtime-dir", metavar="DIR", help="directory on a tmpfs")
     made.add_argument(
         "--store", metavar="TYPE", help="valuestore (on disk) or mapstore (in memory)"
     )
     made.add_argument("--fsync", metavar="POLICY", help="always, everysec or no")
-    made.add_argument("--workers", metavar="N", help="data-plane threads; 0: none; auto")
-    made.add_argument("--max-clients", metavar="N", help="connections served at a time")
+    made.add_argument("--workers", metavar="N", help="data-plane threads, or auto; 0: none")
+    made.add_argument("--max-clients", metavar="N", help="maximum number of connections")
     made.add_argument("--log-level", metavar="LEVEL", help="debug, info, notice, warning or error")
     made.add_argument("--config", metavar="FILE", help="configuration file")
     made.add_argument(
-        "--print-config", action="store_true", help="show every setting and where it is from"
+        "--print-config", action="store_true", help="show every setting and its source"
     )
     made.add_argument("--version", action="store_true", help="show the version")
     return made
@@ -72,10 +75,10 @@ def layers(arguments: argparse.Namespace, environment: Mapping[str, str]) -> lis
 
 
 def _show(origin: discovery.Origin, settings: Settings, own: list[Layer]) -> None:
-    """--print-config: what oortd would boot with now."""
+    """--print-config: the configuration that oortd would boot with now."""
     ring, problem = boot_ring.configuration_of(origin, settings)
     for ignored in ring.ignored():
-        print(f"oortd: {ignored}; it is left out", file=sys.stderr)
+        print(f"oortd: {ignored}; it is ignored", file=sys.stderr)
     if problem:
         print(f"oortd: {problem}", file=sys.stderr)
     sys.stdout.write(print_config(resolve([*ring.layers(), *own])))
@@ -88,7 +91,7 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.version:
         print(f"oortd {version}")
         return 0
-    # gRPC's own lines are not for operators; what they are about is said in ours.
+    # gRPC's own log lines are not for operators.  oortd logs the same events itself.
     environment.setdefault("GRPC_VERBOSITY", "NONE")
     journal.start(environment, "oortd", "grpc")
     passed = passed_descriptors(os.environ)
@@ -108,7 +111,7 @@ def main(argv: list[str] | None = None) -> int:
 
         configuration = resolve([*membership.layers(), *own_layers()])
         journal.set_level(configuration.settings.log_level)
-        # Imported late: --version, --print-config and wrong settings need no store.
+        # Imported late, because --version, --print-config and invalid settings need no store.
         from oort.daemon.boot import serve
 
         return serve(
@@ -122,10 +125,10 @@ def main(argv: list[str] | None = None) -> int:
         )
     except OortError as error:
         journal.log.critical("cannot start: %s", error, extra=journal.entry(journal.CANNOT_START))
-        # While systemd waits before the next attempt, `systemctl status` has no log lines but this.
+        # While systemd waits before the next attempt, `systemctl status` shows this line only.
         Notifier(environment).status(f"cannot start: {error}")
         return os.EX_CONFIG if isinstance(error, ConfigError) else 1
-    except KeyboardInterrupt:  # before the main loop takes SIGINT
+    except KeyboardInterrupt:  # SIGINT before the main loop handles it
         journal.log.critical("cannot start: interrupted")
         return 1
 

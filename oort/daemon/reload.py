@@ -1,13 +1,13 @@
 """Reading the configuration again while the process runs.
 
-All layers are read as at the start, so that the environment and flags still win over the file.  An
-error in any layer changes nothing at all.
+All layers are read as at the start, so the environment and the flags still override the file.  An
+error in any layer changes nothing.
 
-reload   what CONFIG SET can change follows, and goes back to what the layers say; anything else
-         needs a restart, which is said
-follow   the same with another configuration of the ring
-again    the configuration for a store and a data plane that are opened anew: everything but what
-         belongs to the process itself (PROCESS)
+reload   gives the settings that CONFIG SET can change the values of the layers.  A log line says
+         which other settings differ and need a restart.
+follow   does the same with another configuration of the ring.
+again    returns the configuration for a new store and a new data plane.  It has the new value of
+         every setting but those of the process itself (PROCESS).
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ from oort.errors import OortError
 from oort.journal import log
 from oort.membership.configuration import RingConfiguration
 
-# Settings of what is opened once for the whole process: listening sockets, the control interface.
+# Settings of parts that the process opens only once, such as listening sockets and the control
+# interface.
 PROCESS = frozenset({"listen_address", "tiers", "config_cache", "join_token_file"})
 _PROCESS_SECTIONS = frozenset({"CmdCtrlConfig"})
 
@@ -63,7 +64,10 @@ class Reload:
         self.reload(cause)
 
     def reload(self, cause: str) -> Outcome:
-        """Follow what can be followed; cause: who asked, for the log."""
+        """Read the layers and apply the changes that the running process can apply.
+
+        cause: the event that caused the reload, for the log.  An error is logged and returned.
+        """
         try:
             wanted, changes = self._read(cause)
             done = [change for change in changes if change.setting.field in CHANGEABLE]
@@ -75,12 +79,12 @@ class Reload:
             log.error("%s: %s; nothing was changed", cause, error)
             return Outcome(False, f"{error}; nothing was changed")
         left = [change for change in changes if change not in done]
-        return Outcome(True, self._told(cause, done, left))
+        return Outcome(True, self._report(cause, done, left))
 
     def again(self, cause: str) -> tuple[Configuration, str]:
-        """The configuration to open store and data plane anew with, and what is new in it.
+        """The configuration for a new store and a new data plane, and a text about its changes.
 
-        Raises OortError when a layer is wrong.
+        Raises OortError if a layer is invalid.
         """
         wanted, changes = self._read(cause)
         left = [
@@ -89,7 +93,7 @@ class Reload:
             if change.setting.field in PROCESS or change.setting.section in _PROCESS_SECTIONS
         ]
         kept = {change.setting.field: change.before for change in left}
-        message = self._told(cause, [change for change in changes if change not in left], left)
+        message = self._report(cause, [change for change in changes if change not in left], left)
         before = self._context.configuration.sources
         sources = {**wanted.sources, **{field: before[field] for field in kept}}
         return (
@@ -100,9 +104,9 @@ class Reload:
         )
 
     def _read(self, cause: str) -> tuple[Configuration, list[_Change]]:
-        """The layers as they are now, and how they differ from what is in force.
+        """The configuration of the present layers, and its differences from the one in use.
 
-        Raises OortError.
+        Raises OortError if a layer is invalid.
         """
         room = self._context.process.client_room
         wanted = resolve([*self._ring.layers(), *self._own_layers()])
@@ -114,18 +118,19 @@ class Reload:
                 wanted.settings.max_clients,
             )
             wanted = wanted.with_setting("max_clients", room, "limit on open files")
-        in_force = self._context.settings
+        in_use = self._context.settings
         changes = [
             _Change(setting, before, value)
             for setting in SETTINGS
             for before, value in [
-                (getattr(in_force, setting.field), getattr(wanted.settings, setting.field))
+                (getattr(in_use, setting.field), getattr(wanted.settings, setting.field))
             ]
             if before != value
         ]
         return wanted, changes
 
-    def _told(self, cause: str, done: list[_Change], left: list[_Change]) -> str:
+    def _report(self, cause: str, done: list[_Change], left: list[_Change]) -> str:
+        """Log the changes and return them as a text.  left: changes that need a restart."""
         self._context.needs_restart = tuple(change.setting.place for change in left)
         for change in done:
             value, was = change.shown(change.value), change.shown(change.before)
@@ -135,7 +140,7 @@ class Reload:
             place = change.setting.place
             log.warning("%s: %s = %s needs a restart: still %s", cause, place, value, was)
         if not done and not left:
-            log.info("%s: configuration read again, nothing changed", cause)
+            log.info("%s: the configuration was read again; nothing changed", cause)
             return "nothing changed"
         words = []
         if done:

@@ -1,9 +1,11 @@
-"""Serving: opens, serves and stops.  Clients can be turned away, and the store reopened, without
-ending the process (Stop, Start and Restart of control.py).
+"""Serving clients: open, serve, stop.
 
-It belongs to the main loop.  The order of a stop is the reverse of the start: no new connections,
-workers end after sending what they can, the helper thread ends, connections are closed, then the
-store.
+CmdCtrl's Stop, Start and Restart refuse clients, serve them again and reopen the store without
+ending the process (control.py).
+
+Serving belongs to the main loop.  A stop has the reverse order of a start.  First no connections
+are accepted.  Then the workers send the replies that they can send, and end.  Connections are
+closed, the helper thread ends, and the store is closed.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from oort.daemon import listeners
 from oort.daemon.acceptor import Acceptor
 from oort.daemon.executor import Executor
 from oort.daemon.loop import Loop
-from oort.daemon.patience import Patience
+from oort.daemon.progress import ProgressReporter
 from oort.daemon.store_events import log_store_event
 from oort.daemon.watchdog import Workers
 from oort.dataplane import DataPlane
@@ -37,12 +39,12 @@ class Serving:
         executor: Executor,
         sockets: Sequence[socket.socket],
         *,
-        kept: listeners.Kept,
+        kept: listeners.KeptListeners,
         notifier: Notifier,
         open_store: Callable[[Settings], Store],
         fail: Callable[[str], None],
     ) -> None:
-        """fail(reason): end the process with an exit code that says so."""
+        """fail(reason): ends the process with exit code 1."""
         self.active = False  # clients are served
         self.workers = Workers(context.plane)
         self._context = context
@@ -56,23 +58,23 @@ class Serving:
         self._fail = fail
 
     def open(self) -> None:
-        """The first time."""
+        """Serve clients for the first time."""
         self._loop.watch(self._context.store.event_fd(), self._store_events)
-        # Idle connections are found by rounds, and without traffic nothing starts one.
+        # Only rounds find idle connections, and without traffic no round begins.
         self._loop.every(POLL_SECONDS, self._poll)
         self._executor.start()
         self._serve()
         self._store_events()
 
     def end(self) -> None:
-        """No more clients, for good; the store stays open until close_store()."""
+        """Stop serving for good.  The store stays open until close_store()."""
         self._acceptor.stop()
         for listener in self._sockets:
             listener.close()
         self._end_clients()
 
     def start(self) -> bool:
-        """Let clients in; False: they are already."""
+        """Serve clients.  False: clients are served already."""
         if self.active:
             return False
         self._listen_again()
@@ -80,8 +82,11 @@ class Serving:
         return True
 
     def stop(self) -> bool:
-        """Turn clients away, and end those that are there once they have their replies; False: that
-        is so already.  The store stays open, and what was acknowledged is made durable."""
+        """Refuse new clients, and disconnect the present ones after their replies.
+
+        False: no client is served already.  The store stays open, and everything acknowledged is
+        made durable.  Raises StoreError.
+        """
         if not self.active:
             return False
         self._acceptor.stop()
@@ -89,14 +94,16 @@ class Serving:
             listeners.stop_listening(listener)
         self._end_clients()
         self._new_plane()
-        with Patience(self._notifier):
+        with ProgressReporter(self._notifier):
             self._context.store.sync()
         return True
 
     def restart(self, configuration: Configuration) -> None:
-        """End the clients, close the store and open it again with this configuration, let clients
-        in.  Who connects meanwhile waits in the backlog.  When the store does not open the process
-        ends: its supervisor tries again, and has the reason in the log."""
+        """Disconnect the clients, open the store again with this configuration, and serve clients.
+
+        New connections wait in the backlog meanwhile.  If the store cannot be closed or opened, the
+        process ends, and the log says why.  The supervisor then starts the process again.
+        """
         context = self._context
         was_active = self.active
         self._acceptor.stop()
@@ -106,7 +113,7 @@ class Serving:
         context.configuration = configuration
         try:
             if not self.close_store():
-                raise StoreFailedError("the store was not closed in order: see the log")
+                raise StoreFailedError("the store was not closed cleanly: see the log")
             context.store = self._open_store(configuration.settings)
             context.session = context.store.session()
         except OortError as failure:
@@ -124,24 +131,24 @@ class Serving:
         self._store_events()
 
     def close_store(self) -> bool:
-        """Whether that was done in order; if not, the log says why."""
+        """Whether the store was closed cleanly.  If not, the log says why."""
         self._executor.stop()
         store = self._context.store
         if store.closed:
             return True
         self._store_events()
         try:
-            with Patience(self._notifier):
+            with ProgressReporter(self._notifier):
                 store.close()
         except OortError as failure:
-            log.error("closing the store: %s", failure)
+            log.error("cannot close the store cleanly: %s", failure)
             return False
         return True
 
     def _listen_again(self) -> None:
         for listener in self._sockets:
             listeners.start_listening(listener)
-            self._kept.keep(listener)  # systemd let go of it when it stopped listening
+            self._kept.keep(listener)  # systemd dropped the socket when it stopped listening
 
     def _serve(self) -> None:
         plane = self._context.plane
@@ -149,7 +156,7 @@ class Serving:
         self._loop.watch(plane.request_fd(), self._executor.take_requests)
         if plane.threads == 0:
             self._loop.watch(plane.poll_fd(), self._poll)
-        plane.start(self._worker_failed_elsewhere)
+        plane.start(self._worker_failed_on_its_thread)
         self._acceptor.start()
 
     def _end_clients(self) -> None:
@@ -180,7 +187,7 @@ class Serving:
         if failure:
             self._worker_failed(failure)
 
-    def _worker_failed_elsewhere(self, text: str) -> None:
+    def _worker_failed_on_its_thread(self, text: str) -> None:
         self._loop.call_soon_from_thread(lambda: self._worker_failed(text))
 
     def _worker_failed(self, text: str) -> None:

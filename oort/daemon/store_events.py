@@ -1,4 +1,4 @@
-"""What the store has to say to the operator, in the log."""
+"""The store's messages to the operator, as log lines."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _MESSAGE_IDS = {
 
 
 def log_store_event(event: Event) -> None:
-    """With the segment that it is about."""
+    """Log an event.  The entry in the journal has the kind and the segment of the event."""
     fields: dict[str, object] = {"kind": event.kind}
     if event.segment:
         fields["segment"] = f"{event.segment:016x}"

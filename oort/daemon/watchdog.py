@@ -1,13 +1,16 @@
-"""Is oortd alive?  The main loop asks every data-plane thread, and tells systemd that all is well.
+"""The watchdog's check: does every data-plane worker still run?
 
-Workers.check() is called by the main loop, which shows that the loop runs.  A worker is well when
-it has begun a round since the last call: whoever has not is nudged, so that an idle one does.  One
-that has not although it was nudged is stalled, unless it waits for the disk: it is in the kernel's
-uninterruptible sleep itself, or it sleeps while another thread of the process is there, whose
-locks it may want.  A slow disk is thus no stall; a thread that spins, is stopped, or waits for a
-lock that nobody gives back is one.
+The main loop calls Workers.check(), which proves that the main loop runs.  A worker runs if it has
+begun a round since the last check.  A worker that has not begun a round is nudged, so an idle
+worker begins one.  A worker that begins no round after a nudge is stalled, unless it waits for the
+disk.
 
-Limits: a thread that waits for a dead NFS server is taken for one that waits for the disk.
+A worker waits for the disk in two cases.  Either it is in the kernel's uninterruptible sleep
+itself, or it sleeps while another thread of the process is in that state.  In the second case the
+worker may be waiting for a lock of that thread.  A slow disk is therefore not a stall.  A thread
+that spins, is stopped, or waits for a lock that is never released is stalled.
+
+Limits: a thread that waits for a dead NFS server counts as waiting for the disk.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ _UNKNOWN = "?"
 
 
 class Plane(Protocol):
-    """What is asked of a DataPlane."""
+    """The part of DataPlane that the check needs."""
 
     @property
     def threads(self) -> int: ...
@@ -34,12 +37,15 @@ class Plane(Protocol):
 
 
 def thread_state(thread: int) -> str:
-    """The kernel's letter for what a thread of this process does, as R, S, D; ?: it is gone."""
+    """The kernel's letter for the state of a thread of this process, such as R, S or D (proc(5)).
+
+    ?: the thread has ended.
+    """
     try:
         text = (_THREADS / str(thread) / "stat").read_bytes()
     except OSError:
         return _UNKNOWN
-    # The name, in brackets, may hold anything.
+    # The thread's name, which is in brackets, may contain any character.
     return text[text.rindex(b")") + 2 :][:1].decode()
 
 
@@ -59,14 +65,14 @@ class _Seen:
 
 
 class Workers:
-    """The workers of one data plane, from check to check."""
+    """The workers of one data plane, with their state at the last check."""
 
     def __init__(self, plane: Plane) -> None:
         self._plane = plane
         self._seen = [_Seen(-1) for _ in range(plane.threads)]
 
     def check(self) -> list[int]:
-        """The workers that are stalled; none: all is well."""
+        """The numbers of the stalled workers."""
         stalled = []
         for worker, seen in enumerate(self._seen):
             rounds = self._plane.rounds(worker)

@@ -1,1 +1,1 @@
-"""Which ring this node is in: discovery, joining, following, and what a new ring changes."""
+"""The node's membership in a ring: discovery, joining, following, and the effects of new rings."""

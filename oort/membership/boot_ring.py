@@ -1,8 +1,8 @@
-"""The ring and the configuration that oortd boots with, from wherever the environment says.
+"""The ring and the configuration that oortd boots with.  The environment decides on the source.
 
-alone           a ring of one, no configuration but the node's own
-a ring file     that ring, and what it says
-a syndicate     what registering gives; if no syndicate answers, what is cached of the last time
+alone           a ring with this node only; no configuration but the node's own
+a ring file     the ring of the file, and the configuration in that ring
+a syndicate     the result of registering, or the cached configuration if no syndicate answers
 """
 
 from __future__ import annotations
@@ -26,7 +26,10 @@ if TYPE_CHECKING:
 
 
 def find(origin: Origin, settings: Settings) -> Membership:
-    """settings: the node's own.  Raises BootError, and ConfigError for what is wrong in those."""
+    """The membership that the node boots with.
+
+    settings: the node's own.  Raises BootError, and ConfigError if a setting is invalid.
+    """
     if isinstance(origin, Alone):
         return RingOfOne(origin.local_id)
     if isinstance(origin, RingFile):
@@ -35,15 +38,20 @@ def find(origin: Origin, settings: Settings) -> Membership:
         membership, configuration = _from_syndicate(origin, settings)
     try:
         for why in configuration.ignored():
-            log.warning("%s; it is left out", why)
+            log.warning("%s; it is ignored", why)
     except ConfigError as error:
-        # Not this node's settings: who keeps the ring's can put them right any moment.
-        raise BootError(f"{error}; put it right where the ring is kept") from error
+        # A BootError, because these settings are not the node's own.  An operator may correct them
+        # at any time, so systemd must start oortd again.
+        raise BootError(f"{error}; correct the configuration of the ring") from error
     return membership
 
 
 def configuration_of(origin: Origin, settings: Settings) -> tuple[RingConfiguration, str]:
-    """What find() would boot with now, without joining or registering; and what is in the way."""
+    """The configuration that find() would boot with now, and a problem, or "".
+
+    The node neither joins nor registers.  Raises BootError, and ConfigError if a setting is
+    invalid.
+    """
     if isinstance(origin, Alone):
         return RingConfiguration(), ""
     if isinstance(origin, RingFile):
@@ -66,7 +74,7 @@ def configuration_of(origin: Origin, settings: Settings) -> tuple[RingConfigurat
 
 
 def _from_file(origin: RingFile) -> tuple[Membership, RingConfiguration]:
-    # Imported late: a node on its own has no use for it.
+    # Imported late, because a standalone node does not need this code.
     from oort.ring import files
 
     path = origin.path
@@ -94,18 +102,20 @@ def _local_id(origin: RingFile, ring: Ring) -> int:
         if ring.local_node is not None:
             return ring.local_node.id
         raise BootError(
-            f"OORT_RING_FILE: {origin.path}: it does not say which node this is: set OORT_LOCALID"
+            f"OORT_RING_FILE: {origin.path}: the ring does not say which node this is: set"
+            " OORT_LOCALID"
         )
     for local_id in origin.local_ids:
         if ring.node(local_id) is not None:
             return local_id
     raise BootError(
-        f"OORT_LOCALID: there is no node {origin.local_ids[0]} in the ring {origin.path}"
+        f"OORT_LOCALID: the ring {origin.path} has no node {origin.local_ids[0]}: set the id of a"
+        " node in this ring"
     )
 
 
 def _seeker(origin: FromSyndicate, settings: Settings) -> Seeker:
-    # Imported late: gRPC takes its time, and a node without a syndicate does without.
+    # Imported late, because gRPC loads slowly and a node without a syndicate does not need it.
     from oort.membership.link import Seeker
 
     return Seeker(origin, settings)
@@ -152,8 +162,8 @@ def _from_cache(
         hint = "" if ALONE in str(reason) else f"; {ALONE}"
         raise BootError(f"no syndicate answers: {reason}; and {error}{hint}") from error
     log.warning(
-        "no syndicate answers: %s; starting from the configuration that was cached %s ago, and"
-        " asking on",
+        "no syndicate answers: %s; starting with the configuration that was cached %s ago, and"
+        " asking again",
         reason,
         _duration(cached.age),
     )

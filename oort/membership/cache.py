@@ -1,8 +1,9 @@
-"""The cached configuration: what the syndicate gave last, for a boot at which none answers.
+"""The cached configuration: the syndicate's last configuration, for a boot without a syndicate.
 
-One file, JSON, replaced at once and durably, mode 0600: passwords may be in it.  It counts for
-MAX_SECONDS after it was last written, and a node in touch with its syndicate writes it again every
-RENEW_SECONDS.  A file that others could have written decides nothing.
+The cache is one JSON file.  It is replaced atomically and durably.  Its mode is 0600, because the
+configuration may contain passwords.  The cache is valid for MAX_SECONDS after the last write.  A
+node that is connected to its syndicate writes the cache again every RENEW_SECONDS.  A file that
+other users can write to is refused.
 """
 
 from __future__ import annotations
@@ -26,17 +27,20 @@ _MAX_BYTES = 64 * 1024**2
 
 @dataclass(frozen=True)
 class Cached:
-    """Texts of the ring's configuration, and which node of which ring they made of this one."""
+    """The ring's configuration, the id of this node, and the version of the ring."""
 
     local_id: int
     version: int
     ring_conf: bytes
     node_conf: bytes
-    age: float = 0.0  # seconds since it was written
+    age: float = 0.0  # seconds since the last write
 
 
 def write(path: str, cached: Cached, now: float) -> None:
-    """Raises CacheError.  Of a link, what it points to is replaced.  now: seconds since 1970."""
+    """Write the cache.  now: seconds since 1970.  Raises CacheError.
+
+    If the path is a symbolic link, its target is replaced.
+    """
     content = {
         "format": _FORMAT,
         "written": int(now),
@@ -54,9 +58,9 @@ def write(path: str, cached: Cached, now: float) -> None:
 
 
 def read(path: str, now: float, *, to_show: bool = False) -> Cached:
-    """Raises CacheError, which says why it does not count, for one that does not.
+    """Read the cache.  now: seconds since 1970.  Raises CacheError if the cache is not valid.
 
-    now: seconds since 1970; to_show: root looks at what the service's own user has written.
+    to_show: the result is only shown, so root may read the cache of the service's user.
     """
     try:
         with open(path, "rb") as file:
@@ -71,16 +75,16 @@ def read(path: str, now: float, *, to_show: bool = False) -> Cached:
     foreign = status.st_uid not in (os.geteuid(), 0) and not (to_show and os.geteuid() == 0)
     if foreign or stat.S_IMODE(status.st_mode) & 0o022:
         raise CacheError(
-            f"the cached configuration {path} does not count: others than uid {os.geteuid()} can"
+            f"the cached configuration {path} is refused: users other than uid {os.geteuid()} can"
             " write to it; remove it"
         )
     cached, written = _parse(path, content)
-    # Either may have been moved by a copy or by a clock.
+    # A copy of the file or a change of the clock may have moved either time forward.
     age = max(0.0, now - min(written, status.st_mtime))
     if age > MAX_SECONDS:
         raise CacheError(
-            f"the cached configuration {path} is {age / 3600:.0f} hours old: it counts for"
-            f" {MAX_SECONDS // 3600}"
+            f"the cached configuration {path} is {age / 3600:.0f} hours old and valid for only"
+            f" {MAX_SECONDS // 3600} hours"
         )
     return Cached(cached.local_id, cached.version, cached.ring_conf, cached.node_conf, age)
 

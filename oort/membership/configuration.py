@@ -1,4 +1,4 @@
-"""The configuration that comes with a ring: the ring's for every node, and over it this node's."""
+"""The configuration in a ring: that of all nodes, which the one of this node overrides."""
 
 from __future__ import annotations
 
@@ -11,16 +11,18 @@ from oort.ring.ring import Ring
 
 @dataclass(frozen=True)
 class RingConfiguration:
-    ring: bytes = b""
-    node: bytes = b""
-    cached: bool = False  # what a syndicate gave once, not now
+    """Texts in the format of the configuration file; empty: there is none."""
+
+    ring: bytes = b""  # for all nodes
+    node: bytes = b""  # for this node
+    cached: bool = False  # read from the cache, not received from a syndicate
 
     def layers(self) -> list[Layer]:
-        """Checked.  Raises ConfigError, with section and key."""
+        """The layers, with checked values.  Raises ConfigError, with section and key."""
         return [layer for layer, _ in self._read()]
 
     def ignored(self) -> list[str]:
-        """What in it does not count, for the log.  Raises ConfigError."""
+        """A text for the log for each part that is ignored.  Raises ConfigError."""
         return [f"{layer.source}: {why}" for layer, ignored in self._read() for why in ignored]
 
     def _read(self) -> list[tuple[Layer, list[str]]]:
@@ -36,6 +38,9 @@ class RingConfiguration:
 
 
 def of_ring(ring: Ring, local_id: int, before: RingConfiguration) -> RingConfiguration:
-    """A node that has been taken out of its ring keeps the configuration that it had as one."""
+    """The configuration of this node in a ring.  before: the node's present configuration.
+
+    A node that was removed from its ring keeps its node configuration.
+    """
     node = ring.node(local_id)
     return RingConfiguration(ring.conf, before.node if node is None else node.conf)

@@ -1,8 +1,8 @@
-"""Where this node's ring comes from, and the name under which DNS knows its syndicate.
+"""The source of this node's ring, and the syndicate's name in DNS.
 
-What decides stands in the environment (RING_ENVIRONMENT in oort/config/settings.py): a syndicate
-at a given address, or one that DNS knows, or a ring file, or nothing but this node.  Nothing here
-asks the network: that is hosts.py.
+The environment decides (RING_ENVIRONMENT in oort/config/settings.py).  The source is a syndicate at
+a given address, a syndicate that DNS knows, a ring file, or no source for a node that serves alone.
+This module never uses the network; hosts.py does.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ ALONE = "to serve without a ring: oortd --standalone, or OORTD_SKIP_SRV=true"
 
 @dataclass(frozen=True)
 class Alone:
-    """A ring of one."""
+    """A ring with this node only."""
 
     local_id: int = 0
 
@@ -28,12 +28,12 @@ class Alone:
 @dataclass(frozen=True)
 class RingFile:
     path: str
-    local_ids: tuple[int, ...]  # what OORT_LOCALID may mean; none: the ring's own word counts
+    local_ids: tuple[int, ...]  # possible meanings of OORT_LOCALID; empty: the ring names the node
 
 
 @dataclass(frozen=True)
 class FromSyndicate:
-    override: str  # host:port; empty: DNS knows
+    override: str  # host:port; empty: ask DNS
     fingerprint: str
     token: str
 
@@ -42,7 +42,10 @@ Origin = Alone | RingFile | FromSyndicate
 
 
 def origin(environment: Mapping[str, str], standalone: bool) -> Origin:
-    """What the environment says; `standalone`: the flag, which wins.  Raises ConfigError."""
+    """The source that the environment names.  standalone: the flag, which overrides it.
+
+    Raises ConfigError.
+    """
     if standalone:
         return Alone()
     override = environment.get("OORT_SYNDICATE_OVERRIDE", "").strip()
@@ -67,7 +70,7 @@ def _is_true(environment: Mapping[str, str], name: str) -> bool:
 
 
 def _local_ids(text: str) -> tuple[int, ...]:
-    """Decimal or hexadecimal; where it can be both, both: the ring tells which it is."""
+    """The numbers that a text may mean in decimal and in hexadecimal.  The ring decides which."""
     if not text:
         return ()
     found: list[int] = []
@@ -84,14 +87,14 @@ def _local_ids(text: str) -> tuple[int, ...]:
 
 
 def srv_name(host_name: str) -> str:
-    """The name of the SRV records; host_name: the full name of this host.
+    """The name of the syndicate's SRV records (RFC 2782).
 
-    Raises DiscoveryError for a host without a domain.
+    host_name: the full name of this host.  Raises DiscoveryError if the name has no domain.
     """
     domain = host_name.rstrip(".").partition(".")[2]
     if not domain:
         raise DiscoveryError(
-            f"host name {host_name!r} has no domain to look for a syndicate in: give the host its"
-            f" full name (hostnamectl, or /etc/hosts), or {ELSEWHERE}; {ALONE}"
+            f"host name {host_name!r} has no domain, so DNS cannot name a syndicate: give the host"
+            f" its full name (hostnamectl, or /etc/hosts), or {ELSEWHERE}; {ALONE}"
         )
     return f"{SRV_PREFIX}{domain}"

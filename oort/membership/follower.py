@@ -1,15 +1,16 @@
-"""Following the ring while oortd serves: a stream of rings from one of the syndicate's hosts.
+"""Following the ring while oortd serves: a stream of rings from one host of the syndicate.
 
-A connection that says nothing may be dead, so that the host is asked for its version every
-PULSE_SECONDS.  When it is lost the syndicate is looked for anew, all of its hosts in their order,
-after a pause that doubles from FIRST_PAUSE to LONGEST_PAUSE seconds, with jitter.  With each
-connection the node registers again: its addresses may be others.  One that was taken out of its
-ring does not: that was somebody's will.
+A silent connection may be dead.  The follower therefore asks the host for its version every
+PULSE_SECONDS.  After a lost connection the follower tries all hosts of the syndicate in order.  It
+pauses between two attempts.  The pause doubles from FIRST_PAUSE to LONGEST_PAUSE seconds, with
+jitter.  The node registers again over each connection, because its addresses may have changed.  A
+node that was removed from its ring does not register, because somebody removed it on purpose.
 
-A configuration may come with the wish that nodes are restarted with it: that is asked for, logged
-and shown, and left to the operator.
+The syndicate may ask for a restart of the nodes with a configuration.  The follower asks the
+syndicate whether it does.  oortd logs and shows the request, and leaves the restart to the
+operator.
 
-A node without any syndicate serves on.
+A node without a syndicate goes on serving.
 """
 
 from __future__ import annotations
@@ -30,25 +31,25 @@ from oort.syndicate.connection import call_error, parse_address
 PULSE_SECONDS = 15.0
 FIRST_PAUSE = 1.0
 LONGEST_PAUSE = 30.0
-RENEWAL_PAUSE = 3600.0  # between two
+RENEWAL_PAUSE = 3600.0  # between two renewals of the certificate
 CLOSE_SECONDS = 2.0
 
 
 class Follower:
     def __init__(self, seeker: Seeker, link: Link | None, clock: Clock = SYSTEM) -> None:
-        """link: the one over which the node has registered; None: none answered."""
+        """link: the link over which the node has registered; None: no syndicate answered."""
         self._seeker = seeker
         self._link = link
         self._clock = clock
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
-        self._said = ""
+        self._logged_failure = ""
         self._renew_at = 0.0
-        self._heeded = b""  # configuration of the ring
-        self._ended = threading.Event()  # what is followed has ended, or is to end
+        self._checked_conf = b""  # the last configuration that _check_restart() asked about
+        self._ended = threading.Event()  # the present link has failed, or must end
 
     def start(self, membership: Membership) -> None:
-        # A daemon: in a call that hangs it must not keep the process.
+        # A daemon thread, because a call that hangs must not keep the process from ending.
         self._thread = threading.Thread(
             target=self._run, args=(membership,), name="ring-follower", daemon=True
         )
@@ -69,14 +70,14 @@ class Follower:
             try:
                 self._run_on(membership)
             except Exception:
-                # A fault here must not leave the node without rings until it is restarted.
-                log.exception("following the ring failed; beginning anew")
+                # A bug must not leave the node without new rings until its next restart.
+                log.exception("following the ring failed; trying again")
                 membership.lost()
                 self._stop.wait(LONGEST_PAUSE)
 
     def _run_on(self, membership: Membership) -> None:
         link, self._link = self._link, None
-        self._heeded = membership.configuration.ring
+        self._checked_conf = membership.configuration.ring
         if link is not None:
             membership.found(link.server)
         pause = FIRST_PAUSE
@@ -112,16 +113,18 @@ class Follower:
                     raise
         except OortError as error:
             membership.lost()
-            if str(error) != self._said:
-                log.warning("no syndicate answers: %s; serving on, and asking again", error)
-            self._said = str(error)
+            if str(error) != self._logged_failure:
+                log.warning(
+                    "no syndicate answers: %s; this node goes on serving and asks again", error
+                )
+            self._logged_failure = str(error)
             return None
-        self._said = ""
+        self._logged_failure = ""
         log.info("syndicate %s answers", link.server)
         return link
 
     def _follow(self, link: Link, membership: Membership) -> None:
-        """Until the connection is lost, or oortd stops."""
+        """Follow the ring until the connection is lost or oortd stops."""
         state = membership.state
         assert state is not None
         ended = self._ended = threading.Event()
@@ -136,12 +139,12 @@ class Follower:
         listener.start()
         try:
             self._renew(link, membership)
-            # In this order: close() sets the one, then the other.
+            # close() sets _stop before _ended, so test them in the reverse order.
             while not (ended.is_set() or self._stop.is_set() or ended.wait(PULSE_SECONDS)):
                 if link.version() > state.version:
                     newest = link.ring()
                     state.update(newest.version, newest.ring)
-                self._heed(link, membership)
+                self._check_restart(link, membership)
                 membership.in_touch()
                 self._renew(link, membership)
         except OortError as error:
@@ -151,9 +154,11 @@ class Follower:
             call.cancel()
             listener.join(CLOSE_SECONDS)
         if not self._stop.is_set():
-            reason = reasons[0] if reasons else "it has ended the connection"
+            reason = reasons[0] if reasons else "the syndicate has ended the connection"
             log.warning(
-                "syndicate %s is lost: %s; serving on, and asking again", link.server, reason
+                "syndicate %s is lost: %s; this node goes on serving and asks again",
+                link.server,
+                reason,
             )
 
     def _listen(
@@ -170,43 +175,52 @@ class Follower:
         try:
             for ring in call:
                 state.update(ring.version, ring.ring)
-                self._heed(link, membership)
+                self._check_restart(link, membership)
         except OortError as error:
             reasons.append(str(error))
         except grpc.RpcError as error:
             if isinstance(error, grpc.Call) and error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED:
-                log.info("syndicate %s: %s; asking it now and then", link.server, error.details())
-                refused = True  # the pulse finds what is new
+                log.info(
+                    "syndicate %s: %s; asking for new rings instead", link.server, error.details()
+                )
+                refused = True  # the question for the version finds new rings
             reasons.append(str(call_error(link.server, error)))
         except Exception:
-            if not ended.is_set():  # else the connection was closed under it
-                log.exception("following the ring failed; beginning anew")
+            if not ended.is_set():  # a closed connection raises too
+                log.exception("following the ring failed; trying again")
         finally:
             if not refused:
                 ended.set()
 
-    def _heed(self, link: Link, membership: Membership) -> None:
+    def _check_restart(self, link: Link, membership: Membership) -> None:
+        """Ask the syndicate whether a new configuration of the ring comes with a restart."""
         conf = membership.configuration.ring
-        if conf != self._heeded:
+        if conf != self._checked_conf:
             try:
                 asks = link.asks_for_restart(conf)
             except CallError as error:
                 if error.unreachable:
-                    raise  # it is asked for over the next connection
-                log.warning("whether the ring's configuration asks for a restart: %s", error)
+                    raise  # the next connection asks again
+                log.warning(
+                    "cannot find out whether the ring's configuration asks for a restart: %s", error
+                )
                 asks = False
-            self._heeded = conf
+            self._checked_conf = conf
             if asks:
                 membership.ask_for_restart()
 
     def _renew(self, link: Link, membership: Membership) -> None:
-        """The syndicate calls this node at the addresses that the ring has of it."""
+        """Renew the certificate if it is old or lacks an address that the ring has of this node.
+
+        The syndicate calls the node at these addresses.
+        """
         if self._clock.monotonic() < self._renew_at:
             return
         ring = membership.ring
         node = ring.local_node if ring is not None else None
         try:
-            needed = {parse_address(one, "ring")[0] for one in (node.addresses if node else ())}
+            addresses = node.addresses if node else ()
+            needed = {parse_address(address, "ring")[0] for address in addresses}
             if link.renew(self._seeker.joining, needed):
                 self._renew_at = self._clock.monotonic() + RENEWAL_PAUSE
         except OortError as error:

@@ -1,4 +1,4 @@
-"""What this machine is, as a syndicate wants to know it: names, addresses, hardware."""
+"""The facts about this host that a syndicate needs: names, addresses, hardware."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ import psutil
 from oort import machine
 from oort.syndicate import syndicate_pb2 as messages
 
-MAX_ADDRESSES = 256  # told to a syndicate, which takes 64 in its NetFilter
+MAX_ADDRESSES = 256  # sent to a syndicate, which accepts at most 64 in its NetFilter
 MAX_CERTIFIED = 64  # addresses in a certificate
 
 
 def addresses() -> list[str]:
-    """CIDRs, such as 10.1.2.3/16."""
+    """This host's addresses in CIDR notation, such as 10.1.2.3/16."""
     return [str(interface) for interface in machine.interfaces()][:MAX_ADDRESSES]
 
 
 def names() -> list[str]:
-    """What a certificate of this host is to be for.
+    """The names and addresses for a certificate of this host.
 
-    With localhost: whoever controls a node from itself.
+    localhost is included for callers on the node itself.
     """
     own = machine.addresses()[:MAX_CERTIFIED]
     return list(dict.fromkeys([socket.gethostname(), *machine.names(), "localhost", *own]))
 
 
 def hardware(data_dir: str) -> messages.HardwareProfile:
-    """Of the disks only the one that holds the data: nothing else is this node's capacity."""
+    """Memory in bytes, CPUs, and the disk with the data.  Other disks add no capacity."""
     memory = psutil.virtual_memory()
     return messages.HardwareProfile(
         memtotal=memory.total,
@@ -48,9 +48,9 @@ def _disks(data_dir: str) -> list[messages.Disk]:
         usage = psutil.disk_usage(str(place))
         mounts = psutil.disk_partitions(all=True)
     except OSError:
-        return []  # the syndicate then goes by the memory
-    holding = [one for one in mounts if place.is_relative_to(one.mountpoint)]
-    mount = max(holding, key=lambda one: len(one.mountpoint), default=None)
+        return []  # the syndicate then uses the memory as the capacity
+    holding = [mount for mount in mounts if place.is_relative_to(mount.mountpoint)]
+    mount = max(holding, key=lambda mount: len(mount.mountpoint), default=None)
     return [
         messages.Disk(
             device=mount.device if mount else "",

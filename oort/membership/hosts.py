@@ -1,7 +1,7 @@
-"""Where the syndicate's hosts are: at the address that was given, or where DNS says.
+"""The addresses of the syndicate's hosts, from the environment or from DNS.
 
-DNS has SRV records of `_syndicate._tcp.` and the domain of the local host name; they are tried by
-priority and weight as RFC 2782 has it.
+DNS has SRV records for `_syndicate._tcp.` followed by the domain of the local host name.  Their
+order follows priority and weight (RFC 2782).
 """
 
 from __future__ import annotations
@@ -10,16 +10,17 @@ from oort import machine
 from oort.errors import DiscoveryError
 from oort.membership.discovery import ALONE, ELSEWHERE, FromSyndicate, srv_name
 
-DNS_SECONDS = 10.0  # for all of the resolver's servers together
+DNS_SECONDS = 10.0  # for all DNS servers together
 
 
 def hosts(origin: FromSyndicate) -> list[tuple[str, int]]:
-    """Host and port of each of the syndicate's hosts, in the order to try them.
+    """Host and port of each of the syndicate's hosts, in the order in which to try them.
 
-    Every call asks anew, and draws the weights anew.  Raises DiscoveryError.
+    Every call asks DNS again and draws the order by weight again.  Raises DiscoveryError, and
+    ConfigError if the address in the environment is invalid.
     """
     if origin.override:
-        # Imported late, as gRPC is behind it.
+        # Imported late, because this module imports gRPC.
         from oort.syndicate.connection import parse_address
 
         return [parse_address(origin.override, "environment: OORT_SYNDICATE_OVERRIDE")]
@@ -36,9 +37,9 @@ def _look_up(name: str) -> list[tuple[str, int]]:
     except (dns.exception.DNSException, OSError) as error:
         reason = str(error)
         if isinstance(error, dns.resolver.NXDOMAIN):
-            reason = "there is no such name"
+            reason = "the name does not exist"
         elif isinstance(error, dns.resolver.NoAnswer):
-            reason = "it has no SRV records"
+            reason = "the name has no SRV records"
         elif isinstance(error, dns.exception.Timeout):
             reason = "no DNS server answers"
         elif isinstance(error, dns.resolver.NoNameservers):

@@ -1,8 +1,9 @@
-"""The node's certificate: got once against a join token, renewed in time, shown from then on.
+"""The node's certificate: the node gets it once for a join token, and renews it before it expires.
 
-A node has joined when CertFile holds a certificate of role `node` that has not expired.  Until then
-the syndicate is verified by CAFile where there is one, else by OORT_SYNDICATE_FINGERPRINT, else by
-the fingerprint in the token; from then on by CAFile.  The private key is made here and stays here.
+A node has joined if CertFile contains a certificate of role `node` that has not expired.  Before
+that the node verifies the syndicate by the first of these that it has: CAFile,
+OORT_SYNDICATE_FINGERPRINT, the fingerprint in the token.  After that it verifies the syndicate by
+CAFile.  The private key is made on the node and never leaves the node.
 """
 
 from __future__ import annotations
@@ -29,12 +30,12 @@ RENEW_AFTER = 2 / 3  # of a certificate's life
 
 class Joining:
     def __init__(self, origin: FromSyndicate, settings: Settings, clock: Clock = SYSTEM) -> None:
-        """Raises ConfigError for a fingerprint that is none."""
+        """Raises ConfigError if the fingerprint is invalid."""
         self._settings = settings
         self._clock = clock
         self._token = origin.token
         self._fingerprint = ""
-        self._key = certificates.make_key()  # the same for every host that is asked to sign it
+        self._key = certificates.make_key()  # the same for every host that is asked to sign
         if origin.fingerprint:
             try:
                 self._fingerprint = certificates.parse_fingerprint(origin.fingerprint)
@@ -43,29 +44,32 @@ class Joining:
 
     @property
     def joined(self) -> bool:
-        """Raises TLSError for files that are there and of no use."""
+        """Whether the node has joined.  Raises TLSError if a file is invalid."""
         return self._certificate() is not None
 
     def _certificate(self) -> bytes | None:
-        """The one of the syndicate's authority, while it is valid."""
+        """The node's certificate from the syndicate; None: it is missing or has expired.
+
+        Raises TLSError if a file is invalid.
+        """
         settings = self._settings
         if not (is_there(settings.cert_file) and is_there(settings.key_file)):
             return None
         identity = load_identity(settings.cert_file, settings.key_file, None)
         role = certificates.role_of(identity.certificate)
         if role is None:
-            return None  # one that stands for itself, such as oort-cli keys makes
+            return None  # self-signed, such as the certificates of oort-cli keys
         if role[0] != certificates.NODE:
             raise TLSError(
-                f"{settings.cert_file} is of role {role[0]}: a node shows one of its own; name"
-                " other files in [CmdCtrlConfig], or move this one away"
+                f"{settings.cert_file} has role {role[0]}: a node needs a certificate of role"
+                f" {certificates.NODE}; name other files in [CmdCtrlConfig], or move this one away"
             )
         if certificates.expiry(identity.certificate) <= utc(self._clock.wall()):
             return None
         return identity.certificate
 
     def connection(self, address: tuple[str, int]) -> connection.Settings:
-        """How to reach the syndicate's host at this address.  Raises TLSError."""
+        """How to connect to the syndicate's host at this address.  Raises TLSError."""
         settings = self._settings
         return connection.Settings(
             host=address[0],
@@ -79,10 +83,10 @@ class Joining:
         )
 
     def join(self, address: tuple[str, int]) -> None:
-        """Get a certificate from the syndicate's host at this address, unless there is one.
+        """Get a certificate from the syndicate's host at this address if the node has none.
 
-        Raises TLSError and CallError.  Where the files could not be written nothing is asked for,
-        and no use of the token is spent.
+        Raises TLSError and CallError.  If the files cannot be written the node does not ask, so no
+        use of the token is lost.
         """
         settings = self._settings
         certificate = self._certificate()
@@ -90,8 +94,8 @@ class Joining:
             self._check_authority(certificate)
             if not (self._fingerprint or is_there(settings.ca_file)):
                 raise TLSError(
-                    f"{settings.ca_file} is not there, and OORT_SYNDICATE_FINGERPRINT not set:"
-                    " nothing tells the syndicate from another server"
+                    f"{settings.ca_file} does not exist and OORT_SYNDICATE_FINGERPRINT is not set:"
+                    " the syndicate cannot be verified; set OORT_SYNDICATE_FINGERPRINT"
                 )
             return
         token = self._read_token()
@@ -104,9 +108,9 @@ class Joining:
             except TLSError as error:
                 raise TLSError(
                     f"{ca_file} is of another authority than the join token: move it away, or get"
-                    " a token of the syndicate that it is of"
+                    " a token from the syndicate of that authority"
                 ) from error
-            ca_file = None  # there may be others in it
+            ca_file = None  # never overwrite it: it may contain further authorities
         self._check_writable()
         trust_token = ca_file is not None and not self._fingerprint
         identity = connection.join(
@@ -120,7 +124,10 @@ class Joining:
         )
 
     def _check_authority(self, certificate: bytes) -> None:
-        """What the syndicate would answer to a certificate of another authority tells nobody."""
+        """Raises TLSError if the certificate is of another authority than CAFile.
+
+        This error is clearer than the one that the syndicate would cause.
+        """
         settings = self._settings
         chain = read_certificates(certificate)
         if len(chain) == 1 or not is_there(settings.ca_file):
@@ -140,8 +147,8 @@ class Joining:
                 text = Path(file).read_text("ascii", "replace")
             except FileNotFoundError:
                 raise TLSError(
-                    f"{self._settings.cert_file} is not of the syndicate or has expired, and there"
-                    f" is no join token in OORT_JOIN_TOKEN or {file}: an operator makes one with"
+                    f"{self._settings.cert_file} has no valid certificate from the syndicate, and"
+                    f" there is no join token in OORT_JOIN_TOKEN or {file}: make a token with"
                     " syndicate-client token"
                 ) from None
             except OSError as error:
@@ -151,7 +158,7 @@ class Joining:
         except TLSError as error:
             raise TLSError(f"{source}: {error}") from error
         if token.role != certificates.NODE:
-            raise TLSError(f"{source}: this token is for an {token.role}, not for a node")
+            raise TLSError(f"{source}: this token is for role {token.role}, not for a node")
         return token
 
     def _check_writable(self) -> None:
@@ -160,15 +167,15 @@ class Joining:
             directory = Path(path).resolve().parent
             if not os.access(directory, os.W_OK | os.X_OK):
                 raise TLSError(
-                    f"cannot write {path}: {directory} is missing, or not writable for uid"
-                    f" {os.geteuid()}"
+                    f"cannot write {path}: {directory} is missing, or uid {os.geteuid()} may not"
+                    " write to it"
                 )
 
     def renew(self, syndicate: Syndicate, needed: Collection[str]) -> bool:
-        """Get another certificate when this one has lived for long, or is not for all of the
-        addresses `needed`; whether it did.
+        """Renew the certificate if it is old or is not valid for all addresses in `needed`.
 
-        Raises TLSError and CallError; what there is stays as it is then.
+        Returns whether the node got a new certificate.  Raises TLSError and CallError; the files
+        do not change then.
         """
         certificate = self._certificate()
         if certificate is None:

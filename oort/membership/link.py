@@ -1,7 +1,7 @@
-"""From here to the syndicate: its hosts are tried in turn until one answers.
+"""Links to the syndicate: a Seeker tries its hosts in turn until one of them answers.
 
-A host that is found dead costs PROBE_SECONDS at most.  What each of them said is in the one error
-that comes when none answers.
+A dead host costs at most PROBE_SECONDS.  If no host answers, one error contains the failures of all
+hosts.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from oort.syndicate.connection import Syndicate
 
 PROBE_SECONDS = 5.0
 REGISTER_SECONDS = 30.0
-ROUND_SECONDS = 45.0  # for all hosts together; what has begun may end
+ROUND_SECONDS = 45.0  # no further host is tried after this time
 
 
 @dataclass(frozen=True)
 class Registered:
-    """What a registration gave."""
+    """The result of a registration."""
 
     local_id: int
     data: bytes  # the ring's file
@@ -38,7 +38,7 @@ class Registered:
 
 
 class Link:
-    """An open connection to one host of the syndicate."""
+    """An open connection to one host of the syndicate.  Every method may raise CallError."""
 
     def __init__(self, syndicate: Syndicate) -> None:
         self._syndicate = syndicate
@@ -48,7 +48,7 @@ class Link:
         self._syndicate.close()
 
     def version(self) -> int:
-        """Of the ring it has.  Raises CallError, like everything here."""
+        """The version of the host's ring."""
         syndicate = self._syndicate
         status: messages.RingStatus = syndicate.call(
             syndicate.rings.GetVersion, messages.EmptyMsg(), PROBE_SECONDS
@@ -56,7 +56,7 @@ class Link:
         return status.version
 
     def register(self, request: messages.RegisterRequest) -> Registered:
-        """Raises RingError as well, for a ring that cannot be read or is without this node."""
+        """Register this node.  Raises RingError if the ring is invalid or lacks this node."""
         syndicate = self._syndicate
         config: messages.NodeConfig = syndicate.call(
             syndicate.rings.RegisterNode, request, REGISTER_SECONDS
@@ -64,7 +64,8 @@ class Link:
         ring = files.decode_ring(config.ring)
         if ring.node(config.localid) is None:
             raise RingError(
-                f"it has made this node {config.localid}, and its ring {ring.version} is without it"
+                f"the syndicate gave this node the id {config.localid}, but its ring"
+                f" {ring.version} has no such node"
             )
         return Registered(config.localid, config.ring, ring)
 
@@ -74,11 +75,11 @@ class Link:
         return found
 
     def stream(self, local_id: int) -> Any:
-        """gRPC's call: the ring of now and every later one; it has cancel()."""
+        """gRPC's call, which has cancel().  It iterates over the present and all later rings."""
         return self._syndicate.rings.GetRingStream(messages.SubscriberID(id=str(local_id)))
 
     def asks_for_restart(self, conf: bytes) -> bool:
-        """Whether who set this configuration of the ring wants nodes to be restarted with it."""
+        """Whether the nodes must be restarted to apply this configuration of the ring."""
         syndicate = self._syndicate
         reply: messages.RingConf = syndicate.call(
             syndicate.rings.GetGlobalConfig, messages.EmptyMsg()
@@ -89,7 +90,7 @@ class Link:
         return joining.renew(self._syndicate, needed)
 
     def texts(self) -> tuple[bytes, bytes]:
-        """Configuration of the ring and of this host's node, without registering."""
+        """The configuration of the ring, and that of this host's node.  Nothing is registered."""
         syndicate = self._syndicate
         request = host.registration((), "/")
         own = {cidr.partition("/")[0] for cidr in request.addrs}
@@ -110,7 +111,7 @@ class Seeker:
     """Finds a host of the syndicate that answers."""
 
     def __init__(self, origin: FromSyndicate, settings: Settings, clock: Clock = SYSTEM) -> None:
-        """Raises ConfigError for a syndicate's address or fingerprint that is none."""
+        """Raises ConfigError if the syndicate's address or fingerprint is invalid."""
         self._origin = origin
         self._settings = settings
         self._clock = clock
@@ -119,11 +120,15 @@ class Seeker:
             hosts(origin)
 
     def connect(self, *, may_join: bool = True) -> Link:
-        """Joins where that has not been done.  Raises DiscoveryError when no host will do."""
+        """A link to the first host that answers.  The node joins if it has not joined before.
+
+        may_join False: a node that has not joined connects to no host.  Raises DiscoveryError if
+        no host answers.
+        """
         return self._first(may_join)
 
     def register(self) -> tuple[Link, Registered]:
-        """The same, registered.  Raises DiscoveryError."""
+        """A link over which the node has registered, and the result.  Raises DiscoveryError."""
         registered: list[Registered] = []
 
         def act(link: Link) -> None:
@@ -157,7 +162,7 @@ class Seeker:
         if may_join:
             self.joining.join(address)
         elif not self.joining.joined:
-            raise TLSError("this node has not joined: it has no certificate of the syndicate's")
+            raise TLSError("this node has not joined: it has no certificate from the syndicate")
         link = Link(Syndicate(self.joining.connection(address)))
         try:
             link.version()

@@ -1,11 +1,11 @@
-"""Which ring this node is in, which node of it, and the configuration that comes with it.
+"""The node's membership: its ring, its id in the ring, and the configuration from the ring.
 
-A node that serves alone is in a ring of one.  Any other keeps its ring in a RingState.  Whoever
-brings news (the follower, CmdCtrl) tells them here; transitions.py decides what they change, and
-what follows is done here: the cached configuration is written, and the process is told to
-reconfigure itself.
+A standalone node has a ring with one node.  Any other node keeps its ring in a RingState.  The
+follower and CmdCtrl report news to the membership.  transitions.py decides on the effects, and the
+membership carries them out: it writes the cached configuration, and makes the process reconfigure
+itself.
 
-Calls come on any thread, between attach() and close(); layers() at any time.
+Methods may be called on any thread between attach() and close(), and layers() at any time.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from oort.journal import log
 from oort.membership import cache
 from oort.membership.configuration import RingConfiguration
 from oort.membership.transitions import (
-    Came,
+    AnnounceRing,
     Effect,
     Found,
     Held,
     InTouch,
     Lost,
     NewestRing,
+    News,
     OtherId,
     Reconfigure,
     RestartAsked,
     Restarted,
-    TellRing,
     Warn,
     WriteCache,
     transition,
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 
 class RingFollower(Protocol):
-    """Brings rings for as long as the node serves (follower.py)."""
+    """Receives new rings while the node serves (follower.py)."""
 
     def start(self, membership: Membership) -> None: ...
 
@@ -65,8 +65,9 @@ class Membership:
         follower: RingFollower | None = None,
         clock: Clock = SYSTEM,
     ) -> None:
-        """source: where the ring is from, in words; ring_data: its file's bytes, None where the
-        newest of the data directory counts; version: of the ring that the configuration is of."""
+        """source: the source of the ring, for people.  ring_data: the bytes of a ring file; None:
+        use the newest ring in the data directory.  version: that of the configuration's ring.
+        """
         self.state: RingState | None = None
         self._held = Held(local_id, version, configuration, source)
         self._ring_data = ring_data
@@ -87,13 +88,13 @@ class Membership:
 
     @property
     def ring(self) -> Ring | None:
-        """None: it is not known yet."""
+        """The ring; None: the node does not know its ring yet."""
         state = self.state
         return state.ring if state is not None else None
 
     @property
     def member(self) -> bool:
-        """Whether the ring has this node; so, too, while the ring is not known."""
+        """Whether the ring has this node; True also while the ring is not known."""
         ring = self.ring
         return ring is None or ring.node(self.local_id) is not None
 
@@ -102,7 +103,7 @@ class Membership:
         return self._held.configuration
 
     def layers(self) -> list[Layer]:
-        """Of the configuration.  Raises ConfigError."""
+        """The layers of the ring's configuration.  Raises ConfigError."""
         return self.configuration.layers()
 
     # ---- life -----------------------------------------------------------------
@@ -110,12 +111,12 @@ class Membership:
     def attach(
         self, data_dir: str, cache_path: str, reconfigure: Callable[[RingConfiguration, str], None]
     ) -> None:
-        """The store is open: the data directory is ours.  Raises BootError and RingError.
+        """Read or write the ring in the data directory, which the open store has locked.
 
-        reconfigure(configuration, cause): another configuration of the ring counts from now on; it
-        is called on any thread, and must not wait.
+        reconfigure(configuration, cause): applies another configuration of the ring.  Any thread
+        may call it, and it must not wait.  Raises BootError and RingError.
         """
-        # Imported late: a ring of one takes nothing that reads and makes rings.
+        # Imported late, because a standalone node does not need the code that reads rings.
         from oort.membership.state import RingState
 
         self._cache_path = cache_path
@@ -123,19 +124,19 @@ class Membership:
         if self._ring_data is not None:
             state.adopt(self.local_id, self._ring_data)
         elif not state.load(self.local_id):
-            log.warning("there is no ring in %s: it is known when a syndicate answers", data_dir)
+            log.warning("there is no ring in %s until a syndicate answers", data_dir)
         self._ring_data = None
         self.state = state
         self._reconfigure = reconfigure
 
     def begin(self) -> None:
-        """Clients are served."""
+        """Start following the ring.  Clients are served now."""
         if self._follower is not None:
             self._newest_ring(confirmed=True)
             self._follower.start(self)
 
     def close(self) -> None:
-        """No news count any more."""
+        """Stop following the ring.  Later news have no effect."""
         if self._follower is not None:
             self._follower.close()
         with self._lock:
@@ -144,38 +145,42 @@ class Membership:
     # ---- news -----------------------------------------------------------------
 
     def registered(self, server: str, local_id: int, ring: Ring, data: bytes) -> None:
-        """A syndicate has answered, with the id and the ring.  Raises BootError and RingError."""
+        """A syndicate has registered this node.  Raises BootError and RingError.
+
+        server: the syndicate's host.  local_id, ring, data: the node's id, its ring, and the bytes
+        of the ring.
+        """
         state = self.state
         assert state is not None
-        self._came(Found(server))
+        self._report(Found(server))
         if local_id == self.local_id:
             state.update(ring.version, data)
         else:
-            self._came(OtherId(local_id))
+            self._report(OtherId(local_id))
             state.adopt(local_id, data)
         self._newest_ring(confirmed=True)
 
     def found(self, server: str) -> None:
-        self._came(Found(server))
+        self._report(Found(server))
 
     def lost(self) -> None:
-        self._came(Lost())
+        self._report(Lost())
 
     def ask_for_restart(self) -> None:
-        """The syndicate wants it, with the configuration of the ring as it is now."""
-        self._came(RestartAsked())
+        """The syndicate asks for a restart with the present configuration of the ring."""
+        self._report(RestartAsked())
 
     def restarted(self) -> None:
-        self._came(Restarted())
+        self._report(Restarted())
 
     def in_touch(self) -> None:
-        """The syndicate is there and has nothing newer: what is cached is not old."""
+        """The syndicate has answered and has no newer ring, so the cache may be renewed."""
         with self._lock:
             if (ring := self.ring) is not None:
                 self._apply(InTouch(ring, self._clock.monotonic()))
 
     def _newest_ring(self, *, confirmed: bool = False) -> None:
-        """Rings come on several threads: whichever has brought the newest, that one counts."""
+        """Apply the ring of the RingState, which keeps the newest of all threads' rings."""
         with self._lock:
             if (ring := self.ring) is not None:
                 self._apply(NewestRing(ring, self._clock.monotonic(), confirmed))
@@ -183,15 +188,15 @@ class Membership:
     def _refused(self, why: str) -> None:
         log.warning("%s", why)
 
-    # ---- what follows -----------------------------------------------------------
+    # ---- effects ----------------------------------------------------------------
 
-    def _came(self, came: Came) -> None:
+    def _report(self, news: News) -> None:
         with self._lock:
-            self._apply(came)
+            self._apply(news)
 
-    def _apply(self, came: Came) -> None:
+    def _apply(self, news: News) -> None:
         if self._reconfigure is not None:
-            self._held, effects = transition(self._held, came)
+            self._held, effects = transition(self._held, news)
             for effect in effects:
                 self._carry_out(effect, self._reconfigure)
 
@@ -201,7 +206,7 @@ class Membership:
         match effect:
             case Warn(text):
                 log.warning("%s", text)
-            case TellRing(version, nodes):
+            case AnnounceRing(version, nodes):
                 kind = journal.entry(journal.RING_CHANGED, ring_version=version)
                 log.info("ring %d: %d nodes", version, nodes, extra=kind)
             case WriteCache(cached):
@@ -215,10 +220,10 @@ class Membership:
         try:
             cache.write(self._cache_path, cached, self._clock.wall())
         except CacheError as error:
-            # Once for each kind: it is tried again and again.
+            # Writing is tried again and again, so log each problem only once.
             if str(error) != self._cache_problem:
                 log.warning(
-                    "%s: without it this node cannot start while no syndicate answers", error
+                    "%s: without this file the node cannot start while no syndicate answers", error
                 )
             self._cache_problem = str(error)
         else:
@@ -246,14 +251,14 @@ class Membership:
 
     @property
     def trouble(self) -> str:
-        """For the status line; empty: none."""
+        """A problem for the status line; empty: there is none."""
         if self._follower is not None and not self._held.connected:
             return "no syndicate answers"
-        return "" if self.member else "this node is not in the ring any more"
+        return "" if self.member else "this node was removed from the ring"
 
 
 class Alone(Membership):
-    """A ring of one."""
+    """The membership of a standalone node: a ring with this node only."""
 
     def __init__(self, local_id: int = 0) -> None:
         local_id = local_id or 1
@@ -274,4 +279,4 @@ class Alone(Membership):
     def attach(
         self, data_dir: str, cache_path: str, reconfigure: Callable[[RingConfiguration, str], None]
     ) -> None:
-        """It keeps no ring."""
+        """Nothing to do, because a standalone node stores no ring."""

@@ -1,8 +1,8 @@
-"""The ring that a node holds: checked before it counts, on disk before anyone hears of it.
+"""The ring that a node holds.  A ring is checked and stored on disk before the node uses it.
 
-Rings come from the syndicate, pushed or fetched, on any thread and in any order: the newest version
-wins, and anything else changes nothing.  What is kept is `<version>-oort.ring` in the directory,
-the newest KEPT of them, so that a node that finds no syndicate knows its ring all the same.
+The syndicate pushes rings and the node fetches them, on any thread and in any order.  The newest
+version wins; any other ring changes nothing.  The directory keeps the newest KEPT rings as
+`<version>-oort.ring`, so a node knows its ring even if it finds no syndicate.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _NAME = re.compile(r"(\d{1,19})-oort\.ring")
 
 
 class RingState:
-    """Thread safe.  changed(ring) is called after each change, on the thread that brought it."""
+    """Thread safe.  changed(ring) is called after each change, on the thread that made it."""
 
     def __init__(
         self,
@@ -31,7 +31,10 @@ class RingState:
         changed: Callable[[Ring], None] | None = None,
         refused: Callable[[str], None] | None = None,
     ) -> None:
-        """refused(why): told of every ring that was not taken for a reason worth knowing."""
+        """refused(why): called for every refused ring that the operator should know about.
+
+        A ring that is not newer than the present one is no such ring.
+        """
         self._directory = Path(directory)
         self._changed = changed
         self._refused = refused
@@ -45,19 +48,20 @@ class RingState:
 
     @property
     def version(self) -> int:
-        """0: there is none yet."""
+        """The version of the ring; 0: there is no ring yet."""
         ring = self._ring
         return ring.version if ring is not None else 0
 
     @property
     def local_id(self) -> int:
-        """This node's id; 0: it has none yet."""
+        """This node's id; 0: this node has no id yet."""
         return self._local_id
 
     def load(self, local_id: int) -> bool:
-        """Take the newest ring of the directory that can be read; False: there is none.
+        """Use the newest valid ring in the directory; False: there is none.
 
-        A ring without this node counts all the same: it may have been taken out of it.
+        A ring without this node is valid too, because the node may have been removed.  Raises
+        BootError.
         """
         with self._lock:
             self._local_id = local_id
@@ -72,13 +76,14 @@ class RingState:
         return False
 
     def adopt(self, local_id: int, ring: bytes) -> Ring:
-        """Take the ring that registration gave, whatever was held before.
+        """Use the ring of a registration instead of any present ring, even of a newer one.
 
-        Raises RingError for one that cannot be read or does not hold this node.
+        ring: the bytes of the ring.  Raises RingError if the ring is invalid or lacks this node,
+        and BootError if it cannot be stored.
         """
         decoded = files.decode_ring(ring)
         if decoded.node(local_id) is None:
-            raise RingError(f"version {decoded.version} does not hold node {local_id}")
+            raise RingError(f"ring {decoded.version} has no node {local_id}")
         with self._lock:
             self._local_id = local_id
             self._take(decoded, ring)
@@ -87,17 +92,17 @@ class RingState:
         return decoded
 
     def update(self, version: int, ring: bytes) -> int:
-        """Take this ring if it is newer; the version that is held afterwards."""
+        """Use this ring if it is newer.  Returns the version of the ring in use afterwards."""
         with self._lock:
             if version <= self.version:
                 return self.version
             try:
                 decoded = files.decode_ring(ring)
                 if decoded.version != version:
-                    raise RingError(f"it says it is version {decoded.version}")
+                    raise RingError(f"its content has version {decoded.version}")
                 self._take(decoded, ring)
             except (RingError, BootError) as error:
-                self._refuse(f"ring of version {version} was not taken: {error}")
+                self._refuse(f"ring of version {version} was refused: {error}")
                 return self.version
         if self._changed is not None:
             self._changed(decoded)
@@ -115,7 +120,7 @@ class RingState:
             self._refused(why)
 
     def _files(self) -> list[Path]:
-        """Rings in the directory, the newest last."""
+        """The files of the rings in the directory, the newest last."""
         try:
             names = [path.name for path in self._directory.iterdir()]
         except FileNotFoundError:
@@ -128,13 +133,13 @@ class RingState:
     def _keep(self, version: int, data: bytes) -> None:
         path = self._directory / f"{version}-oort.ring"
         try:
-            # The same again takes no room: a full disk keeps no node from its ring.
+            # Never write the same file again: this would fail on a full disk.
             if not path.exists() or path.read_bytes() != data:
                 self._directory.mkdir(mode=0o750, parents=True, exist_ok=True)
                 durable.replace(path, data)
         except OSError as error:
-            raise BootError(f"cannot keep the ring as {path}: {error.strerror}") from error
-        for old in [one for one in self._files() if one != path][: -(KEPT - 1)]:
+            raise BootError(f"cannot store the ring as {path}: {error.strerror}") from error
+        for old in [file for file in self._files() if file != path][: -(KEPT - 1)]:
             try:
                 old.unlink(missing_ok=True)
             except OSError as error:

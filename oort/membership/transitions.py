@@ -1,11 +1,12 @@
-"""What news of the ring changes for this node: transition(held, came) -> (held, effects).
+"""The effects of news about the ring on this node: transition(held, news) -> (held, effects).
 
-A pure function: it reads no clock and no file.  membership.py carries out the effects, in their
-order.  For a ring, what follows stands in _FOLLOWS; two rules hold in every row of that table:
- - a ring older than the one that the configuration is of changes nothing at all: the file in the
-   data directory may be older than what was cached;
- - only a valid configuration that a syndicate or a ring file gave is cached, so that no node starts
-   with a configuration that it would refuse.
+transition() is a pure function: it reads no clock and no file.  membership.py carries out the
+effects in their order.  The table _EFFECTS has the effects of a ring.  Two rules apply to every row
+of the table:
+ - A ring that is older than the configuration's ring changes nothing, because the ring in the data
+   directory may be older than the cached configuration.
+ - Only a valid configuration from a syndicate or from a ring file is cached, so no node starts with
+   a configuration that it would refuse.
 """
 
 from __future__ import annotations
@@ -22,32 +23,32 @@ from oort.ring.ring import Ring
 
 @dataclass(frozen=True)
 class Held:
-    """What this node goes by."""
+    """The present state of the membership."""
 
     local_id: int
-    version: int  # of the ring that the configuration is of
+    version: int  # of the configuration's ring
     configuration: RingConfiguration
-    source: str  # where the ring is from, in words
+    source: str  # of the ring, for people
     connected: bool = False  # to a syndicate
     restart_asked: bool = False  # by a configuration that came since the last restart
-    cached_at: float = float("-inf")  # monotonic; when the cache was last written
+    cached_at: float = float("-inf")  # monotonic time of the last write of the cache
 
 
-# ---- what came -------------------------------------------------------------------------------
+# ---- news ------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class NewestRing:
-    """The ring that counts now, which may be the one that counted before."""
+    """The ring in use now, which may be the same as before."""
 
     ring: Ring
     now: float  # monotonic
-    confirmed: bool = False  # the cache is to be written whether or not there is something new
+    confirmed: bool = False  # write the cache even if nothing has changed
 
 
 @dataclass(frozen=True)
 class InTouch:
-    """The syndicate answers, and has no other ring than this one."""
+    """The syndicate answers and has no ring but this one."""
 
     ring: Ring
     now: float
@@ -55,6 +56,8 @@ class InTouch:
 
 @dataclass(frozen=True)
 class Found:
+    """A host of the syndicate answers."""
+
     server: str
 
 
@@ -65,25 +68,25 @@ class Lost:
 
 @dataclass(frozen=True)
 class OtherId:
-    """The syndicate has made this host another node; its ring comes next."""
+    """The syndicate has given this node another id.  Its ring comes next."""
 
     local_id: int
 
 
 @dataclass(frozen=True)
 class RestartAsked:
-    """The ring's configuration came with the wish that nodes are restarted."""
+    """The ring's configuration came with a request to restart the nodes."""
 
 
 @dataclass(frozen=True)
 class Restarted:
-    pass
+    """This node has been restarted through CmdCtrl."""
 
 
-Came = NewestRing | InTouch | Found | Lost | OtherId | RestartAsked | Restarted
+News = NewestRing | InTouch | Found | Lost | OtherId | RestartAsked | Restarted
 
 
-# ---- what follows ----------------------------------------------------------------------------
+# ---- effects ---------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -92,8 +95,8 @@ class Warn:
 
 
 @dataclass(frozen=True)
-class TellRing:
-    """There is a new ring."""
+class AnnounceRing:
+    """Log the new ring."""
 
     version: int
     nodes: int
@@ -110,30 +113,31 @@ class Reconfigure:
     cause: str
 
 
-Effect = Warn | TellRing | WriteCache | Reconfigure
+Effect = Warn | AnnounceRing | WriteCache | Reconfigure
 
 
-class _Follows(Enum):
+class _Kind(Enum):
     CACHE = auto()
-    TELL = auto()
+    ANNOUNCE = auto()
     RECONFIGURE = auto()
 
 
-# By: is the ring newer, is its configuration another one, is the ring confirmed.
-_FOLLOWS: dict[tuple[bool, bool, bool], frozenset[_Follows]] = {
+# The key: is the ring newer, is its configuration different, is the ring confirmed?
+_EFFECTS: dict[tuple[bool, bool, bool], frozenset[_Kind]] = {
     (False, False, False): frozenset(),
-    (False, False, True): frozenset({_Follows.CACHE}),
-    (False, True, False): frozenset({_Follows.CACHE, _Follows.RECONFIGURE}),
-    (False, True, True): frozenset({_Follows.CACHE, _Follows.RECONFIGURE}),
-    (True, False, False): frozenset({_Follows.CACHE, _Follows.TELL}),
-    (True, False, True): frozenset({_Follows.CACHE, _Follows.TELL}),
-    (True, True, False): frozenset(_Follows),
-    (True, True, True): frozenset(_Follows),
+    (False, False, True): frozenset({_Kind.CACHE}),
+    (False, True, False): frozenset({_Kind.CACHE, _Kind.RECONFIGURE}),
+    (False, True, True): frozenset({_Kind.CACHE, _Kind.RECONFIGURE}),
+    (True, False, False): frozenset({_Kind.CACHE, _Kind.ANNOUNCE}),
+    (True, False, True): frozenset({_Kind.CACHE, _Kind.ANNOUNCE}),
+    (True, True, False): frozenset(_Kind),
+    (True, True, True): frozenset(_Kind),
 }
 
 
-def transition(held: Held, came: Came) -> tuple[Held, tuple[Effect, ...]]:
-    match came:
+def transition(held: Held, news: News) -> tuple[Held, tuple[Effect, ...]]:
+    """The state after the news, and the effects to carry out."""
+    match news:
         case NewestRing(ring, now, confirmed):
             return _ring(held, ring, now, confirmed)
         case InTouch(ring, now):
@@ -146,14 +150,14 @@ def transition(held: Held, came: Came) -> tuple[Held, tuple[Effect, ...]]:
             return dataclasses.replace(held, connected=False), ()
         case OtherId(local_id):
             before = held.local_id
-            told = Warn(f"this node has another id: {local_id}, it was {before}")
-            # Any version of its ring is news to another node.
+            warning = Warn(f"this node has another id: {local_id} instead of {before}")
+            # With version 0, any version of the next ring counts as newer.
             after = dataclasses.replace(held, local_id=local_id, version=0)
-            return after, (told,) if before else ()
+            return after, (warning,) if before else ()
         case RestartAsked():
-            told = Warn("the ring's configuration asks for a restart of this node")
+            warning = Warn("the ring's configuration asks for a restart of this node")
             after = dataclasses.replace(held, restart_asked=True)
-            return after, () if held.restart_asked else (told,)
+            return after, () if held.restart_asked else (warning,)
         case Restarted():
             return dataclasses.replace(held, restart_asked=False), ()
 
@@ -165,33 +169,33 @@ def _ring(held: Held, ring: Ring, now: float, confirmed: bool) -> tuple[Held, tu
     texts = of_ring(ring, held.local_id, before)
     newer = ring.version != held.version
     other = not texts.same_texts(before)
-    # The cache stands in until a syndicate has answered, or has given a ring.
+    # The configuration counts as cached until a syndicate has answered or has given a ring.
     only_cached = before.cached and not held.connected and not newer
     configuration = dataclasses.replace(texts, cached=only_cached)
-    follows = _FOLLOWS[newer, other, confirmed]
+    kinds = _EFFECTS[newer, other, confirmed]
     effects: list[Effect] = []
     try:
-        left_out = configuration.ignored()
+        ignored = configuration.ignored()
         valid = True
     except ConfigError:
-        left_out = []
-        valid = False  # the reload says what is wrong
+        ignored = []
+        valid = False  # the reload logs the error
     if other:
-        effects += [Warn(f"{why}; it is left out") for why in left_out]
-    caches = _Follows.CACHE in follows and valid and not only_cached
+        effects += [Warn(f"{why}; it is ignored") for why in ignored]
+    caches = _Kind.CACHE in kinds and valid and not only_cached
     if caches:
         cached = Cached(held.local_id, ring.version, configuration.ring, configuration.node)
         effects.append(WriteCache(cached))
-    if _Follows.TELL in follows:
+    if _Kind.ANNOUNCE in kinds:
         if ring.node(held.local_id) is None:
             effects.append(
                 Warn(
-                    f"ring {ring.version} is without this node ({held.local_id}): it serves on,"
-                    " with the configuration it has; a restart registers it anew"
+                    f"ring {ring.version} is without this node ({held.local_id}): it goes on"
+                    " serving with its present configuration; a restart registers it again"
                 )
             )
-        effects.append(TellRing(ring.version, len(ring.nodes)))
-    if _Follows.RECONFIGURE in follows:
+        effects.append(AnnounceRing(ring.version, len(ring.nodes)))
+    if _Kind.RECONFIGURE in kinds:
         effects.append(Reconfigure(configuration, f"ring {ring.version}"))
     after = dataclasses.replace(
         held,

@@ -1,4 +1,4 @@
-"""docs/metrics.md, made from the table: `python -m oort.metrics.page`."""
+"""Makes docs/metrics.md from the table: `python -m oort.metrics.page`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Readings: the values of an owner's metrics at one moment, and what a histogram says."""
+"""Readings: the values of an owner's metrics at one moment, and histograms."""
 
 from __future__ import annotations
 
@@ -26,7 +26,10 @@ class Reading:
         return self.each(metric)[0]
 
     def each(self, metric: Metric) -> Sequence[int]:
-        """The values of a metric, by their position in label_values()."""
+        """The values of a metric, in the order of label_values().
+
+        Raises KeyError for a histogram, and for a metric of another owner.
+        """
         if metric.owner != self._owner or metric.kind is Kind.HISTOGRAM:
             raise KeyError(f"{metric.name} is not in a reading of the {self._owner}")
         return self._values[metric.place : metric.place + metric.values]
@@ -41,7 +44,7 @@ def read(owner: str, fill: Any, source: Any) -> Reading:
 
 
 class Histogram:
-    """Durations since the last CONFIG RESETSTAT; microseconds."""
+    """Durations since the last CONFIG RESETSTAT.  All values are in microseconds."""
 
     __slots__ = ("_native",)
 
@@ -62,11 +65,14 @@ class Histogram:
         return int(self._native.max_ns) / 1000
 
     def percentile(self, percent: float) -> float:
-        """What so many percent do not exceed, at most a quarter too high; 0 when it is empty."""
+        """The duration that so many percent of all durations do not exceed; 0: there are none.
+
+        The result is at most a quarter too high.
+        """
         return int(lib.oort_histogram_percentile(self._native, percent)) / 1000
 
     def buckets(self) -> list[tuple[float, int]]:
-        """The upper bound and the count of each bucket; the last bound is infinite."""
+        """The upper bound and the count of each bucket.  The last bound is infinite."""
         counts = ffi.unpack(self._native.buckets, BUCKETS)
         bounds = [lib.oort_histogram_bound(i) / 1000 for i in range(BUCKETS - 1)]
         return list(zip([*bounds, float("inf")], counts, strict=True))

@@ -27,22 +27,22 @@ class Metric:
     name: str  # without the "oort_" in front
     kind: Kind
     unit: str
-    label: str  # what tells the values apart, or ""
+    label: str  # distinguishes the values of the metric, or ""
     section: str  # of INFO
     field: str  # of INFO, or ""
     help: str
     resets: bool  # by CONFIG RESETSTAT
-    place: int
-    values: int
+    place: int  # of the first value in a reading
+    values: int  # the number of values
 
     @property
     def states(self) -> tuple[str, ...]:
-        """The names of the values 0, 1, and so on, of a metric that is a state."""
+        """For a metric that is a state: the names of the values 0, 1 and so on."""
         return tuple(self.unit.split("|")) if "|" in self.unit else ()
 
     @property
     def shown(self) -> bool:
-        """A field of INFO by itself."""
+        """Whether the metric is one field of INFO."""
         return bool(self.field) and "<" not in self.field
 
 
@@ -83,7 +83,10 @@ ALL: tuple[Metric, ...] = tuple(
 
 
 def label_values(metric: Metric) -> tuple[str, ...]:
-    """What tells the values of a metric apart; the commands are in the command table."""
+    """The label of each value of a metric, but not of metrics with a value for each command.
+
+    The command table has the commands.
+    """
     if metric.label == "code":
         return tuple(_text(lib.oort_error_code(i)) for i in range(metric.values))
     if metric.label == "database":

@@ -173,16 +173,16 @@ class Builder:
         size = 1 << self._partition_bits
         if count < len(self._rows):
             before = list(zip(*self._rows, strict=True))
-            kept = drop_replicas(self._nodes, self._rows, count)
+            rows = drop_replicas(self._nodes, self._rows, count)
             moves = [array("H", [LONG_AGO]) * size for _ in range(count)]
             for partition, placed in enumerate(before):
                 since = {
                     node: minutes[partition]
                     for node, minutes in zip(placed, self._last_moves, strict=True)
                 }
-                for row, minutes in zip(kept, moves, strict=True):
+                for row, minutes in zip(rows, moves, strict=True):
                     minutes[partition] = since.get(row[partition], LONG_AGO)
-            self._rows, self._last_moves = kept, moves
+            self._rows, self._last_moves = rows, moves
         for _ in range(count - len(self._rows)):
             self._rows.append(array("i", [UNASSIGNED]) * size)
             self._last_moves.append(array("H", [LONG_AGO]) * size)

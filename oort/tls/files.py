@@ -146,15 +146,15 @@ def _replace(path: Path, data: bytes, mode: int) -> None:
     """Replace a file; it keeps its owner, and the bits of its mode that are safe for `mode`."""
     owner = group = durable.AS_IT_IS
     if path.exists():
-        there = path.stat()
+        status = path.stat()
         mode = (
-            stat.S_IMODE(there.st_mode) & (_READABLE if mode == PUBLIC else _READABLE_BY_GROUP)
+            stat.S_IMODE(status.st_mode) & (_READABLE if mode == PUBLIC else _READABLE_BY_GROUP)
             | PRIVATE
         )
         # Only root can keep another owner.  Any other user becomes the owner, and can keep the
         # group only as a member of the group.
         if os.geteuid() == 0:
-            owner, group = there.st_uid, there.st_gid
-        elif there.st_gid in (os.getegid(), *os.getgroups()):
-            group = there.st_gid
+            owner, group = status.st_uid, status.st_gid
+        elif status.st_gid in (os.getegid(), *os.getgroups()):
+            group = status.st_gid
     durable.replace(path, data, mode, owner=owner, group=group)

@@ -1,4 +1,4 @@
-"""oort-bench from its command line: what it writes, what it counts, and what it calls an error."""
+"""Tests of oort-bench through its command line: requests, counts, and detected errors."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.conftest import Oortd
 
 @pytest.fixture
 def bench(oortd: Oortd, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, Any]]:
-    """Run oort-bench against oortd: its exit status and the runs of its JSON."""
+    """Runs oort-bench against oortd; returns its exit status and the runs in its JSON."""
 
     def run(*arguments: str) -> tuple[int, Any]:
         status = main(["--port", str(oortd.port), "--json", "-", *arguments])
@@ -43,7 +43,7 @@ def test_writes_then_reads_every_key(bench: Callable[..., tuple[int, Any]], oort
     assert oortd.client().exists("key:000000000000", "key:000000004999") == 2
 
 
-def test_finds_what_is_wrong(bench: Callable[..., tuple[int, Any]], oortd: Oortd) -> None:
+def test_finds_wrong_values(bench: Callable[..., tuple[int, Any]], oortd: Oortd) -> None:
     assert bench("-num", "100", "-settest")[0] == 0
     client = oortd.client()
     client.delete("key:000000000001")
@@ -124,7 +124,7 @@ def test_wrong_command_line(arguments: list[str], capsys: pytest.CaptureFixture[
     assert said.count("\n") == 1
 
 
-def test_contradictions_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_settings_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     for arguments in (["-procs", "9", "-clients", "3"], ["-num", "0"], ["-port", "0"]):
         assert main(arguments) == 1
         said = capsys.readouterr().err
@@ -134,7 +134,7 @@ def test_contradictions_are_one_line(capsys: pytest.CaptureFixture[str]) -> None
 
 @pytest.fixture
 def liar() -> Iterator[Callable[[bytes, float], int]]:
-    """liar(reply, delay): port of a server that answers whatever it gets with these bytes."""
+    """liar(reply, delay) returns the port of a server that answers every request with `reply`."""
     listeners = []
 
     def answer(connection: socket.socket, reply: bytes, delay: float) -> None:
@@ -189,14 +189,14 @@ def test_server_that_answers_wrong(
     assert result["error_texts"] == (["LOADING not yet"] if reply[:1] == b"-" else [])
 
 
-def test_silent_server_is_given_up(liar: Callable[..., int]) -> None:
+def test_a_silent_server_aborts_the_run(liar: Callable[..., int]) -> None:
     assert main(["-port", str(liar(b"+OK", 0.0)), "-num", "9", "-timeout", "0.2", "-quiet"]) == 1
 
 
 def test_open_loop_charges_a_stall(
     liar: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Each reply takes 50 ms, a request is due every 5 ms: the wait before sending counts."""
+    """Each reply takes 50 ms and a request is due every 5 ms; the wait before sending counts."""
     main(["-port", str(liar(b"+OK\r\n", 0.05)), "-settest", "-clients", "1", "-rate", "200",
           "-num", "20", "-json", "-"])  # fmt: skip
     latency = json.loads(capsys.readouterr().out)["runs"][0]["result"]["latency"]["set"]

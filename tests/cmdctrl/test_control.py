@@ -1,4 +1,4 @@
-"""A node under CmdCtrl: real oortd, real gRPC over mutual TLS, real Redis clients meanwhile."""
+"""Tests of CmdCtrl with a real oortd, gRPC over mutual TLS, and Redis clients at the same time."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def bounded(call):
 
 
 class Node:
-    """An oortd with its control interface, and what it takes to call it."""
+    """An oortd with its control interface, and the certificates to call it."""
 
     def __init__(self, daemon: Oortd, authority: certificates.CertificateAuthority) -> None:
         self.daemon = daemon
@@ -56,7 +56,7 @@ class Node:
     def calls(
         self, role: str | None = "operator", *, by: certificates.CertificateAuthority | None = None
     ):
-        """A stub for a caller of that role; None: without a certificate."""
+        """A stub for a caller with this role; None means a caller without a certificate."""
         identity = (by or self.authority).issue(role, "somebody", []) if role else None
         credentials = channels.channel_credentials(self.authority.certificate, identity)
         with grpc.secure_channel(f"127.0.0.1:{self.port}", credentials) as channel:
@@ -92,7 +92,7 @@ def refused(node: Node) -> bool:
     return False
 
 
-# ---- who may ---------------------------------------------------------------
+# ---- authorization ---------------------------------------------------------
 
 
 @pytest.mark.parametrize("role", ["operator", "syndicate"])
@@ -103,7 +103,7 @@ def test_operators_and_syndicates_control(node: Node, role: str) -> None:
     assert f"CmdCtrl: Reload, requested by {role} somebody" in node.daemon.log()
 
 
-def test_nobody_else_does(node: Node) -> None:
+def test_other_roles_are_refused(node: Node) -> None:
     with node.calls("node") as calls, pytest.raises(grpc.RpcError) as raised:
         calls.Stop()
     assert raised.value.code() is grpc.StatusCode.PERMISSION_DENIED
@@ -116,7 +116,7 @@ def test_nobody_else_does(node: Node) -> None:
 
 
 @pytest.mark.parametrize("off", ["USE_TLS", "MUTUAL_TLS"])
-def test_without_certificates_this_machine_may_and_no_other(
+def test_without_certificates_only_this_machine_may_call(
     start_node: Callable[..., Node], authority: certificates.CertificateAuthority, off: str
 ) -> None:
     addresses = {"OORT_CMDCTRLCONFIG_LISTEN_ADDRESS": "0.0.0.0:0"}
@@ -131,12 +131,10 @@ def test_without_certificates_this_machine_may_and_no_other(
         assert CmdCtrlStub(opened).HealthCheck(NOTHING, timeout=SECONDS).status
     assert "CmdCtrl listens on 127.0.0.1 instead of 0.0.0.0" in node.daemon.log()
     with pytest.raises(ConnectionRefusedError):
-        socket.create_connection(("127.0.0.2", node.port))  # another address, though of this node
+        socket.create_connection(("127.0.0.2", node.port))  # another address of this machine
 
 
-def test_a_certificate_that_cannot_be_used_is_said_and_changes_nothing(
-    node: Node, tmp_path: Path
-) -> None:
+def test_an_invalid_certificate_is_logged_and_changes_nothing(node: Node, tmp_path: Path) -> None:
     (tmp_path / "server.crt").write_text("nothing of the kind")
     for _ in range(3):
         with node.calls() as calls:
@@ -158,8 +156,8 @@ def test_a_renewed_certificate_needs_no_restart(
         assert calls.HealthCheck().status
 
 
-def test_nobody_controls_a_node_that_does_not_want_it(start_oortd: Callable[..., Oortd]) -> None:
-    """And it does without gRPC."""
+def test_a_node_without_the_interface(start_oortd: Callable[..., Oortd]) -> None:
+    """Such a node does not load gRPC."""
     daemon = start_oortd()
     assert daemon.client().ping()
     assert "CmdCtrl" not in daemon.log()
@@ -167,7 +165,7 @@ def test_nobody_controls_a_node_that_does_not_want_it(start_oortd: Callable[...,
 
 
 @pytest.mark.parametrize("missing", ["server.key", "ca.crt"])
-def test_a_missing_file_is_one_clear_line(
+def test_a_missing_file_is_one_line(
     start_node: Callable[..., Node], tmp_path: Path, missing: str
 ) -> None:
     other = tmp_path / "nowhere" / missing
@@ -202,7 +200,7 @@ def test_stop_and_start(start_node: Callable[..., Node], workers: str) -> None:
     assert client.get("key") == b"value"
 
 
-def test_restart_takes_the_configuration_as_it_is_then(
+def test_restart_uses_the_current_configuration(
     start_node: Callable[..., Node], tmp_path: Path
 ) -> None:
     file = tmp_path / "oortd.conf"
@@ -234,7 +232,7 @@ BATCH = 20
 
 
 class Hammer(threading.Thread):
-    """Writes numbers under keys of its own, BATCH at once; knows which were acknowledged."""
+    """Writes numbers to its own keys, BATCH at once, and records the acknowledged numbers."""
 
     def __init__(self, node: Node, name: str) -> None:
         super().__init__(name=name)
@@ -282,7 +280,7 @@ def test_any_number_of_times_under_load(start_node: Callable[..., Node], workers
         until(lambda: all(now > then for now, then in zip(written(), before, strict=True)))
 
     def control(names: tuple[str, ...], errors: list[str], *, patient: bool = False) -> None:
-        """patient: every client writes between one stop and the next."""
+        """With `patient`, every client writes between one stop and the next."""
         with node.calls() as calls:
             for number in range(rounds):
                 name = names[number % len(names)]
@@ -321,13 +319,13 @@ def test_any_number_of_times_under_load(start_node: Callable[..., Node], workers
         keys = [f"{hammer.name}:{number}" for number in range(hammer.acknowledged)]
         assert client.mget(keys) == [b"%d" % number for number in range(hammer.acknowledged)]
     client.close()
-    # Connections come and go; what a round leaves behind would be there 75 times.
+    # Connections come and go; a leak in each round would be visible 75 times.
     now = held()
     assert now[0] <= warm[0] + 20
     assert now[1] <= warm[1] + 8
 
 
-# ---- the rest ----------------------------------------------------------------
+# ---- other calls -------------------------------------------------------------
 
 
 def test_exit_is_answered_and_ends_in_order(node: Node) -> None:
@@ -339,15 +337,15 @@ def test_exit_is_answered_and_ends_in_order(node: Node) -> None:
     assert node.daemon.client().info("persistence")["oort_recovery"] == "clean"
 
 
-def test_a_signal_ends_it_while_it_is_controlled(node: Node) -> None:
-    """A call that comes too late is refused, not left waiting."""
+def test_a_signal_ends_a_node_under_control(node: Node) -> None:
+    """A call that comes too late is refused instead of waiting."""
     with node.calls() as calls:
         calls.Stop()
         os.kill(node.daemon.pid, signal.SIGTERM)
         with pytest.raises(grpc.RpcError) as raised:  # noqa: PT012
             while True:
                 calls.HealthCheck()
-        gone = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)  # gRPC's own last word
+        gone = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)  # gRPC's own errors
         assert raised.value.code() in gone
     assert node.daemon.wait() == 0
 
@@ -373,7 +371,7 @@ def test_software(node: Node) -> None:
         assert "apt-get install oortd=99.0" in answer.msg
 
 
-def test_a_node_on_its_own_takes_no_ring(node: Node) -> None:
+def test_a_standalone_node_takes_no_ring(node: Node) -> None:
     builder = Builder(replicas=1)
     builder.add(capacity=1)
     ring = ring_of(builder, 1_000)
@@ -392,7 +390,7 @@ def ring_of(builder: Builder, now: int) -> messages.Ring:
 
 
 def test_rings(start_node: Callable[..., Node], tmp_path: Path) -> None:
-    """A newer one is taken and kept; anything else changes nothing, and the answer says so."""
+    """A node takes a newer ring; anything else changes nothing, and the answer says so."""
     builder = Builder(replicas=2)
     builder.add(node_id=1, capacity=1, addresses=["127.0.0.1:8001"])
     older = ring_of(builder, 1_000)
@@ -438,7 +436,7 @@ def test_rings(start_node: Callable[..., Node], tmp_path: Path) -> None:
             assert held() == before
         assert calls.RingUpdate(third).newversion == 4_000
         assert held()[:2] == (4_000, 2)
-        # A ring without the node counts too: it may have been taken out.
+        # A ring without the node is taken too, because the node may have been removed.
         builder.remove(1)
         assert calls.RingUpdate(ring_of(builder, 5_000)).newversion == 5_000
         assert calls.HealthCheck().status
@@ -447,7 +445,7 @@ def test_rings(start_node: Callable[..., Node], tmp_path: Path) -> None:
     assert (facts["oort_ring_nodes"], facts["oort_ring_member"]) == (1, 0)
 
 
-# ---- from the command line ---------------------------------------------------
+# ---- oort-cli ctl ------------------------------------------------------------
 
 
 @pytest.fixture
@@ -479,7 +477,7 @@ def test_ctl(node: Node, ctl: Callable[..., int], capsys: pytest.CaptureFixture[
     assert "apt-get install oortd=99.0" in capsys.readouterr().out
 
 
-def test_ctl_says_what_is_wrong(
+def test_errors_of_ctl(
     node: Node, ctl: Callable[..., int], capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     path = tmp_path / "a.ring"
@@ -499,7 +497,7 @@ def test_ctl_says_what_is_wrong(
 
 
 def test_compressed_calls_are_refused(node: Node) -> None:
-    """What a small message would expand to is not known before it is there."""
+    """The size of a message is unknown until it is decompressed."""
     identity = node.authority.issue("syndicate", "somebody", [])
     credentials = channels.channel_credentials(node.authority.certificate, identity)
     with (

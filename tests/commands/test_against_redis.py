@@ -1,6 +1,6 @@
-"""The same command lines to oortd and to the distribution's redis-server: the same bytes back.
+"""oortd and the distribution's redis-server reply to the same command lines with the same bytes.
 
-Lines where oortd differs on purpose (docs/compatibility.md) are not here.
+Lines for which oortd differs on purpose (docs/compatibility.md) are not here.
 """
 
 from __future__ import annotations
@@ -305,13 +305,13 @@ dbsize
 
 
 def without_ids(words: list[str], raw: bytes) -> bytes:
-    """The reply with # for the connection's id, the one thing that differs by nature."""
+    """The reply with # for the connection's id, which necessarily differs."""
     if words[0] == "hello":
         return re.sub(rb"(?<=\$2\r\nid\r\n):\d+", b":#", raw)
     return b":#\r\n" if words == ["client", "id"] else raw
 
 
-# Before AUTH, with a password; each on a connection of its own.
+# With a password, but before AUTH.  Each line has its own connection.
 LOCKED = r"""
 ping
 get
@@ -372,7 +372,7 @@ def test_same_bytes(
             words = shlex.split(line)
             sent = [word.encode().decode("unicode_escape").encode("latin-1") for word in words]
             for raw in (ours, theirs):
-                # Lines that change the protocol must not change it for those after them.
+                # A line that changes the protocol must not change it for later lines.
                 raw.call("HELLO", protocol)
             got, wanted = ours.call(*sent), theirs.call(*sent)
             if without_ids(words, got) != without_ids(words, wanted):
@@ -381,7 +381,7 @@ def test_same_bytes(
 
 
 def documented(address: tuple[str, int]) -> dict[str, dict[str, object]]:
-    """What COMMAND DOCS says of every command and subcommand."""
+    """The COMMAND DOCS of every command and subcommand."""
     client = redis.Redis(*address, protocol=3, decode_responses=True)
     client.response_callbacks.clear()
     found: dict[str, dict[str, object]] = {}

@@ -73,7 +73,7 @@ def test_reset_forgets_everything(start_oortd: StartOortd) -> None:
         assert raw.call("CLIENT", "GETNAME") == b"$-1\r\n"
         assert b" db=0 " in raw.call("CLIENT", "INFO")
         daemon.client().config_set("requirepass", "pw")
-        assert raw.call("PING") == b"+PONG\r\n"  # who was let in stays in
+        assert raw.call("PING") == b"+PONG\r\n"  # an authenticated connection stays authenticated
         raw.call("RESET")
         assert raw.call("PING") == b"-NOAUTH Authentication required.\r\n"
 
@@ -181,7 +181,7 @@ def test_list_by_id_and_gone_clients_leave_the_list(shared_oortd: Oortd) -> None
         assert raw.call("CLIENT", "KILL", "ID", ids[1]) == b":0\r\n"
 
 
-def test_replies_keep_their_order_between_hot_and_cold(shared_oortd: Oortd) -> None:
+def test_replies_of_native_and_other_commands_keep_their_order(shared_oortd: Oortd) -> None:
     with shared_oortd.connect() as raw:
         raw.call("DEL", "n")
         words = [("INCR", "n"), ("DBSIZE",), ("DEBUG", "SLEEP", "0.001"), ("ECHO", "x"), ("TIME",)]

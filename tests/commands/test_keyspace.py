@@ -1,4 +1,4 @@
-"""SCAN, KEYS, RANDOMKEY, FLUSH*, MEMORY USAGE, and that what takes long delays nobody else."""
+"""SCAN, KEYS, RANDOMKEY, FLUSH*, MEMORY USAGE; slow commands do not delay other clients."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_a_whole_scan_finds_every_key_once(shared_oortd: Oortd) -> None:
 
 
 def test_cursors_fit_48_bits_and_scan_survives_churn(shared_oortd: Oortd) -> None:
-    """Keys that are there all the time are found, whatever else comes and goes."""
+    """SCAN finds the keys that exist all the time while other keys come and go."""
     stable = {f"stable:{i}" for i in range(5000)}
     fill(shared_oortd, sorted(stable))
     stop = threading.Event()

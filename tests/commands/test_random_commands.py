@@ -1,8 +1,8 @@
-"""Random commands on a few keys, to oortd and to the distribution's redis-server: the same bytes.
+"""oortd and the distribution's redis-server reply to random commands with the same bytes.
 
-What differs by nature is left out: times to live are compared roughly, no key is given so short a
-life that it could end between the two servers, and DBSIZE is not asked while Redis may still hold
-keys whose time has passed.
+Necessary differences are excluded: times to live are compared roughly, no key expires so soon that
+it could expire between the two requests, and DBSIZE is not used while Redis may still have expired
+keys.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tests.conftest import Oortd, RawClient
 pytestmark = pytest.mark.system
 
 COMMANDS = 20_000
-SLOWNESS_MS = 60_000  # what two answers about one key's remaining life may differ by
+SLOWNESS_MS = 60_000  # the allowed difference between two times to live of one key
 
 KEYS = [b"k1", b"k2", b"k3", b"", b"k\0x", b"k\r\n"]
 NUMBERS = [

@@ -1,4 +1,4 @@
-"""The command table is checked, fits its handlers, and the pages made from it are current."""
+"""The command table is checked, matches its handlers, and the pages made from it are current."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _SPEC.loader.exec_module(generate)
 
 
 def test_the_table_and_the_handlers_of_python_fit() -> None:
-    """The build compares the table with the sources; this is what is registered at run time."""
+    """The build compares the table with the sources.  This test uses the registered handlers."""
     python = {
         command.name
         for command in table.COMMANDS
@@ -47,7 +47,7 @@ def test_the_table_and_the_handlers_of_python_fit() -> None:
         ({"flags": ["readonly", "write"]}, "either write or readonly"),
         ({"keys": {"first": 2, "access": ["RO"]}}, "beyond the smallest arity"),
         ({"keys": {"first": 1, "access": ["R"]}}, "get: keys: access: unknown word 'R'"),
-        ({"arguments": [{"name": "x", "type": "oneof"}]}, "have `of`"),
+        ({"arguments": [{"name": "x", "type": "oneof"}]}, "has `of`"),
     ],
 )
 def test_a_wrong_row_fails_the_build(tmp_path: Path, change: dict[str, object], told: str) -> None:
@@ -65,7 +65,7 @@ def test_a_wrong_row_fails_the_build(tmp_path: Path, change: dict[str, object], 
 
 
 def _toml(row: dict[str, object]) -> str:
-    """Enough TOML for a row."""
+    """A row as TOML."""
     return "".join(f"{name} = {_value(value)}\n" for name, value in row.items())
 
 

@@ -1,4 +1,4 @@
-"""As much of systemd as a service sees: a notify socket, a descriptor store, a start with both."""
+"""A stand-in for systemd: a notify socket, a descriptor store, and a start with both."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.conftest import Oortd, until
 
-# Puts the descriptors where sd_listen_fds(3) has them, and becomes the daemon.
+# Moves the descriptors to the numbers of sd_listen_fds(3), then executes the daemon.
 _START = """
 import os, sys
 count = int(sys.argv[1])
@@ -27,7 +27,7 @@ os.execv(sys.argv[2 + count], sys.argv[2 + count :])
 
 
 class Supervisor:
-    """Listens from the beginning; use it with `with`."""
+    """A context manager that listens from the beginning."""
 
     def __init__(self, directory: Path) -> None:
         self.path = directory / "notify"
@@ -61,7 +61,7 @@ class Supervisor:
             else:
                 if "FDSTOREREMOVE" in said:
                     os.close(self.stored.pop(said["FDNAME"]))
-                for fd in descriptors:  # of a barrier: closing it is the answer
+                for fd in descriptors:  # of a barrier: the reply is to close the descriptor
                     os.close(fd)
             self.messages.append(text)
 
@@ -78,7 +78,7 @@ class Supervisor:
         return ""
 
     def start(self, daemon: Oortd, *, watchdog_seconds: float = 0) -> None:
-        """Start, or start again, as a service of ours."""
+        """Start or restart the daemon as a service."""
         inner = type(daemon).command
         names, fds = list(self.stored), list(self.stored.values())
         daemon.env |= {

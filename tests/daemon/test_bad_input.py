@@ -1,4 +1,4 @@
-"""What nobody should send: its own connection gets Redis's error and ends, nobody else notices."""
+"""Invalid input: its connection gets Redis's error and is closed; other clients see no effect."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ StartOortd = Callable[..., Oortd]
 MIB = 1024 * 1024
 HEAD = b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n"
 
-# Bytes, and the error they must get.
+# Bytes, and the error for them.
 PROTOCOL_ERRORS = [
     (b"*abc\r\n", b"invalid multibulk length"),
     (b"*\r\n", b"invalid multibulk length"),
@@ -62,7 +62,7 @@ def anonymous_memory(pid: int) -> int:
 
 
 def connections(raw: RawClient) -> int:
-    """How many there are, this one included."""
+    """The number of connections, this one included."""
     return raw.call("CLIENT", "LIST").count(b" addr=")
 
 
@@ -70,7 +70,7 @@ def connections(raw: RawClient) -> int:
 def daemon(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Oortd]:
-    """One for every test here, with this number of workers."""
+    """An oortd for all tests of this file, with this number of workers."""
     daemon = Oortd(tmp_path_factory.mktemp("oortd"), "--workers", request.param)
     daemon.start()
     yield daemon
@@ -79,7 +79,7 @@ def daemon(
 
 @pytest.fixture
 def bystander(daemon: Oortd) -> Iterator[RawClient]:
-    """A connection that was there before and is there afterwards."""
+    """A connection that is open before and after each test."""
     with daemon.connect() as raw:
         raw.call("FLUSHALL")
         assert raw.call("SET", "bystander", "here") == b"+OK\r\n"
@@ -93,7 +93,7 @@ def test_protocol_errors_end_their_connection_only(daemon: Oortd, bystander: Raw
     before = daemon.client().info("stats")["oort_protocol_errors"]
     for data, text in PROTOCOL_ERRORS:
         with daemon.connect() as raw:
-            # What came before is still answered, what comes after is not executed.
+            # Earlier requests get their replies; later requests are not executed.
             raw.socket.sendall(b"PING\r\n" + data)
             assert raw.reply() == b"+PONG\r\n"
             assert raw.reply() == as_error(text), data[:40]
@@ -116,7 +116,7 @@ def test_protocol_errors_end_their_connection_only(daemon: Oortd, bystander: Raw
     ],
 )
 def test_a_browser_gets_no_further(daemon: Oortd, bystander: RawClient, request_: bytes) -> None:
-    """As with Redis: what a web page makes a browser send must not reach a command."""
+    """As in Redis, a request that a web page makes a browser send must not run commands."""
     before = daemon.client().info("stats")["oort_protocol_errors"]
     with daemon.connect() as raw:
         raw.socket.sendall(request_)
@@ -144,7 +144,7 @@ def test_what_is_odd_and_no_error(bystander: RawClient, daemon: Oortd) -> None:
 
 
 def mutated(draw: random.Random) -> bytes:
-    """A few valid requests with bytes changed, lost, doubled and put in between."""
+    """A few valid requests with bytes changed, removed, doubled and inserted."""
     requests = [
         b"*3\r\n$3\r\nSET\r\n$3\r\nkey\r\n$10\r\n0123456789\r\n",
         b"*2\r\n$3\r\nGET\r\n$3\r\nkey\r\n",
@@ -171,7 +171,7 @@ def mutated(draw: random.Random) -> bytes:
 
 
 def everything(address: tuple[str, int], data: bytes) -> bytes:
-    """All that a server answers to these bytes and no more."""
+    """The server's complete output for these bytes."""
     received = b""
     with socket.create_connection(address, 60) as connection:
         connection.sendall(data)
@@ -198,7 +198,7 @@ def test_bad_input_gets_the_bytes_that_redis_sends(
     print("seed", seed)
     draw = random.Random(seed)
     streams = [b"PING\r\n" + data for data, _ in PROTOCOL_ERRORS]
-    # One byte more makes LSET of SET, and that Redis has.
+    # One more byte turns SET into LSET, which exists in Redis.
     elsewhere = set(redis.Redis(*redis_server).command_list()) - set(oortd.client().command_list())
     streams += [
         data
@@ -226,7 +226,7 @@ def test_what_is_announced_and_never_sent_costs_nothing(
             b"*1048576\r\n$3\r\nDEL\r\n$1\r\na\r\n",
         )[number % 3]
         raw.socket.sendall(data)
-    # Everything was read once each connection is listed with bytes that wait or were parsed.
+    # When each connection is listed with waiting or parsed bytes, everything has been read.
     until(lambda: bystander.call("CLIENT", "LIST").count(b" qbuf=0 ") <= others + 20)
     assert anonymous_memory(daemon.pid) - before < 30 * MIB
     for raw in clients:
@@ -275,7 +275,7 @@ def test_half_closed_connections_get_every_reply(daemon: Oortd, bystander: RawCl
 
 
 def test_connections_that_vanish(daemon: Oortd, bystander: RawClient) -> None:
-    """Reset in the middle of a request, of a reply, and with a command in the main loop."""
+    """Connections reset within a request, within a reply, and during a command of the main loop."""
     bystander.call("SET", "large", b"x" * 8 * MIB)
     others = connections(bystander)
     for number in range(60):
@@ -294,7 +294,7 @@ def test_connections_that_vanish(daemon: Oortd, bystander: RawClient) -> None:
 
 @pytest.mark.memory
 def test_clients_that_never_read_hold_no_memory(daemon: Oortd, bystander: RawClient) -> None:
-    """Stored values wait in the store, not in a copy for each client."""
+    """A large value for a waiting client stays in the store and is not copied."""
     bystander.call("SET", "large", b"x" * 4 * MIB)
     others = connections(bystander)
     before = anonymous_memory(daemon.pid)
@@ -304,7 +304,7 @@ def test_clients_that_never_read_hold_no_memory(daemon: Oortd, bystander: RawCli
     until(lambda: bystander.call("CLIENT", "LIST").count(b"cmd=get ") == 20)
     assert bystander.call("STRLEN", "large") == b":%d\r\n" % (4 * MIB)
     assert anonymous_memory(daemon.pid) - before < 200 * MIB
-    # Overwritten meanwhile: who reads at last gets what was there when it was asked.
+    # The values are overwritten meanwhile.  Clients get the values at the time of their requests.
     bystander.call("SET", "large", b"y" * 4 * MIB)
     assert clients[0].reply() == b"$4194304\r\n" + b"x" * 4 * MIB + b"\r\n"
     for raw in clients:

@@ -1,4 +1,4 @@
-"""Start and stop: one clear line when it cannot start, a clean end when told."""
+"""Start and stop: one clear line if oortd cannot start, and a clean stop on request."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def run(*flags: str, env: dict[str, str] | None = None) -> subprocess.CompletedP
 
 
 def cannot_start(*flags: str, env: dict[str, str] | None = None) -> str:
-    """The one line of an oortd that cannot start."""
+    """The only line of an oortd that cannot start."""
     ended = run(*flags, env=env)
     assert ended.returncode != 0
     assert ended.stdout == ""
@@ -39,7 +39,7 @@ def cannot_start(*flags: str, env: dict[str, str] | None = None) -> str:
 
 
 def standalone(tmp_path: Path, *flags: str) -> list[str]:
-    # These never get as far as to leave something there.
+    # Such a process ends before it creates any file there.
     runtime = [] if "--runtime-dir" in flags else ["--runtime-dir", "/dev/shm"]
     listen = [] if "--listen" in flags else ["--listen", "127.0.0.1:0"]
     data = [] if "--data-dir" in flags else ["--data-dir", str(tmp_path / "data")]
@@ -70,12 +70,12 @@ def test_data_dir_that_cannot_be_made(tmp_path: Path) -> None:
 
 
 def test_data_dir_not_writable(tmp_path: Path) -> None:
-    """Not even for root."""
+    """The directory is read-only even for root."""
     assert "/proc" in cannot_start(*standalone(tmp_path, "--data-dir", "/proc"))
 
 
 def test_runtime_dir_not_on_tmpfs() -> None:
-    """On a disk it would outlive the kernel, and with it say what is not so."""
+    """On a disk the nonce would survive a reboot, and would then be wrong about the page cache."""
     with tempfile.TemporaryDirectory(dir=Path.cwd()) as directory:
         line = cannot_start(*standalone(Path(directory), "--runtime-dir", directory))
     assert directory in line
@@ -115,7 +115,7 @@ def test_bad_flags(tmp_path: Path, flags: list[str], named: str) -> None:
         ("[Nowhere]\na = 1\n", "[Nowhere]"),
         ("this is no configuration\n", "line"),
         ("MaxClients = 1\nMaxClients = 2\n", "line"),
-        ("requirepass secret\n", "line 1"),  # as Redis has it
+        ("requirepass secret\n", "line 1"),  # Redis's syntax
     ],
 )
 def test_bad_configuration_files_are_named_with_the_place(
@@ -293,7 +293,7 @@ def test_lines_for_the_journal_have_priorities(tmp_path: Path) -> None:
 
 
 def test_more_clients_than_descriptors(tmp_path: Path) -> None:
-    """With too few descriptors it serves fewer clients and says so, or says why it cannot."""
+    """With too few descriptors oortd serves fewer clients, or cannot start, and logs the reason."""
     limit = ["prlimit", "--nofile=1200:1200", "--"]
     daemon = Oortd(tmp_path)
     inner = daemon.command

@@ -1,4 +1,4 @@
-"""The clock steps back and forth under a running oortd: later writes win, nothing is lost."""
+"""The clock steps back and forth while oortd runs: later writes win, and nothing is lost."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def libfaketime() -> Path:
 
 
 def test_the_clock_steps(tmp_path: Path) -> None:
-    """Every reply is compared as it comes; after each step a kill, and everything once more."""
+    """Compare every reply.  After each step kill oortd and compare everything again."""
     offset = tmp_path / "offset"
     env = {
         "LD_PRELOAD": str(libfaketime()),

@@ -1,5 +1,5 @@
-"""Damage to a whole file of the data directory while oortd is down: what is lost is told with the
-file's name, the rest is served, and nothing is ever answered wrongly."""
+"""Damage to a whole file of the data directory while oortd is down: the log names the file, all
+other records are served, and no reply is ever wrong."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def overwrite(file: Path, offset: int, size: int) -> None:
         opened.write(bytes(byte ^ 0xFF for byte in old))
 
 
-# What is done to the directory, and whether the records of its third segment are gone.
+# The change of the directory, and whether the records of the third segment are lost.
 INDEX: dict[str, Callable[[Path], object]] = {
     "no index": lambda data: (data / "index").unlink(),
     "an empty index": lambda data: (data / "index").write_bytes(b""),
@@ -74,7 +74,7 @@ def filled(daemon: Oortd) -> None:
 
 
 def served(daemon: Oortd) -> int:
-    """How many keys are there; every one that is has its own value."""
+    """The number of keys that exist.  Each of them must have its own value."""
     with daemon.client().pipeline(transaction=False) as pipe:
         for number in range(KEYS):
             pipe.get(f"key{number}")
@@ -115,7 +115,7 @@ def test_lost_segments_are_told(start_oortd: StartOortd, what: str, killed: bool
     assert any(("segment number" if without_name else victim.stem) in line for line in told) or (
         without_name and killed
     ), told
-    # It goes on: what was lost can be written again, and the next start is an ordinary one.
+    # Lost keys can be written again, and the next start is an ordinary one.
     filled(daemon)
     daemon.restart()
     assert served(daemon) == KEYS

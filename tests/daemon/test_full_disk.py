@@ -1,5 +1,5 @@
-"""A small disk that fills up, with every setting at its default: writes are refused before it is
-full, everything else goes on, and deleting keys is enough to get writes back."""
+"""A small disk that fills up, with default settings: writes are refused before the disk is full,
+everything else goes on, and deleting keys is enough to make writes work again."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.conftest import Oortd, until
 pytestmark = pytest.mark.system
 
 VALUE = b"x" * 50_000
-KEPT = 10  # one key in so many survives the deleting
+KEPT = 10  # one key in 10 is not deleted
 
 
 @pytest.fixture(params=["48m", "300m"])
@@ -30,7 +30,7 @@ def small_disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]
 
 
 def fill(client: redis.Redis) -> int:
-    """Write until it is refused; how many keys there are then."""
+    """Write until a write is refused.  Returns the number of keys."""
     count = 0
     while is_writable(client, f"key{count}"):
         count += 1

@@ -1,4 +1,4 @@
-"""kill -9 at random moments under load: nothing acknowledged is lost, nothing is half done."""
+"""kill -9 at random moments under load: acknowledged writes survive, and none is half done."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ import pytest
 from tests.conftest import Oortd
 from tests.daemon.writers import Writer
 
-# Small segments, so that every round rolls and compacts some; TombstoneAge 0 lets compaction drop
-# what it may drop at once.
+# Segments are small, so every round fills and compacts some.  With TombstoneAge 0 compaction may
+# drop tombstones at once.
 ENVIRONMENT = {
     "OORT_VALUESTORECONFIG_SEGMENT_SIZE": "256 KiB",
     "OORT_VALUESTORECONFIG_TOMBSTONE_AGE": "0",
     "OORT_VALUESTORECONFIG_COMPACTION_THRESHOLD": "20",
 }
-LARGE = 400_000  # beyond a segment
+LARGE = 400_000  # larger than a segment
 
-# kill: the index is as the process left it.  wipe, index: the nonce or the index is gone as well.
-# tables: some tables of contents are gone, as when it dies while compaction removes a segment.
-# term: a clean stop.
+# kill: the index stays as the process left it.  wipe, index: the nonce or the index is lost too.
+# tables: some tables of contents are lost, as in a kill while compaction removes a segment.  term:
+# a clean stop.
 ENDINGS = ("kill", "wipe", "tables", "index", "tables", "kill", "wipe", "term")
 
 
@@ -32,10 +32,10 @@ def set_flag(daemon: Oortd, name: str, value: str) -> None:
 
 
 def run_rounds(directory: Path, seed: int, rounds: int, plan: list[tuple[str, str]]) -> None:
-    """Kill and restart, in turn with each (workers, fsync) of the plan and each way to recover."""
+    """Kill and restart with each (workers, fsync) of the plan and each way to recover in turn."""
     draw = random.Random(seed)
     daemon = Oortd(directory, "--workers", "1", "--fsync", "no", env=ENVIRONMENT)
-    # Two share a database, two have one of their own, which they empty now and then.
+    # Two writers share a database.  Two have a database each, which they sometimes flush.
     writers = [Writer(n, seed, database=max(0, n - 1), large=LARGE) for n in range(4)]
     recoveries: set[str] = set()
     compactions = 0
@@ -44,7 +44,7 @@ def run_rounds(directory: Path, seed: int, rounds: int, plan: list[tuple[str, st
         for number in range(rounds):
             for writer in writers:
                 writer.start(daemon)
-            # A second after the start compaction begins: some rounds die in it.
+            # Compaction begins a second after the start, so some kills hit a compaction.
             time.sleep(draw.uniform(1.0, 1.5) if number % 4 == 2 else draw.uniform(0.02, 0.4))
             compactions += daemon.client().info("persistence")["oort_compactions"]
             ending = ENDINGS[number % len(ENDINGS)]

@@ -32,7 +32,7 @@ def test_max_clients(start_oortd: StartOortd, workers: str) -> None:
         assert raw.call("PING") == b"+PONG\r\n"
     for raw in inside[1:]:
         raw.socket.close()
-    # The places are free again as soon as the server has seen them go.
+    # New clients are accepted as soon as the server has noticed the ends of the old connections.
     until(lambda: b"connected_clients:1\r\n" in inside[0].call("INFO", "clients"))
     assert b"rejected_connections:1\r\n" in inside[0].call("INFO", "stats")
     with daemon.connect() as raw:
@@ -40,7 +40,7 @@ def test_max_clients(start_oortd: StartOortd, workers: str) -> None:
 
 
 def check_protected_mode(daemon: Oortd, connect: Callable[[], bytes]) -> None:
-    """connect: what a PING from another address than loopback gets."""
+    """connect: returns the reply to a PING from an address that is not loopback."""
     assert connect().startswith(b"-DENIED Redis is running in protected mode")
     admin = daemon.client()
     admin.config_set("requirepass", "pw")
@@ -53,7 +53,7 @@ def check_protected_mode(daemon: Oortd, connect: Callable[[], bytes]) -> None:
 
 @pytest.mark.system
 def test_protected_mode_from_another_network(start_oortd: StartOortd) -> None:
-    """A peer in a network namespace of its own."""
+    """The client is in another network namespace."""
     name = f"oort{os.getpid()}"
     script = (
         "import socket, sys\n"
@@ -114,7 +114,7 @@ def test_a_client_that_does_not_read_is_dropped(start_oortd: StartOortd) -> None
             for _ in range(200):
                 slow.send("GET", "big")
         except (BrokenPipeError, ConnectionResetError):
-            pass  # dropped while we were still asking
+            pass  # the client was dropped before it had sent everything
         until(lambda: admin.info("stats")["oort_dropped_slow_clients"] == 1)
     assert admin.get("big") == b"x" * 500_000
 

@@ -1,4 +1,4 @@
-"""The main loop: what comes before it runs is not lost."""
+"""The main loop: events before it runs are not lost."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from oort.daemon.loop import Loop
 
 
 def test_a_signal_that_comes_before_the_loop_runs_is_not_lost() -> None:
-    """A daemon that was told to stop right after it had said that it is ready."""
+    """The daemon is asked to stop right after it has reported that it is ready."""
     loop = Loop()
     seen: list[str] = []
 

@@ -1,4 +1,4 @@
-"""What an operator and monitoring see: INFO in the shape parsers take, and SIGHUP."""
+"""The operator's view: INFO in the format of Redis's parsers, and SIGHUP."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ StartOortd = Callable[..., Oortd]
 
 
 def section(daemon: Oortd, name: str) -> dict[str, str]:
-    """The fields of a section as text: redis-py would parse them its own way."""
+    """The fields of a section as texts, which redis-py would parse."""
     with daemon.connect() as raw:
         lines = raw.call("INFO", name).decode().split("\r\n")[2:]
     return dict(line.partition(":")[::2] for line in lines if line)
@@ -51,9 +51,9 @@ def test_keyspace_and_commandstats_as_exporters_parse_them(shared_oortd: Oortd) 
     assert stats["cmdstat_incrby"].endswith("rejected_calls=0,failed_calls=1")
     scanned, informed = found["cmdstat_scan"], found["cmdstat_info"]
     assert scanned is not None
-    assert int(scanned[2]) > 0  # the helper thread's work is timed
+    assert int(scanned[2]) > 0  # commands of the helper thread are timed
     assert informed is not None
-    assert int(informed[2]) > 0  # and the main loop's
+    assert int(informed[2]) > 0  # and commands of the main loop
     client.config_resetstat()
     assert "cmdstat_scan" not in section(shared_oortd, "commandstats")
 
@@ -103,7 +103,7 @@ def test_syncs_are_timed(start_oortd: StartOortd) -> None:
     client.config_resetstat()
     info = client.info("persistence")
     assert info["oort_fsync_usec"]["count"] == 0
-    assert info["oort_syncs"] >= 50  # a total: RESETSTAT leaves it alone
+    assert info["oort_syncs"] >= 50  # RESETSTAT does not reset this total
 
 
 def test_resetstat_starts_the_counters_again(start_oortd: StartOortd) -> None:
@@ -118,7 +118,7 @@ def test_resetstat_starts_the_counters_again(start_oortd: StartOortd) -> None:
     stats = client.info("stats")
     assert stats["expired_keys"] == stats["total_connections_received"] == 0
     assert stats["keyspace_misses"] == stats["keyspace_hits"] == 0
-    assert stats["total_commands_processed"] <= 2  # these two
+    assert stats["total_commands_processed"] <= 2  # the two commands above
 
 
 def test_errors_are_counted_by_their_code(start_oortd: StartOortd) -> None:
@@ -174,7 +174,7 @@ def test_flush_is_synced_before_its_reply_under_always(start_oortd: StartOortd) 
 
 
 def hang_up(daemon: Oortd, wanted: str) -> None:
-    """SIGHUP, and wait for this in the log behind what was there."""
+    """Send SIGHUP and wait for a new line of the log with this text."""
     offset = len(daemon.log())
     os.kill(daemon.pid, signal.SIGHUP)
     until(lambda: wanted in daemon.log()[offset:])
@@ -194,7 +194,7 @@ def test_sighup_reads_the_configuration_again(start_oortd: StartOortd, tmp_path:
     hang_up(daemon, "RequirePass")
     shown = client.config_get("*")
     assert shown["maxclients"] == "200"
-    assert shown["timeout"] == "70"  # the environment wins over the file, and over CONFIG SET
+    assert shown["timeout"] == "70"  # the environment overrides the file and CONFIG SET
     assert (shown["appendfsync"], shown["loglevel"]) == ("always", "debug")
     until(lambda: "Workers = 2 needs a restart: still 1" in daemon.log())
     assert "MaxClients = 200 (was 100)" in daemon.log()

@@ -1,9 +1,8 @@
-"""The power fails: what was not on the device is gone, what was acknowledged as durable is not.
+"""A power failure: data that is not on the device is lost, but durable writes survive.
 
-A file system of its own on a loop device is shut down under a loaded oortd as
-ext4's own crash tests do it (EXT4_IOC_SHUTDOWN without flushing its journal): from that moment
-nothing reaches the device, and what is mounted again is what a machine would find when its power is
-back.
+A file system on a loop device is shut down while oortd is under load, as in ext4's crash tests
+(EXT4_IOC_SHUTDOWN without a flush of the journal).  After that nothing reaches the device.  A new
+mount shows the state that a machine would find after a power failure.
 """
 
 from __future__ import annotations
@@ -71,7 +70,7 @@ def daemon_on(disk: Disk, fsync: str) -> Oortd:
 
 
 def freeze(daemon: Oortd) -> None:
-    """Returns when no thread of it runs, not even in the kernel."""
+    """Stop the process, and return when none of its threads runs, even in the kernel."""
     os.kill(daemon.pid, signal.SIGSTOP)
     tasks = Path(f"/proc/{daemon.pid}/task")
     while any(
@@ -81,7 +80,7 @@ def freeze(daemon: Oortd) -> None:
 
 
 def power_returns(disk: Disk, daemon: Oortd) -> None:
-    """The machine starts again: its memory, and the runtime directory in it, are empty."""
+    """The machine starts again.  Its memory is empty, and so is the runtime directory."""
     daemon.kill()
     for nonce in daemon.runtime_dir.iterdir():
         nonce.unlink()
@@ -107,9 +106,9 @@ def test_always_loses_nothing_acknowledged(disk: Disk) -> None:
                 writer.start(daemon)
             while any(w.answered < was + 50 for w, was in zip(writers, before, strict=True)):
                 time.sleep(draw.uniform(0.1, 0.5))
-            # Nothing runs without power.  What ran on would now and then be told that its sync was
-            # done: a bare loop of pwrite and fdatasync, shut down like this, is told so of its
-            # last write in one round of twelve, and finds it lost.
+            # Without power nothing runs, so freeze oortd before the shutdown.  A process that runs
+            # during the shutdown sometimes gets success for a sync that did not happen: a plain
+            # loop of pwrite and fdatasync loses its last synced write in one round of twelve.
             freeze(daemon)
             disk.cut_power()
             power_returns(disk, daemon)
@@ -121,8 +120,8 @@ def test_always_loses_nothing_acknowledged(disk: Disk) -> None:
 
 
 def test_the_file_system_goes_and_comes_back_in_the_same_boot(disk: Disk) -> None:
-    """A volume that is detached: the kernel drops pages of the index, the machine goes on, and what
-    the runtime directory holds still fits."""
+    """A volume is detached: the kernel drops pages of the index, but the machine goes on, and the
+    nonce in the runtime directory still matches."""
     daemon = daemon_on(disk, "always")
     count = 8_000
     daemon.start()
@@ -147,7 +146,7 @@ def test_the_file_system_goes_and_comes_back_in_the_same_boot(disk: Disk) -> Non
 
 
 def test_save_makes_durable_what_came_before(disk: Disk) -> None:
-    """Without fsync only what a SAVE covers is sure; of the rest each key is whole or absent."""
+    """Without fsync only writes before a SAVE are durable.  Any other key is valid or absent."""
     daemon = daemon_on(disk, "no")
     count = 20_000
     daemon.start()
@@ -168,6 +167,6 @@ def test_save_makes_durable_what_came_before(disk: Disk) -> None:
         assert saved == [None, *(b"%d" % n * 20 for n in range(1, count))]
         later = client.mget([f"later:{n}" for n in range(count)])
         assert all(value in (None, b"%d" % n * 20) for n, value in enumerate(later))
-        assert None in later  # else nothing was lost and this test shows nothing
+        assert None in later  # otherwise nothing was lost, and this test shows nothing
     finally:
         daemon.end()

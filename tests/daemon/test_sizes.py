@@ -1,4 +1,4 @@
-"""The limits of keys and values, and very many keys in one place, through a real client."""
+"""The limits of keys and values, and very many keys with one hash tag, through a real client."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def names_under_one_tag(first: int, count: int) -> list[bytes]:
 
 
 def check_one_tag(daemon: Oortd, count: int, step: int = 1000) -> None:
-    """Every key is there with its value, SCAN finds them all, and the index is no larger for it."""
+    """Every key has its value, SCAN finds all keys, and the index is not larger than usual."""
     client = daemon.client()
     assert client.dbsize() == count
     for first in range(0, count, step):
@@ -71,7 +71,7 @@ def test_ten_million_keys_under_one_hash_tag(oortd: Oortd) -> None:
 def test_longest_keys(start_oortd: StartOortd) -> None:
     daemon = start_oortd(env={"OORT_VALUESTORECONFIG_SEGMENT_SIZE": "1 MiB"})
     client = daemon.client()
-    # They differ in their last byte, in their first, or in length.
+    # The keys differ in their last byte, in their first byte, or in length.
     same = os.urandom(KEY_CAP - 1)
     names = [same + bytes([n]) for n in range(50)] + [bytes([n]) + same for n in range(50)]
     names += [same, same[:-1], b""]

@@ -1,4 +1,4 @@
-"""Ten minutes of everything at once: values stay right, memory, descriptors and disk stay bounded.
+"""Ten minutes of mixed load: values stay right, and memory, descriptors and disk stay bounded.
 
 SOAK_SECONDS in the environment sets another length.
 """
@@ -31,7 +31,7 @@ LASTING_KEYS = 20_000
 
 
 class Background:
-    """Repeats something in a thread until told to stop; what it raises is raised by stop."""
+    """Repeats an action in a thread until stop(), which raises the action's exception."""
 
     def __init__(self, step: Callable[[], None]) -> None:
         self._step = step
@@ -57,7 +57,7 @@ class Background:
 
 
 def bench(daemon: Oortd, seconds: float, *options: str) -> subprocess.Popen[bytes]:
-    """oort-bench checks every value it reads, and ends with an error when one is wrong."""
+    """Run oort-bench, which checks every value that it reads and fails if a value is wrong."""
     program = Path(sys.executable).parent / "oort-bench"
     target = ["-port", str(daemon.port), "-db", str(BENCH_DATABASE), "-quiet"]
     return subprocess.Popen(
@@ -81,7 +81,7 @@ def expire_many(daemon: Oortd, draw: random.Random) -> Callable[[], None]:
 
 
 def walk(daemon: Oortd) -> Callable[[], None]:
-    """SCAN of a database that does not change finds every key while all around it does."""
+    """SCAN finds every key of a database that does not change while other databases change."""
     client = daemon.client(db=LASTING_DATABASE)
     for first in range(0, LASTING_KEYS, 1000):
         client.mset({f"lasting:{n}": f"value {n}" for n in range(first, first + 1000)})
@@ -96,7 +96,7 @@ def walk(daemon: Oortd) -> Callable[[], None]:
 
 
 def operate(daemon: Oortd, draw: random.Random) -> Callable[[], None]:
-    """What an operator does; clients come, are killed, and come again."""
+    """Run an operator's commands, and kill a client that then connects again."""
     admin = daemon.client()
 
     def step() -> None:
@@ -107,7 +107,7 @@ def operate(daemon: Oortd, draw: random.Random) -> Callable[[], None]:
         for victim in victims:
             victim.set("victim", draw.randbytes(100_000))
             assert admin.client_kill_filter(_id=str(victim.client_id())) == 1
-            assert victim.strlen("victim") == 100_000  # by a new connection
+            assert victim.strlen("victim") == 100_000  # over a new connection
             victim.close()
         assert len(admin.client_list()) < 150
         admin.save()
@@ -160,7 +160,7 @@ def test_mixed_load_for_long(tmp_path: Path) -> None:
             assert other.rounds > 1
         expiring = daemon.client(db=EXPIRING_DATABASE)
         assert expiring.dbsize() < 100_000
-        # The memory and the files of the second half are those of the first.
+        # Memory and files do not grow in the second half.
         first, second = samples[: len(samples) // 2], samples[len(samples) // 2 :]
         print(json.dumps([samples[0], samples[len(samples) // 2], samples[-1]]))
         for figure, slack in (("memory", 48 * MIB), ("descriptors", 100), ("log", 256 * MIB)):

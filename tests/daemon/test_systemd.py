@@ -1,6 +1,6 @@
-"""oortd as a service: what it tells its supervisor, and what outlives a restart.
+"""oortd as a service: its messages to systemd, and the descriptors that survive a restart.
 
-The supervisor here is a stand-in that speaks the same protocol; tests/packaging has the real one.
+These tests use a stand-in for systemd (supervisor.py).  tests/packaging uses systemd itself.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import pytest
 
 import oort.journal
 from oort.daemon.held_directory import NAME as DATA_DIRECTORY
-from oort.daemon.patience import Patience, describe
+from oort.daemon.progress import ProgressReporter, describe
 from oort.daemon.store_events import log_store_event
 from oort.daemon.watchdog import Workers
 from oort.journal import DAMAGED, JournalHandler
@@ -71,13 +71,13 @@ def test_a_life_as_systemd_sees_it(supervisor: Supervisor, service: Oortd) -> No
     assert any(word.startswith("MONOTONIC_USEC=") for word in words)
     assert service.stop() == 0
     until(lambda: supervisor.said("STOPPING=1"))
-    # The watchdog is not kept waiting by a store that takes its time to close.
+    # A store that takes long to close does not keep the watchdog waiting.
     after = supervisor.messages[supervisor.messages.index("STOPPING=1\nSTATUS=stopping") :]
     assert not any("WATCHDOG=1" in message for message in after)
 
 
 def test_a_restart_refuses_nobody(supervisor: Supervisor, service: Oortd) -> None:
-    """Clients that connect anew for every command, all through two restarts and a kill."""
+    """Clients that open a connection for every command, during two restarts and a kill."""
     supervisor.start(service)
     over = threading.Event()
     refused: list[str] = []
@@ -92,7 +92,7 @@ def test_a_restart_refuses_nobody(supervisor: Supervisor, service: Oortd) -> Non
             except ConnectionRefusedError as error:
                 refused.append(str(error))
             except (EOFError, OSError):
-                continue  # served by the one that ended
+                continue  # accepted by the process that ended
 
     threads = [
         threading.Thread(target=connect_again_and_again, args=(number,)) for number in range(2)
@@ -102,7 +102,7 @@ def test_a_restart_refuses_nobody(supervisor: Supervisor, service: Oortd) -> Non
     for end in (service.stop, service.kill, service.stop):
         until(lambda: min(served) > 20)
         end()
-        # Nobody serves, and whoever comes waits.
+        # oortd does not run, so new connections wait.
         waiting = RawClient(service.address)
         waiting.send("SET", "while", "away")
         served[:] = [0, 0]
@@ -118,7 +118,8 @@ def test_a_restart_refuses_nobody(supervisor: Supervisor, service: Oortd) -> Non
 
 
 def test_addresses_are_oortds_own_to_configure(supervisor: Supervisor, service: Oortd) -> None:
-    """From every address to one of its own, with the same port: the old socket must go first."""
+    """The setting changes from all addresses to one, on the same port, so the old socket must be
+    closed first."""
     service.flags = ["--listen", "0.0.0.0:0", "--listen", "[::1]:0"]
     supervisor.start(service)
     assert len(supervisor.stored) == 3
@@ -141,7 +142,7 @@ def test_addresses_are_oortds_own_to_configure(supervisor: Supervisor, service: 
 def test_descriptors_that_are_meant_for_another_process_are_left_alone(
     service: Oortd,
 ) -> None:
-    """Another process's LISTEN_PID: descriptor 3 is not what it would be then."""
+    """LISTEN_PID names another process, so descriptor 3 is not a listening socket."""
     with socket.socket() as other:
         service.env = {"LISTEN_FDS": "1", "LISTEN_PID": "1", "LISTEN_FDNAMES": "x"}
         service.inherit = [other.fileno()]
@@ -157,7 +158,7 @@ def _alive_again(supervisor: Supervisor) -> None:
 def test_a_stalled_worker_is_noticed_and_nothing_else(
     supervisor: Supervisor, service: Oortd
 ) -> None:
-    """One data-plane thread of two is stopped, as a debugger stops it, while it is idle."""
+    """One of two data-plane threads is idle and is stopped as a debugger stops a thread."""
     service.flags = ["--workers", "2"]
     supervisor.start(service, watchdog_seconds=0.4)
     sleeping = service.connect()
@@ -169,7 +170,7 @@ def test_a_stalled_worker_is_noticed_and_nothing_else(
         until(lambda: supervisor.status() == "data-plane worker 1 has stopped moving")
         assert service.log().count("worker 1 has stopped moving") == 1
         told = sum("WATCHDOG=1" in message for message in supervisor.messages)
-        # The main loop runs all the while, and the other worker: one of these is answered.
+        # The main loop and the other worker still run, so one of these requests gets a reply.
         clients = [service.connect().socket for _ in range(2)]
         for client in clients:
             client.sendall(b"TIME\r\n")
@@ -180,7 +181,7 @@ def test_a_stalled_worker_is_noticed_and_nothing_else(
 
 
 class _Plane:
-    """A data plane whose worker never moves; `state` is its thread."""
+    """A data plane with a worker that begins no round."""
 
     threads = 1
 
@@ -208,15 +209,15 @@ def test_who_waits_for_the_disk_is_not_stalled(monkeypatch: pytest.MonkeyPatch) 
         assert workers.check() == []
         return workers.check() == [0]
 
-    assert not stalled(1, True)  # itself
-    assert not stalled(2, True)  # it waits for a lock that the disk holds up
+    assert not stalled(1, True)  # the worker itself waits for the disk
+    assert not stalled(2, True)  # the worker waits for a lock of a thread that waits for the disk
     assert stalled(2, False)
-    assert stalled(3, True)  # it spins
+    assert stalled(3, True)  # the worker spins
 
 
 @pytest.mark.system
 def test_a_disk_that_does_not_answer_is_no_stall(tmp_path: Path, service: Oortd) -> None:
-    """A frozen file system: whoever writes waits in the kernel until it thaws."""
+    """The file system is frozen: a thread that writes waits in the kernel until the thaw."""
     disk = Disk(tmp_path)
     try:
         service.data_dir = disk.mounted_at / "data"
@@ -245,7 +246,7 @@ def test_a_disk_that_does_not_answer_is_no_stall(tmp_path: Path, service: Oortd)
 
 
 def _states(pid: int) -> set[str]:
-    """What its threads are doing, in the kernel's letters."""
+    """The states of the process's threads, as the kernel's letters."""
     found = set()
     for path in Path(f"/proc/{pid}/task").glob("*/stat"):
         found.add(path.read_text().rpartition(") ")[2][0])
@@ -275,22 +276,22 @@ def test_a_rebuild_shows_its_progress(tmp_path: Path) -> None:
 def test_more_time_is_asked_for_only_while_it_goes_on(
     supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A rebuild that moves on, then stands still."""
-    monkeypatch.setattr("oort.daemon.patience.disk_is_waited_for", lambda: False)
+    """The rebuild makes progress, then stops."""
+    monkeypatch.setattr("oort.daemon.progress.disk_is_waited_for", lambda: False)
     looked = itertools.count()
 
     def progress() -> Progress:
         return Progress("rebuild", 10, min(next(looked), 3), 7)
 
     notifier = Notifier({"NOTIFY_SOCKET": str(supervisor.path)})
-    with Patience(notifier, progress, seconds=0.01):
+    with ProgressReporter(notifier, progress, seconds=0.01):
         until(lambda: next(looked) > 20)
     notifier.status("over")
     until(lambda: supervisor.status() == "over")
     assert "STATUS=rebuilding the index: 30% (3 of 10 segments), 7 records" in supervisor.messages
     asked = supervisor.messages.count("EXTEND_TIMEOUT_USEC=120000000")
     assert asked == len([one for one in supervisor.messages if "10 segments" in one])
-    # Before READY=1 the watchdog does not watch, and is not woken.
+    # The watchdog is not active before READY=1, and nothing activates it.
     assert not supervisor.said("WATCHDOG=1")
 
 
@@ -299,7 +300,7 @@ def test_a_supervisor_that_does_not_read_stops_nobody(tmp_path: Path) -> None:
         told.bind(str(tmp_path / "notify"))
         notifier = Notifier({"NOTIFY_SOCKET": told.getsockname()})
         notifier.ready("first")
-        for number in range(10_000):  # far more than any queue takes
+        for number in range(10_000):  # far more than any queue holds
             notifier.status(f"status {number}")
             notifier.alive()
             notifier.extend(1.0)
@@ -307,7 +308,7 @@ def test_a_supervisor_that_does_not_read_stops_nobody(tmp_path: Path) -> None:
         with contextlib.suppress(BlockingIOError):
             while True:
                 told.recv(4096)
-        # What was dropped is not taken for what is shown.
+        # The notifier does not believe that systemd shows a status that was dropped.
         notifier.status("status 9999")
         assert told.recv(4096) == b"STATUS=status 9999"
 
@@ -336,12 +337,12 @@ def test_entries_for_the_journal_have_fields(tmp_path: Path) -> None:
         "OORT_KIND=damage",
         "OORT_SEGMENT=000000000000002a",
     ]
-    # Too long for the journal: it is not lost.
+    # A message that is too long for the journal is not lost.
     assert len(instead.buffer) == 1
 
 
 def test_every_message_id_is_explained() -> None:
-    """journalctl -x finds a text for each, and the catalog has no others."""
+    """journalctl -x finds a text for each id, and the catalog has no other ids."""
     catalog = Path(__file__).parents[2] / "packaging/root/usr/lib/systemd/catalog/oortd.catalog"
     explained = set(re.findall(r"^-- (\w+)$", catalog.read_text(), re.MULTILINE))
     ids = {

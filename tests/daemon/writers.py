@@ -1,12 +1,14 @@
-"""Clients that write without pause, and know what the server must still hold after a kill.
+"""Clients that write without pause, and check the server's state after a kill.
 
-A `Mirror` holds what one client's keys are after the commands that were acknowledged; a `Writer` is
-a thread with a redis-py connection that sends batches of random commands on keys of its own and
-compares every reply with its mirror.  When the server dies, what was sent and not answered is kept
-in order: the server must then hold exactly the mirror after some first part of it.
+A `Mirror` holds the keys of one client after the acknowledged commands.  A `Writer` is a thread
+with a redis-py connection.  It sends batches of random commands on its own keys and compares every
+reply with its mirror.  When the server dies, the writer keeps the commands without replies in
+order.  The server must then have the state of the mirror after some number of the first of these
+commands.
 
-Expiries are absolute and far away, in steps that a check can tell apart however long it takes
-(STEP_MS), or short (keys with `volatile` in their name): past a short one the key must be gone.
+Expiries are absolute.  They are far away, and so far apart (STEP_MS) that a slow check can still
+distinguish them, or they are short (keys with `volatile` in their name).  After a short expiry the
+key must be gone.
 """
 
 from __future__ import annotations
@@ -32,14 +34,14 @@ FAR_MS = (int(time.time()) + 10_000_000) * 1000
 
 
 class Mirror:
-    """Keys of one client: value and absolute expiry in ms (0: never)."""
+    """The keys of one client: value and absolute expiry in ms (0: never)."""
 
     def __init__(self, prefix: bytes) -> None:
         self.prefix = prefix
         self.keys: dict[bytes, tuple[bytes, int]] = {}
 
     def apply(self, command: Command) -> object:
-        """Execute a command and give the reply that is due."""
+        """Execute a command.  Returns the right reply."""
         name, *words = command
         if name == b"FLUSHDB":
             self.keys.clear()
@@ -76,7 +78,7 @@ class Mirror:
         return int(self.keys[key][0])
 
     def differs(self, found: dict[bytes, tuple[bytes, int]], now_ms: int) -> str:
-        """What a server that holds `found` has wrong; empty: nothing."""
+        """The difference to a server with the keys `found`; empty: there is none."""
         for key in found.keys() | self.keys.keys():
             value, expiry = self.keys.get(key, (None, 0))
             have, have_expiry = found.get(key, (None, 0))
@@ -102,7 +104,7 @@ def shorten(value: bytes | None) -> str:
 
 
 class Writer:
-    """One client: a thread while the server runs, a mirror that outlives the server."""
+    """A client: a thread while the server runs, and a mirror that survives the server."""
 
     def __init__(
         self,
@@ -118,7 +120,7 @@ class Writer:
         self.large = large
         self.volatile = volatile
         self.mirror = Mirror(b"{tag}%d:" % number if number % 2 else b"%d:" % number)
-        self.alone = database != 0  # then it may empty its database
+        self.alone = database != 0  # the writer may flush its database
         self.unanswered: list[Command] = []
         self.answered = 0
         self.failure = ""
@@ -206,7 +208,7 @@ class Writer:
         return b"%d" % (FAR_MS + self.random.randrange(1, 1000) * STEP_MS)
 
     def check(self, daemon: Oortd) -> None:
-        """The server holds what was acknowledged, and maybe the first of what was not."""
+        """The server has the acknowledged writes, and maybe the first of the others."""
         found, now_ms = self._held(daemon)
         mirror = copy.copy(self.mirror)
         mirror.keys = dict(self.mirror.keys)
@@ -220,7 +222,7 @@ class Writer:
             f"{first}; no first part of the {len(self.unanswered)} unanswered commands"
             f" explains it: {[c[:2] for c in self.unanswered]}"
         )
-        # What has expired stays away from now on.
+        # Expired keys do not come back.
         mirror.keys = {
             key: held
             for key, held in mirror.keys.items()

@@ -1,4 +1,4 @@
-"""docs/formats.md says what the C structures are: every offset, size and constant in it."""
+"""Checks every offset, size and constant in docs/formats.md against the C structures."""
 
 from __future__ import annotations
 
@@ -53,6 +53,6 @@ def test_constants() -> None:
     compile_checks(list(SOURCES), [f"{name} == {value}" for name, value in constants])
 
 
-def test_the_page_was_understood() -> None:
+def test_all_tables_of_the_page_are_found() -> None:
     assert len(STRUCT.findall(PAGE)) == 11
     assert len(CONSTANT.findall(PAGE)) == 24

@@ -1,4 +1,4 @@
-"""lint/rooms.py finds every kind of broken wall, in a small tree of its own."""
+"""Tests of lint/rooms.py: it finds every kind of problem in a small tree."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ FILES = {
 
 
 def problems(root: Path, files: dict[str, str], table: str = TABLE) -> list[str]:
-    """What the check prints for a tree of FILES and these files."""
+    """The output of the check for a tree of FILES and these files."""
     for name, text in {**FILES, **files, "lint/rooms.toml": table}.items():
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -61,7 +61,7 @@ def problems(root: Path, files: dict[str, str], table: str = TABLE) -> list[str]
     return done.stdout.splitlines()
 
 
-def test_walls_that_stand(tmp_path: Path) -> None:
+def test_a_tree_without_problems(tmp_path: Path) -> None:
     assert problems(tmp_path, {}) == []
 
 
@@ -142,7 +142,7 @@ def test_a_row_without_a_room(tmp_path: Path, row: str, found: str) -> None:
     assert problems(tmp_path, {}, table) == [f"lint/rooms.toml: [c] {found}"]
 
 
-def test_an_arrow_to_nowhere(tmp_path: Path) -> None:
+def test_an_entry_that_does_not_exist(tmp_path: Path) -> None:
     table = TABLE.replace("store/store.h", "store/stores.h")
     assert problems(tmp_path, {}, table) == [
         "lint/rooms.toml: [c] lets plane use store/stores.h, which is not in csrc/",

@@ -1,6 +1,6 @@
-"""One clock, and code that decides asks neither a clock nor the network.
+"""There is one clock, and code that makes decisions uses neither a clock nor the network.
 
-Production and a simulation can then run the same code.
+Production and simulation can therefore run the same code.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ OORT = Path(__file__).parents[2] / "oort"
 
 CLOCK = "clock.py"
 
-# Code that decides: what it needs to know of the time or of the network is given to it.
+# Code that makes decisions.  It takes the time and facts about the network as arguments.
 DECIDES = (
     "commands/figures.py",
     "commands/glob.py",
@@ -38,7 +38,7 @@ ASKS = frozenset(
 
 
 def imported(path: Path) -> Iterator[str]:
-    """Names of modules, and of what is taken out of them."""
+    """The names of imported modules, and of names imported from modules."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)

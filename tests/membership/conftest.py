@@ -12,7 +12,7 @@ from tests.membership.syndicate import RingNode, Synd
 
 @pytest.fixture(scope="module")
 def synd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Synd]:
-    """One for all tests here; each has its own nodes, and takes them out again."""
+    """A synd for all tests of this folder.  Each test adds its own nodes and removes them."""
     made = Synd(tmp_path_factory.mktemp("synd"))
     yield made.start()
     made.end()
@@ -20,7 +20,7 @@ def synd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Synd]:
 
 @pytest.fixture
 def make(tmp_path: Path) -> Iterator[Callable[..., RingNode]]:
-    """make(env): a node that is not started yet."""
+    """make(env): a node that has not been started."""
     made: list[RingNode] = []
 
     def one(env: dict[str, str] | None = None, *flags: str) -> RingNode:
@@ -34,7 +34,7 @@ def make(tmp_path: Path) -> Iterator[Callable[..., RingNode]]:
 
 @pytest.fixture
 def node(synd: Synd, make: Callable[..., RingNode]) -> Iterator[RingNode]:
-    """One with all it takes to join; afterwards the ring is empty again."""
+    """A node that can join.  Afterwards the ring is empty again."""
     if synd.process is None or synd.process.poll() is not None:
         synd.start()
     yield make(

@@ -1,7 +1,7 @@
-"""A network of machines on this one: network namespaces on a bridge, each with its host name.
+"""A network of simulated machines: network namespaces on a bridge, each with its host name.
 
-Each machine has one address on 10.77.0.0/24 and asks the DNS server at DNS.  A machine is cut off
-by taking its cable off the bridge: nobody is told, as when a switch dies.
+Each machine has an address in 10.77.0.0/24 and uses the DNS server at DNS.  To cut a machine off,
+its cable is removed from the bridge.  As with a dead switch, no side is notified.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Network:
         made = Machine(f"{self._name}-{short}", host_name, f"{PREFIX}{number}", f"port{number}")
         self._machines.append(made)
         run("ip", "netns", "add", made.namespace)
-        # `ip netns exec` puts what is here over /etc.
+        # `ip netns exec` mounts the files in this directory over /etc.
         configuration = Path("/etc/netns") / made.namespace
         configuration.mkdir(parents=True, exist_ok=True)
         (configuration / "resolv.conf").write_text(f"search {DOMAIN}\nnameserver {DNS}\n")
@@ -75,7 +75,7 @@ class Machine:
         self.port = port  # of the bridge
 
     def words(self, *command: str) -> list[str]:
-        """The command as it is run on this machine; its process id is the command's own."""
+        """The command line that runs a command on this machine, with the command's process id."""
         script = 'hostname "$0" && exec "$@"'
         inside = ["unshare", "--uts", "sh", "-c", script, self.host_name, *command]
         return ["ip", "netns", "exec", self.namespace, *inside]

@@ -1,4 +1,4 @@
-"""A real synd, and real oortd that join it, on this machine."""
+"""A real synd and real nodes that join it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ START_SECONDS = 60.0
 
 
 class Synd:
-    """One synd on one directory; it can be stopped, killed and started again on its port."""
+    """A synd with one directory.  Tests can stop, kill and start the process; its port stays."""
 
     listen_address = "127.0.0.1"
     names = "localhost"
@@ -36,7 +36,7 @@ class Synd:
         return f"localhost:{self.port}"
 
     def words(self, *command: str) -> list[str]:
-        """The command as it is run where synd is."""
+        """The command line that runs a command on synd's machine."""
         return list(command)
 
     @property
@@ -84,17 +84,17 @@ class Synd:
 
     @property
     def fingerprint(self) -> str:
-        """Of its authority."""
+        """The fingerprint of the syndicate's authority."""
         return re.findall(r"OORT_SYNDICATE_FINGERPRINT=([0-9a-f]{64})", self.log())[-1]
 
     def client(self, *arguments: str) -> int:
-        """syndicate-client, as the operator."""
+        """Run syndicate-client as the operator."""
         own = self.directory
         files = [f"--cert={own}/operator.crt", f"--key={own}/operator.key", f"--ca={own}/ca.crt"]
         return syndicate_client([f"--server={self.server}", *files, "--timeout=60", *arguments])
 
     def output(self, *arguments: str) -> str:
-        """What syndicate-client prints, as the operator."""
+        """The output of syndicate-client, run as the operator."""
         own = self.directory
         files = [f"--cert={own}/operator.crt", f"--key={own}/operator.key", f"--ca={own}/ca.crt"]
         return subprocess.run(
@@ -124,7 +124,7 @@ class Synd:
 
 
 class RingNode(Oortd):
-    """An oortd that finds its ring by what is in its environment, with its files to itself."""
+    """An oortd that finds its ring through its environment, with its own files."""
 
     def __init__(self, directory: Path, *flags: str, env: dict[str, str] | None = None) -> None:
         directory.mkdir(parents=True, exist_ok=True)
@@ -142,7 +142,7 @@ class RingNode(Oortd):
         self.standalone = False
 
     def attempt(self, *flags: str) -> subprocess.CompletedProcess[str]:
-        """Start it where that must fail, or to print something."""
+        """Run an oortd that must fail, or that only prints."""
         return subprocess.run(
             [*self.command(), *flags],
             env=clean_environment(self.env),
@@ -152,7 +152,7 @@ class RingNode(Oortd):
         )
 
     def cannot_start(self) -> tuple[int, str]:
-        """The exit code, and the last line: what else is logged are warnings before it."""
+        """The exit code and the last line.  All earlier lines must be warnings."""
         ended = self.attempt()
         assert ended.returncode != 0
         lines = ended.stderr.splitlines()
@@ -161,7 +161,7 @@ class RingNode(Oortd):
         return ended.returncode, lines[-1]
 
     def shown(self) -> dict[str, str]:
-        """--print-config: value and layer of every setting, by section and name."""
+        """--print-config: the value and the layer of every setting, by section and name."""
         printed = self.attempt("--print-config")
         assert printed.returncode == 0, printed.stderr
         section, found = "", {}

@@ -1,4 +1,4 @@
-"""oortd without an answer from its syndicate: its cached configuration, and when that counts."""
+"""oortd while no syndicate answers: the cached configuration, and when it is valid."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HOURS = 3600
 
 
 def test_boots_from_a_fresh_cache_and_keeps_trying(synd: Synd, node: RingNode) -> None:
-    """The cache is reached through a link, as where it is installed."""
+    """The path of the cache is a symbolic link, as in an installation."""
     target = node.directory / "inside" / "file.cache"
     target.parent.mkdir()
     node.cache.symlink_to("inside/file.cache")
@@ -33,7 +33,7 @@ def test_boots_from_a_fresh_cache_and_keeps_trying(synd: Synd, node: RingNode) -
     assert stat.S_IMODE(target.stat().st_mode) == 0o600
     synd.kill()
     node.start()
-    assert re.search(r"no syndicate answers: .*; starting from the config.* cached", node.log())
+    assert re.search(r"no syndicate answers: .*; starting with the config.* cached", node.log())
     facts = node.ring_facts()
     assert facts["oort_ring_source"] == f"cache {node.cache}"
     for same in ("oort_ring_local_id", "oort_ring_version", "oort_ring_nodes"):
@@ -54,7 +54,7 @@ def stale(path: Path) -> None:
 
 
 def said_to_be_stale(path: Path) -> None:
-    """A copy has a new time; what was written in it counts too."""
+    """A copy has a new file time, so the time in the file matters too."""
     content = json.loads(path.read_text())
     content["written"] -= 49 * HOURS
     path.write_text(json.dumps(content))
@@ -75,9 +75,9 @@ def a_directory(path: Path) -> None:
 
 SPOILED = (
     (damaged, "is damaged"),
-    (stale, "is 49 hours old: it counts for 48"),
+    (stale, "is 49 hours old and valid for only 48 hours"),
     (said_to_be_stale, "is 49 hours old"),
-    (for_all_to_write, "does not count: others than uid"),
+    (for_all_to_write, "is refused: users other than uid"),
     (missing, "there is no cached configuration"),
     (a_directory, "cannot be read"),
 )
@@ -111,7 +111,7 @@ def test_a_cache_of_47_hours_counts(synd: Synd, node: RingNode) -> None:
 
 
 class Silent:
-    """A follower that brings nothing."""
+    """A follower without news."""
 
     def start(self, membership: Membership) -> None:
         pass
@@ -132,7 +132,7 @@ class StoppedClock:
 
 
 def test_a_cache_is_written_again_every_hour_in_touch(tmp_path: Path) -> None:
-    """Or a node whose ring does not change for two days could not start without a syndicate."""
+    """Otherwise, after two days without a new ring, the node could not start on its own."""
     path = tmp_path / "a.cache"
     builder = Builder(replicas=1)
     builder.add(node_id=7, capacity=1)

@@ -1,4 +1,4 @@
-"""oortd becomes a node of a syndicate: trust, token, certificate, registration, and its renewal."""
+"""oortd joins a syndicate: trust, token, certificate, registration, renewal."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.membership.syndicate import RingNode, Synd
 
 
 def authority_of(synd: Synd) -> certificates.CertificateAuthority:
-    """As its machine's root could."""
+    """The authority of a synd, as root on its machine could read it."""
     for part in sorted((synd.directory / "state").rglob("*")):
         text = part.read_bytes() if part.is_file() else b""
         at = text.find(b"-----BEGIN PRIVATE")
@@ -39,7 +39,7 @@ def test_joins_registers_and_serves(synd: Synd, node: RingNode) -> None:
     assert facts["oort_ring_member"] == 1
     assert facts["oort_syndicate_connected"] == 1
     assert node.client().info("server")["oort_store"] == "mapstore"
-    # The ring is on disk before anybody hears of it; the key is nobody else's.
+    # The ring is on disk before it is used, and only the owner may read the key.
     version = facts["oort_ring_version"]
     kept = files.read_ring(node.data_dir / f"{version}-oort.ring")
     assert str(kept.nodes[0].id) == str(facts["oort_ring_local_id"])
@@ -50,7 +50,7 @@ def test_joins_registers_and_serves(synd: Synd, node: RingNode) -> None:
     assert role[0] == "node"
     assert "127.0.0.1" in certificates.names_of(certificate)
     assert stat.S_IMODE(node.cache.stat().st_mode) == 0o600
-    # Known by its certificate from now on: the token is not needed, and the id is the same.
+    # From now on the certificate identifies the node: the id stays, and no token is needed.
     del node.env["OORT_JOIN_TOKEN"]
     del node.env["OORT_SYNDICATE_FINGERPRINT"]
     node.restart()
@@ -60,7 +60,7 @@ def test_joins_registers_and_serves(synd: Synd, node: RingNode) -> None:
 def test_is_controlled_by_its_operator(
     synd: Synd, node: RingNode, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Enabled = auto: with mutual TLS, and a certificate for the addresses it registered."""
+    """Enabled = auto: mutual TLS, with a certificate for the registered addresses."""
     node.start()
     port = re.findall(r"CmdCtrl on 127\.0\.0\.1:(\d+) \(mutual TLS\)", node.log())[-1]
     own = synd.directory
@@ -74,7 +74,7 @@ def test_is_controlled_by_its_operator(
 
 
 def test_the_authority_in_a_file_is_enough(synd: Synd, node: RingNode) -> None:
-    """And the token may be in a file.  What the node says of itself is in the ring."""
+    """The token may be in a file too.  The node's facts are in the ring."""
     node.env["OORT_TIERS"] = "rack1, site2"
     del node.env["OORT_SYNDICATE_FINGERPRINT"]
     (node.keys / "join.token").write_text(node.env.pop("OORT_JOIN_TOKEN") + "\n")
@@ -84,7 +84,7 @@ def test_the_authority_in_a_file_is_enough(synd: Synd, node: RingNode) -> None:
     assert found["meta"] == socket.gethostname()
     assert found["tiers"] == ["rack1", "site2"]
     assert "127.0.0.1:8001" in found["addresses"]
-    # GiB of the disk that holds its data.
+    # The size of the disk with the data, in GiB.
     assert found["capacity"] == max(1, shutil.disk_usage(node.data_dir).total // 1024**3)
 
 
@@ -96,14 +96,14 @@ def test_the_fingerprint_may_be_of_the_certificate_itself(synd: Synd, node: Ring
 
 
 def test_the_token_alone_is_enough(node: RingNode) -> None:
-    """It names its authority."""
+    """The token contains the authority's fingerprint."""
     del node.env["OORT_SYNDICATE_FINGERPRINT"]
     node.start()
     assert node.ring_facts()["oort_ring_nodes"] == 1
 
 
 def test_a_key_of_its_own_is_replaced(node: RingNode) -> None:
-    """What oort-cli keys makes for a server on its own is not of the syndicate."""
+    """A self-signed certificate of oort-cli keys is not from the syndicate."""
     assert oort_cli(["keys", "--dir", str(node.keys)]) == 0
     node.start()
     role = certificates.role_of((node.keys / "server.crt").read_bytes())
@@ -127,7 +127,7 @@ def test_a_key_of_its_own_is_replaced(node: RingNode) -> None:
 def test_what_keeps_it_from_joining_is_one_line(
     node: RingNode, env: dict[str, str], text: str
 ) -> None:
-    """Exit code 1: systemd tries again.  Nothing of the token is used up."""
+    """The exit code is 1, so systemd tries again.  No use of the token is lost."""
     token = node.env["OORT_JOIN_TOKEN"]
     before = dict(node.env)
     node.env.update(env)
@@ -154,7 +154,7 @@ def test_a_certificate_of_another_syndicate_is_named(synd: Synd, node: RingNode)
 
 
 def test_a_certificate_follows_the_addresses(synd: Synd, node: RingNode) -> None:
-    """The syndicate calls the node at what it has registered."""
+    """The syndicate calls the node at its registered addresses."""
     node.start()
     node.stop()
     names = [node.keys / name for name in ("server.crt", "server.key", "ca.crt")]
@@ -165,7 +165,7 @@ def test_a_certificate_follows_the_addresses(synd: Synd, node: RingNode) -> None
     node.start()
     until(lambda: "certificate renewed" in node.log())
     renewed = load_identity(*names)
-    # Another host name takes a token.
+    # A certificate for another host name needs a token.
     assert set(certificates.names_of(renewed.certificate)) == {
         name for name in certificates.names_of(before.certificate) if name != socket.gethostname()
     }
@@ -180,7 +180,7 @@ def test_a_token_has_its_uses_and_its_role(
         other.env[f"OORT_CMDCTRLCONFIG_{name}_FILE"] = str(other.keys / file)
     assert "the token has been used" in other.cannot_start()[1]
     other.env["OORT_JOIN_TOKEN"] = synd.token(role="operator")
-    assert "for an operator, not for a node" in other.cannot_start()[1]
+    assert "for role operator, not for a node" in other.cannot_start()[1]
 
 
 @pytest.mark.parametrize(
@@ -206,7 +206,7 @@ def test_override_wins_over_skipping(node: RingNode) -> None:
 
 
 def test_a_certificate_is_renewed_in_time(synd: Synd, node: RingNode) -> None:
-    """Two thirds of its life are over from the beginning: ten of its fifteen minutes."""
+    """The certificate is old from the beginning: ten of its fifteen minutes have passed."""
     authority = authority_of(synd)
     names = [node.keys / name for name in ("server.crt", "server.key", "ca.crt")]
     short = authority.issue("node", "here", ["localhost"], days=280 / 86400)

@@ -1,4 +1,4 @@
-"""oortd in a ring: its layers of configuration, what a ring changes, a ring file, a ring of one."""
+"""oortd in a ring: layers of configuration, effects of a ring, a ring file, a standalone node."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def test_every_layer_wins_over_the_one_before(
     ring = 'MaxClients = 11\nTCPKeepalive = 11\nIdleTimeout = 11\nFsync = "no"\nWorkers = 11\n'
     synd.set_config(ring + 'StoreType = "oortstore"\nNoSuch = 1\n[NoSection]\na = "b"\n')
     node.start()
-    assert "ring configuration: unknown setting NoSuch; it is left out" in node.log()
-    assert "ring configuration: unknown section [NoSection]; it is left out" in node.log()
+    assert "ring configuration: unknown setting NoSuch; it is ignored" in node.log()
+    assert "ring configuration: unknown section [NoSection]; it is ignored" in node.log()
     local_id = str(node.ring_facts()["oort_ring_local_id"])
     path = tmp_path / "node.conf"
     path.write_text("TCPKeepalive = 22\nIdleTimeout = 22\nFsync = always\nWorkers = 2\n")
@@ -74,7 +74,8 @@ def test_every_layer_wins_over_the_one_before(
 
 
 def test_a_wrong_value_is_an_error_with_its_place(synd: Synd, node: RingNode) -> None:
-    """At the start; while it runs nothing changes.  Exit code 1: the ring may be put right."""
+    """The start fails with exit code 1, because somebody may correct the ring.  A running node
+    changes nothing."""
     synd.set_config("MaxClients = 77\n")
     node.start()
     synd.set_config("MaxClients = 78\n[ValueStoreConfig]\nSegmentSize = big\n")
@@ -85,7 +86,7 @@ def test_a_wrong_value_is_an_error_with_its_place(synd: Synd, node: RingNode) ->
     code, line = node.cannot_start()
     assert code == 1
     assert re.search(wrong, line)
-    # What is wrong is not what is remembered.
+    # An invalid configuration is not cached.
     synd.kill()
     node.start()
     assert node.client().config_get("maxclients") == {"maxclients": "77"}
@@ -109,7 +110,7 @@ def test_a_change_is_applied_as_by_a_reload(synd: Synd, node: RingNode, tmp_path
     assert version > before["oort_ring_version"]
     assert (node.data_dir / f"{version}-oort.ring").exists()
     until(lambda: json.loads(node.cache.read_text())["version"] == str(version))
-    # A node's own, over it.
+    # The configuration of the node overrides that of the ring.
     path = tmp_path / "node.conf"
     path.write_text("MaxClients = 66\nRequirePass = ''\n")
     assert synd.client("set", str(before["oort_ring_local_id"]), f"config={path}") == 0
@@ -132,7 +133,7 @@ def test_a_syndicate_that_was_killed_is_found_again(synd: Synd, node: RingNode) 
 
 
 def test_a_node_that_is_taken_out_serves_on(synd: Synd, node: RingNode) -> None:
-    """And does not put itself back in before it is started again."""
+    """The node registers again only after a restart."""
     node.start()
     local_id = str(node.ring_facts()["oort_ring_local_id"])
     assert synd.client("rm", local_id) == 0
@@ -147,11 +148,11 @@ def test_a_node_that_is_taken_out_serves_on(synd: Synd, node: RingNode) -> None:
     assert node.ring_facts()["oort_ring_member"] == 1
 
 
-# ---- a syndicate that is not right ---------------------------------------------------------
+# ---- a faulty syndicate --------------------------------------------------------------------
 
 
 class Registrar(SyndicateServicer):
-    """Answers a registration with what it is given."""
+    """Answers a registration with a given message."""
 
     def __init__(self) -> None:
         self.answer = NodeConfig()
@@ -165,7 +166,7 @@ class Registrar(SyndicateServicer):
 
 @pytest.fixture
 def registrar(make: Callable[..., RingNode]) -> Iterator[tuple[Registrar, RingNode]]:
-    """And a node that has its certificate."""
+    """A faulty syndicate, and a node that has joined it."""
     authority = certificates.CertificateAuthority.create("a test")
     service = Registrar()
     server = grpc.server(futures.ThreadPoolExecutor(2))
@@ -193,8 +194,8 @@ def test_bad_rings_from_a_syndicate(registrar: tuple[Registrar, RingNode]) -> No
         (NodeConfig(localid=7, ring=b"garbage"), "ring data"),
         (NodeConfig(localid=7, ring=ring[:-1]), "ring data"),
         (NodeConfig(localid=7, ring=files.encode(builder)), "this is a builder"),
-        (NodeConfig(localid=8, ring=ring), "made this node 8, and its ring"),
-        (NodeConfig(ring=ring), "made this node 0, and its ring"),
+        (NodeConfig(localid=8, ring=ring), "gave this node the id 8, but its ring"),
+        (NodeConfig(ring=ring), "gave this node the id 0, but its ring"),
         (NodeConfig(localid=7, ring=files.encode(builder.ring())), "is not UTF-8 text"),
     ):
         service.answer = answer
@@ -223,12 +224,12 @@ def test_a_configuration_may_ask_for_a_restart(synd: Synd, node: RingNode, tmp_p
     set_and_wait(52, "restart=true")
     until(lambda: asked() == 1)
     assert node.log().count("the ring's configuration asks for a restart of this node") == 1
-    # Another configuration does not take it back; a restart does what was asked for.
+    # Another configuration does not cancel the request.  A restart fulfils it.
     set_and_wait(53)
     assert asked() == 1
     node.restart()
     assert asked() == 0
-    # That of CmdCtrl as well.
+    # CmdCtrl's Restart fulfils the request too.
     set_and_wait(54, "restart=true")
     until(lambda: asked() == 1)
     assert node.client().ping()
@@ -289,7 +290,7 @@ def test_a_ring_file_without_a_syndicate(
         (b"garbage", "1", "not gzip, or is damaged", 1),
         (b"", "1", "cut off", 1),
         ("ring", "", "set OORT_LOCALID", 1),
-        ("ring", "12345", "there is no node 12345", 1),
+        ("ring", "12345", "has no node 12345", 1),
         ("ring", "one", "OORT_LOCALID = 'one'", os.EX_CONFIG),
     ],
 )

@@ -1,7 +1,7 @@
 """A ring on a network: a synd, its name in a real DNS server, three nodes, an operator.
 
-Each is on a machine of its own (network.py).  The first of the syndicate's SRV records names a host
-that is not there.
+Each of them is on its own machine (network.py).  The first of the syndicate's SRV records names a
+host that does not exist.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ PORT = 8443
 
 
 class FarSynd(Synd):
-    """A synd on a machine of the network; the operator is there as well."""
+    """A synd on a machine of the network, with the operator on the same machine."""
 
     listen_address = "0.0.0.0"
     names = SYND
@@ -47,7 +47,7 @@ class FarSynd(Synd):
 
 
 class FarNode(RingNode):
-    """A node on a machine of the network, with the ports it has when it is installed."""
+    """A node on a machine of the network, with the ports of an installation."""
 
     def __init__(self, directory: Path, machine: Machine, env: dict[str, str]) -> None:
         super().__init__(directory, "--listen", "0.0.0.0:6139", env=env)
@@ -96,7 +96,7 @@ class Ring:
         self.synd = FarSynd(self.directory / "synd", network.machine(SYND, 3))
         self.synd.start()
         token = self.synd.token(uses=3)
-        # One has its whole name; the others' is for the resolver to find out.
+        # One machine has its full name.  The resolver completes the names of the others.
         names = [f"node1.{DOMAIN}", "node2", f"node3.{DOMAIN}"]
         for number, name in enumerate(names, 1):
             node = FarNode(
@@ -108,7 +108,7 @@ class Ring:
             node.start()
 
     def everywhere(self, name: str, value: str) -> None:
-        """Wait until all nodes' INFO says so."""
+        """Wait until INFO of every node has these values."""
         for node in self.nodes:
             until(lambda node=node: node.facts()[name] == value)
 
@@ -150,7 +150,7 @@ def test_three_nodes_find_it_join_and_hold_the_same_ring(ring: Ring) -> None:
         assert entry["meta"] == node.machine.host_name
         assert entry["addresses"] == [f"{node.machine.address}:8001"]
     assert not known
-    # The first in order was asked first.
+    # The first host in order was asked first.
     for node in ring.nodes:
         assert re.search(rf"dead\.{DOMAIN}:{PORT}: .*; {SYND}:{PORT} answers", node.log())
 
@@ -188,7 +188,7 @@ def test_synd_killed_and_started_again(ring: Ring) -> None:
     assert synd is not None
     synd.kill()
     ring.everywhere("oort_syndicate_connected", "0")
-    # A node that starts meanwhile has its cache.
+    # A node that starts meanwhile uses its cache.
     first = ring.nodes[0]
     first.restart()
     assert first.facts()["oort_ring_source"].startswith("cache ")
@@ -221,7 +221,7 @@ def test_a_node_that_is_cut_off_serves_and_catches_up(ring: Ring) -> None:
 
 
 def test_hosts_are_tried_by_priority_and_weight(ring: Ring) -> None:
-    """RFC 2782.  Of 600 draws at 3 to 1 one in a billion is outside of these bounds."""
+    """RFC 2782.  600 draws at 3 to 1 are outside these bounds once in a billion times."""
     there = ring.nodes[0].machine
     machine = Machine(there.namespace, "any.many.test", there.address, there.port)
     script = (
@@ -237,13 +237,13 @@ def test_hosts_are_tried_by_priority_and_weight(ring: Ring) -> None:
 
 
 def test_without_dns_and_cache_it_is_one_clear_line(ring: Ring) -> None:
-    """What the resolver says differs; each time the line names what was asked for."""
+    """The resolver's reason differs, but the line always names the name that was looked up."""
     machine = ring.nodes[0].machine
     node = FarNode(ring.directory / "other", machine, {})
     for name, text in (
         ("other.nowhere.test", "DNS knows no syndicate at _syndicate._tcp.nowhere.test: "),
         ("other.none.test", "DNS says there is no syndicate at _syndicate._tcp.none.test"),
-        ("alone", "host name 'alone' has no domain to look for a syndicate in"),
+        ("alone", "host name 'alone' has no domain, so DNS cannot name a syndicate"),
     ):
         node.machine = Machine(machine.namespace, name, machine.address, machine.port)
         code, line = node.cannot_start()

@@ -1,4 +1,4 @@
-"""What news of the ring changes: every row of (held, came) -> (held, effects)."""
+"""The effects of news about the ring: every row of (held, news) -> (held, effects)."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ import pytest
 from oort.membership.cache import RENEW_SECONDS, Cached
 from oort.membership.configuration import RingConfiguration
 from oort.membership.transitions import (
-    Came,
+    AnnounceRing,
     Effect,
     Found,
     Held,
     InTouch,
     Lost,
     NewestRing,
+    News,
     OtherId,
     Reconfigure,
     RestartAsked,
     Restarted,
-    TellRing,
     Warn,
     WriteCache,
     transition,
@@ -58,15 +58,15 @@ FROM_CACHE = dataclasses.replace(
     HELD, configuration=settings(cached=True), connected=False, source="cache /x"
 )
 GONE = Warn(
-    f"ring 6 is without this node ({ME}): it serves on, with the configuration it has; a restart"
-    " registers it anew"
+    f"ring 6 is without this node ({ME}): it goes on serving with its present configuration;"
+    " a restart registers it again"
 )
 UNKNOWN = b"MaxClients = 200\nColour = red\n"
-LEFT_OUT = Warn("ring configuration: unknown setting Colour; it is left out")
+IGNORED = Warn("ring configuration: unknown setting Colour; it is ignored")
 WRONG = b"MaxClients = many\n"
 
-# Name; what is held; what comes; what is held differently afterwards; what follows.
-Row = tuple[str, Held, Came, dict[str, Any], list[Effect]]
+# Name; state before; news; changes of the state; effects.
+Row = tuple[str, Held, News, dict[str, Any], list[Effect]]
 ROWS: list[Row] = [
     (
         "an older ring",
@@ -129,21 +129,21 @@ ROWS: list[Row] = [
         HELD,
         NewestRing(ring(6), NOW),
         {"version": 6, "cached_at": NOW},
-        [written(6), TellRing(6, 2)],
+        [written(6), AnnounceRing(6, 2)],
     ),
     (
         "a newer ring, confirmed",
         HELD,
         NewestRing(ring(6), NOW, confirmed=True),
         {"version": 6, "cached_at": NOW},
-        [written(6), TellRing(6, 2)],
+        [written(6), AnnounceRing(6, 2)],
     ),
     (
         "a newer ring while no syndicate has answered: somebody has given it",
         FROM_CACHE,
         NewestRing(ring(6), NOW),
         {"version": 6, "configuration": settings(), "cached_at": NOW},
-        [written(6), TellRing(6, 2)],
+        [written(6), AnnounceRing(6, 2)],
     ),
     (
         "a newer ring with another configuration",
@@ -152,7 +152,7 @@ ROWS: list[Row] = [
         {"version": 6, "configuration": settings(NEW_CONF), "cached_at": NOW},
         [
             written(6, NEW_CONF),
-            TellRing(6, 2),
+            AnnounceRing(6, 2),
             Reconfigure(settings(NEW_CONF), "ring 6"),
         ],
     ),
@@ -163,7 +163,7 @@ ROWS: list[Row] = [
         {"version": 6, "configuration": settings(CONF, NEW_CONF), "cached_at": NOW},
         [
             written(6, CONF, NEW_CONF),
-            TellRing(6, 2),
+            AnnounceRing(6, 2),
             Reconfigure(settings(CONF, NEW_CONF), "ring 6"),
         ],
     ),
@@ -173,9 +173,9 @@ ROWS: list[Row] = [
         NewestRing(ring(6, UNKNOWN), NOW),
         {"version": 6, "configuration": settings(UNKNOWN), "cached_at": NOW},
         [
-            LEFT_OUT,
+            IGNORED,
             written(6, UNKNOWN),
-            TellRing(6, 2),
+            AnnounceRing(6, 2),
             Reconfigure(settings(UNKNOWN), "ring 6"),
         ],
     ),
@@ -184,14 +184,14 @@ ROWS: list[Row] = [
         dataclasses.replace(HELD, configuration=settings(UNKNOWN)),
         NewestRing(ring(6, UNKNOWN), NOW),
         {"version": 6, "cached_at": NOW},
-        [written(6, UNKNOWN), TellRing(6, 2)],
+        [written(6, UNKNOWN), AnnounceRing(6, 2)],
     ),
     (
         "a newer ring with a wrong configuration is not cached",
         HELD,
         NewestRing(ring(6, WRONG), NOW, confirmed=True),
         {"version": 6, "configuration": settings(WRONG)},
-        [TellRing(6, 2), Reconfigure(settings(WRONG), "ring 6")],
+        [AnnounceRing(6, 2), Reconfigure(settings(WRONG), "ring 6")],
     ),
     (
         "the wrong configuration, confirmed, is not cached either",
@@ -205,7 +205,7 @@ ROWS: list[Row] = [
         dataclasses.replace(HELD, configuration=settings(CONF, NEW_CONF)),
         NewestRing(ring(6, member=False), NOW),
         {"version": 6, "cached_at": NOW},
-        [written(6, CONF, NEW_CONF), GONE, TellRing(6, 1)],
+        [written(6, CONF, NEW_CONF), GONE, AnnounceRing(6, 1)],
     ),
     (
         "the same ring without this node: it was told",
@@ -254,7 +254,7 @@ ROWS: list[Row] = [
         HELD,
         OtherId(OTHER),
         {"local_id": OTHER, "version": 0},
-        [Warn(f"this node has another id: {OTHER}, it was {ME}")],
+        [Warn(f"this node has another id: {OTHER} instead of {ME}")],
     ),
     (
         "the first id",
@@ -288,12 +288,12 @@ ROWS: list[Row] = [
 
 
 @pytest.mark.parametrize(
-    ("held", "came", "changes", "effects"), [row[1:] for row in ROWS], ids=[row[0] for row in ROWS]
+    ("held", "news", "changes", "effects"), [row[1:] for row in ROWS], ids=[row[0] for row in ROWS]
 )
-def test_row(held: Held, came: Came, changes: dict[str, Any], effects: list[Effect]) -> None:
-    after, follows = transition(held, came)
+def test_row(held: Held, news: News, changes: dict[str, Any], effects: list[Effect]) -> None:
+    after, found = transition(held, news)
     assert after == dataclasses.replace(held, **changes)
-    assert list(follows) == effects
+    assert list(found) == effects
 
 
 def test_a_ring_of_another_node_counts_whatever_its_version() -> None:

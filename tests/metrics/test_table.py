@@ -1,4 +1,4 @@
-"""The table of metrics as Python sees it, and its page in the documentation."""
+"""The table of metrics in Python, and its page in the documentation."""
 
 from __future__ import annotations
 

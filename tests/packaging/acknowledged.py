@@ -1,10 +1,11 @@
-"""Write without pause while a server is restarted, then check that nothing acknowledged is missing.
+"""Writes without pause while a server restarts, then checks that no acknowledged write is missing.
 
     acknowledged.py PORT CLIENTS STOPFILE
 
-Each client sets keys of its own to rising numbers; when a connection breaks it makes a new one and
-goes on.  When STOPFILE exists every key is read: it must hold the last number that was answered OK,
-or a later one that was sent.  Prints JSON: acknowledged, reconnections, wrong (a list).
+Each client sets its own keys to increasing numbers.  If a connection breaks, the client connects
+again and continues.  When STOPFILE exists, every key is read.  A key must have the last number that
+was answered with OK, or a later number that was sent.  The program prints JSON with acknowledged,
+reconnections and wrong (a list).
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ class Client:
                 self.acknowledged[key] = value
                 self.count += 1
             except (redis.ConnectionError, redis.TimeoutError):
-                # Not answered: it may be there or not.
+                # Without an answer the write may or may not have been made.
                 self.reconnections += 1
                 connection = None
                 time.sleep(0.01)

@@ -1,8 +1,8 @@
 """Packages, a repository and containers for the tests of `make test-packages`.
 
-Everything is built once: two versions of the package from one staged root (of the earlier one the
-shipped configuration file differs), a repository with both that is signed by a key made for the
-occasion, and the root that containers boot.  Figures that tests `record` are printed at the end.
+Everything is built once: two versions of the package from one staged root (the configuration file
+of the earlier version differs), a repository with both versions that is signed with a new key, and
+the root that containers boot.  Figures that tests `record` are printed at the end.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 TOOLS = ROOT / "build" / "package-tools" / "bin" / "python"
 WORK = ROOT / "build" / "test-packages"
 EARLIER = "0.0.1"
-# One time for every build of a run, even if somebody commits meanwhile.
+# All builds of a run use the same time, even if there is a commit meanwhile.
 EPOCH = subprocess.run(
     ["git", "-C", str(ROOT), "log", "-1", "--format=%ct"], stdout=subprocess.PIPE, text=True
 ).stdout.strip()
@@ -32,7 +32,7 @@ FIGURES: dict[str, str] = {}
 
 
 def packaging(*words: str, **environment: str) -> str:
-    """Run a script of packaging/ as the Makefile does; what it prints."""
+    """Run a script of packaging/ as the Makefile does; returns its output."""
     done = subprocess.run(
         [str(TOOLS), *words],
         cwd=ROOT,
@@ -52,7 +52,7 @@ def packaging(*words: str, **environment: str) -> str:
 
 @dataclass(frozen=True)
 class Built:
-    """What was built: the directory that containers see, the staged root, the packages."""
+    """The results: the directory that containers see, the staged root, and the packages."""
 
     shared: Path
     stage: Path
@@ -61,7 +61,7 @@ class Built:
     earlier_deb: Path
 
     def fpm(self, package_format: str) -> list[str]:
-        """fpm's command line, as a shell reads it."""
+        """fpm's command line, split as by a shell."""
         printed = packaging(
             "packaging/build.py", package_format, "--packager", "fpm", "--dry-run",
             "--stage", str(self.stage), "--out", str(self.shared.parent / "dry"),
@@ -71,7 +71,7 @@ class Built:
 
 @pytest.fixture(scope="session")
 def key(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A gpg key that signs the repository; gpg's home is in the environment from then on."""
+    """A gpg key that signs the repository; the environment gets gpg's home."""
     home = tmp_path_factory.mktemp("gnupg")
     home.chmod(0o700)
     os.environ["GNUPGHOME"] = str(home)
@@ -112,7 +112,7 @@ def root(built: Built) -> Path:
 
 @pytest.fixture
 def container(built: Built, root: Path, tmp_path: Path) -> Iterator[Container]:
-    """A fresh machine that knows the repository."""
+    """A new machine that uses the repository."""
     with Container(root, built.shared, tmp_path / "console") as machine:
         machine.use_repository()
         yield machine
@@ -122,7 +122,7 @@ def container(built: Built, root: Path, tmp_path: Path) -> Iterator[Container]:
 def installed(
     built: Built, root: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Container]:
-    """One machine for a module's tests, with oortd installed and serving."""
+    """A machine that a module's tests share, with oortd installed and serving."""
     with Container(root, built.shared, tmp_path_factory.mktemp("console") / "log") as machine:
         machine.use_repository()
         machine.install()
@@ -132,7 +132,7 @@ def installed(
 
 @pytest.fixture(scope="session")
 def record() -> Callable[[str, str], None]:
-    """record(what, figure): printed when everything is over."""
+    """record(name, figure) stores a figure that is printed at the end."""
     return FIGURES.__setitem__
 
 

@@ -1,9 +1,9 @@
-"""Connect anew for every command, without pause, and count what became of it.
+"""Opens a new connection for every command, without pause, and counts the outcomes.
 
     connecting.py PORT STOPFILE
 
-Prints `go` after the first answers, and JSON at the end: served, refused, broken (an established
-connection that ended without an answer).
+The program prints `go` after the first answers, and JSON at the end with served, refused and broken
+(connections that were established and ended without an answer).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""A machine of our own: a minimal Debian root, booted with its own systemd, thrown away afterwards.
+"""A container with a minimal Debian root and its own systemd, which is discarded afterwards.
 
-`make_root` debootstraps the root once, with what an installation of oortd will ask apt for already
-downloaded, since a container has no network but its own loopback.  A `Container` boots it in about
-a second; what changes in it is in memory only (systemd-nspawn's --volatile=overlay).
+`make_root` debootstraps the root once.  It downloads the packages that an installation of oortd
+needs, because a container has no network except its own loopback.  A `Container` boots the root in
+about a second.  Changes in it are in memory only (systemd-nspawn's --volatile=overlay).
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from collections.abc import Iterable
 from pathlib import Path
 
 BASE = ("systemd-sysv", "dbus", "python3-minimal", "openssl")
-# Where the repository and the packages are seen in a container.
+# The path of the repository and the packages in a container.
 SHARED = "/srv/oort"
 PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 START_SECONDS = 120.0
 
 
 def make_root(directory: Path, wanted: Iterable[str]) -> Path:
-    """A root with BASE installed and `wanted` downloaded; made anew when either changes."""
+    """A root with BASE installed and `wanted` downloaded; created again if either changes."""
     names = sorted(wanted)
     sources = next(
         path
@@ -39,7 +39,7 @@ def make_root(directory: Path, wanted: Iterable[str]) -> Path:
     words = ["mmdebstrap", "--quiet", "--variant=minbase", "--format=directory"]
     words += [f"--include={','.join(BASE)}", "--dpkgopt=force-unsafe-io", "--skip=cleanup/apt"]
     words += [f'--customize-hook=chroot "$1" {download} {" ".join(names)}']
-    # This machine's name, and what forbids services to start, must not be in it.
+    # The root must not have this machine's name, or the file that forbids services to start.
     words += ['--customize-hook=rm -f "$1/etc/hostname" "$1/usr/sbin/policy-rc.d"']
     words += ["bookworm", str(root), str(sources)]
     key = hashlib.sha256(repr((words, sources.read_text())).encode()).hexdigest()[:16]
@@ -54,7 +54,7 @@ def make_root(directory: Path, wanted: Iterable[str]) -> Path:
 
 
 class Container:
-    """A booted root; use it with `with`."""
+    """A booted root, as a context manager."""
 
     def __init__(self, root: Path, shared: Path, log: Path) -> None:
         words = ["systemd-nspawn", "--quiet", "--boot", f"--directory={root}"]
@@ -93,11 +93,11 @@ class Container:
             time.sleep(0.05)
 
     def _find_leader(self) -> int:
-        """Its process 1, seen from here; 0 while there is none."""
+        """The process id of its process 1 on this machine; 0 if there is none yet."""
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
         with contextlib.suppress(FileNotFoundError):
             for child in map(int, children.read_text().split()):
-                # Until it is systemd it may still see this machine's own root.
+                # Until the process is systemd, it may still see this machine's root.
                 if Path(f"/proc/{child}/comm").read_text() == "systemd\n":
                     return child
         return 0
@@ -117,7 +117,7 @@ class Container:
     def run(
         self, *words: str, check: bool = True, stdin: str | None = None, timeout: float = 300
     ) -> str:
-        """A command in the container; what it prints, stderr included."""
+        """Run a command in the container; returns its stdout and stderr."""
         inside = self._enter("-m", "-u", "-i", "-n", "-p", "-C", "-r", "-w")
         environment = ["env", "-i", f"PATH={PATH}", "LC_ALL=C.UTF-8", "HOME=/root"]
         environment += ["DEBIAN_FRONTEND=noninteractive"]
@@ -149,7 +149,7 @@ class Container:
         """A command line that runs one of this machine's programs in the container's network."""
         return [*self._enter("-n"), *words]
 
-    # ---- what the tests ask again and again ---------------------------------
+    # ---- operations of many tests -------------------------------------------
 
     def redis(self, *words: str) -> str:
         """redis-cli against the container's oortd."""
@@ -167,7 +167,7 @@ class Container:
         return self.run("systemctl", "show", "--value", "--property", prop, name).strip()
 
     def seen_from_here(self, pid: str) -> int:
-        """This machine's number for one of the container's processes."""
+        """The process id on this machine of a process of the container."""
         for status in Path("/proc").glob("[0-9]*/status"):
             with contextlib.suppress(FileNotFoundError, ProcessLookupError):
                 found = re.search(r"^NSpid:\t(\d+)\t.*\b(\d+)$", status.read_text(), re.MULTILINE)
@@ -193,7 +193,7 @@ class Container:
             time.sleep(0.1)
 
     def use_repository(self) -> None:
-        """Make apt know the repository, as the README says; the container has no other source."""
+        """Add the repository to apt, as the README says; the container has no other source."""
         self.write(
             "/etc/apt/sources.list.d/oort.list",
             f"deb [signed-by={SHARED}/repository/apt/oort.asc] file:{SHARED}/repository/apt"

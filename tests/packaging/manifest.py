@@ -1,13 +1,13 @@
-"""A package as text that can be compared, whichever tool has built it.
+"""The contents of a package as text, so that packages of different tools can be compared.
 
-    of_deb(path), of_rpm(path)      what a built package says and holds
-    of_fpm(words, root)             what an fpm command line says, and the root it packs
+    of_deb(path), of_rpm(path)      the metadata and files of a built package
+    of_fpm(words, root)             the same from an fpm command line and the root that it packs
 
-One line a fact, sorted within its kind: name, version, architecture, relations, configuration
-files, scripts (by the file of the tree they equal), files with mode and owner.  Left out are
-directories that belong to no package, what depends on the version or the architecture (replaced
-by VERSION and ARCHITECTURE), and what a tool adds to every package (rpmlib(...), /bin/sh).  The
-modules of oort are one line, its .proto files another: `modules` gives their names.
+Each fact is a line, sorted within its kind: name, version, architecture, relations, configuration
+files, scripts (named by the equal file of the tree), and files with mode and owner.  Directories
+that belong to no package are left out, and so are facts that a tool adds to every package
+(rpmlib(...), /bin/sh).  The version and the architecture are replaced by VERSION and ARCHITECTURE.
+The modules of oort are one line, and its .proto files another; `modules` gives their names.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 LIBRARY = "/usr/lib/oort/"
 OWN_DIRECTORIES = ("/usr/lib/oort", "/usr/share/doc/oortd", "/usr/share/licenses/oortd")
 SCRIPT_FOLDERS = ("debian", "rpm")
-# fpm's slots and rpm's names, in dpkg's words.
+# dpkg's names for fpm's and rpm's script names.
 SLOTS = {
     "--before-install": "preinst",
     "--after-install": "postinst",
@@ -41,9 +41,9 @@ class Contents:
     architecture: str = ""
     relations: list[str] = field(default_factory=list)
     configuration: list[str] = field(default_factory=list)
-    # dpkg's name of the script to its text.
+    # The text of each script, by dpkg's name of the script.
     scripts: dict[str, str] = field(default_factory=dict)
-    # Path to "mode owner:group", and where a link leads.
+    # "mode owner:group" and the target of a link, by path.
     files: dict[str, str] = field(default_factory=dict)
 
     def modules(self) -> list[str]:
@@ -77,7 +77,7 @@ class Contents:
 
 
 def _tree_name(text: str) -> str:
-    """The file of the tree that a script equals."""
+    """The name of the file of the tree that equals a script."""
     for folder in SCRIPT_FOLDERS:
         for path in sorted((ROOT / folder).iterdir()):
             if path.read_text("utf-8").strip() == text.strip():
@@ -98,7 +98,10 @@ def _keep(path: str, directory: bool) -> bool:
 
 
 def _relations(kind: str, listed: Iterable[str]) -> list[str]:
-    """One line a relation, its version as `>= x`; the C library's changes with the compiler's."""
+    """A line for each relation, with its version as `>= x`.
+
+    The version of the C library is left out, because it depends on the compiler.
+    """
     found = []
     for one in listed:
         text = re.sub(r"\((>=|=) ([^)]*)\)", r"\1 \2", one.strip())
@@ -128,7 +131,7 @@ def of_deb(path: Path) -> Contents:
         name = "/" + member.name.removeprefix("./").strip("/")
         if _keep(name, member.isdir()):
             mode = member.mode | (stat.S_IFDIR if member.isdir() else 0)
-            # Owners are numbers in fpm's archives, and names besides in nfpm's.
+            # fpm's archives have only numbers of owners; nfpm's have names too.
             owner = f"{_name(member.uid)}:{_name(member.gid)}"
             found.files[name] = _about(mode, owner, member.linkname)
     return found
@@ -182,7 +185,7 @@ def of_rpm(path: Path) -> Contents:
 
 
 def of_fpm(words: list[str], root: Path) -> Contents:
-    """words: the command line, read as a shell does; root: what -C names."""
+    """The contents from `words`, the split command line, and `root`, the argument of -C."""
     said: dict[str, list[str]] = {}
     flags = ("--force", "--no-auto-depends", "--deb-no-default-config-files")
     rest = iter(words[1:])
@@ -195,7 +198,7 @@ def of_fpm(words: list[str], root: Path) -> Contents:
     (package_format,) = said["-t"]
     assert said["-s"] == ["dir"]
     assert said["-C"] == [str(root)]
-    # fpm adds what is in /etc, and what it finds out by itself, where it is not told otherwise.
+    # Without these options fpm adds files of /etc and dependencies that it finds.
     assert "--no-auto-depends" in said
     assert package_format == "rpm" or "--deb-no-default-config-files" in said
     owners = {option.removeprefix(f"--{package_format}-"): said[option][0] for option in said}

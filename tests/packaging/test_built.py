@@ -1,4 +1,4 @@
-"""What is in the packages: the manifest, the same bytes every time, the distributions' checks."""
+"""Tests of the built packages: manifests, reproducible builds, and the distributions' checks."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def _expected(package_format: str) -> str:
     return (HERE / f"{package_format}.manifest").read_text("utf-8")
 
 
-def test_the_built_packages_are_what_the_manifest_says(built: Built) -> None:
+def test_the_built_packages_match_the_manifest(built: Built) -> None:
     assert manifest.of_deb(built.deb).text() == _expected("deb")
     assert manifest.of_rpm(built.rpm).text() == _expected("rpm")
 
 
 @pytest.mark.parametrize("package_format", ["deb", "rpm"])
-def test_the_fpm_command_line_is_what_the_manifest_says(built: Built, package_format: str) -> None:
+def test_the_fpm_command_line_matches_the_manifest(built: Built, package_format: str) -> None:
     words = built.fpm(package_format)
     assert words[0] == "fpm"
     contents = manifest.of_fpm(words, built.stage / "root")
@@ -53,7 +53,7 @@ def test_every_module_of_the_tree_is_packaged_and_nothing_else(built: Built) -> 
         check=True,
     ).stdout.split()
     there = sorted(name for name in listed if (ROOT / name).exists())
-    there.remove("oort/native_build.py")  # compiles; it has nothing to do where it is installed
+    there.remove("oort/native_build.py")  # only needed to compile
     assert manifest.of_deb(built.deb).modules() == there
     assert manifest.of_rpm(built.rpm).modules() == there
 
@@ -64,7 +64,7 @@ def _digests(folder: Path) -> dict[str, str]:
     }
 
 
-def test_two_builds_are_the_same_bytes(built: Built, tmp_path: Path) -> None:
+def test_two_builds_are_identical(built: Built, tmp_path: Path) -> None:
     packaging(
         "packaging/build.py", "--packager", "nfpm", "--out", str(tmp_path / "out"),
         "--stage", str(tmp_path / "elsewhere" / "stage"), "stage", "deb", "rpm",
@@ -75,7 +75,7 @@ def test_two_builds_are_the_same_bytes(built: Built, tmp_path: Path) -> None:
     assert _digests(tmp_path / "out") == first
 
 
-def test_nothing_of_the_machine_and_no_key_is_inside(built: Built) -> None:
+def test_no_path_of_the_machine_and_no_key_is_inside(built: Built) -> None:
     for path in (built.stage / "root").rglob("*"):
         assert path.suffix not in (".pyc", ".key", ".pem")
         if path.is_file():

@@ -1,4 +1,4 @@
-"""The description of the packages fits the tree: what a build would refuse is found early."""
+"""Checks that the description of the packages matches the tree, before a build would fail."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ MAINTAINER = "Somebody <somebody@example.net>"
 
 @pytest.fixture
 def scripts() -> Iterator[dict[str, ModuleType]]:
-    """The modules of packaging/, which is no package: its scripts import each other by name."""
+    """The modules of packaging/, which is not a package: its scripts import each other by name."""
     names = ("description", "changelog")
     sys.path.insert(0, str(ROOT / "packaging"))
     try:
@@ -82,7 +82,7 @@ def test_every_program_is_described(scripts: dict[str, ModuleType]) -> None:
     assert described == set(description.project()["scripts"])
 
 
-def test_what_is_not_described_is_one_clear_line(
+def test_an_incomplete_description_is_one_line(
     scripts: dict[str, ModuleType], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     description = scripts["description"]

@@ -1,4 +1,4 @@
-"""A start that cannot succeed: one clear line in `systemctl status`, and nothing else breaks."""
+"""Tests of failing starts: one line in `systemctl status`, and nothing else breaks."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _LISTENER = (
 
 @pytest.fixture
 def stopped(installed: Container) -> Iterator[Container]:
-    """The machine with oortd stopped; afterwards it is as it was, and serves again."""
+    """The machine with oortd stopped; afterwards everything is restored, and oortd serves again."""
     configuration = installed.run("cat", "/etc/default/oortd")
     installed.run("systemctl", "stop", OORTD)
     yield installed
@@ -34,7 +34,7 @@ def stopped(installed: Container) -> Iterator[Container]:
 
 
 def _fails(machine: Container) -> str:
-    """Start it; the one line that oortd itself says, which `systemctl status` must show."""
+    """Start oortd; returns the only line that it logs, which `systemctl status` must show."""
     assert not machine.succeeds("systemctl", "start", OORTD)
     attempt = machine.unit(OORTD, "InvocationID")
     status = machine.run("systemctl", "status", "--no-pager", "--full", OORTD, check=False)
@@ -77,7 +77,7 @@ def test_a_broken_configuration(stopped: Container) -> None:
 
 
 def test_a_key_that_cannot_be_read(stopped: Container) -> None:
-    """The control interface, asked for without a syndicate, shows the node's certificate."""
+    """The control interface needs the node's key even without a syndicate."""
     stopped.shell("echo OORT_CMDCTRLCONFIG_ENABLED=true >> /etc/default/oortd")
     stopped.shell("chown root:root /etc/oort/server.key; chmod 600 /etc/oort/server.key")
     try:
@@ -105,6 +105,6 @@ def test_a_failing_start_does_not_break_dpkg(container: Container) -> None:
             other.kill()
     state = container.run("dpkg-query", "-W", "-f", "${db:Status-Abbrev}", "oortd")
     assert state.strip() == "ii"
-    # When the port is free again it comes up by itself.
+    # When the port is free again, oortd starts by itself.
     container.until(f"systemctl is-active {OORTD}")
     assert container.redis("ping") == "PONG"

@@ -1,4 +1,4 @@
-"""Install, upgrade, remove, purge: what was acknowledged, and what was configured, stays."""
+"""Tests of install, upgrade, remove and purge: acknowledged data and configuration are kept."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.packages
 
 OORTD = "oortd.service"
 CLIENTS = 4
-# Outside of these nothing of oortd may be left by a purge: apt's and dpkg's own books, and logs.
+# A purge may leave files of oortd only here: the records of apt and dpkg, and logs.
 BOOKS = ("/var/lib/apt", "/var/cache/apt", "/var/lib/dpkg", "/var/log", "/srv", "/proc", "/sys")
 
 
@@ -63,7 +63,7 @@ def test_an_upgrade_under_load_loses_nothing_acknowledged(
             container.until(f"systemctl is-active {OORTD}")
             assert container.unit(OORTD, "MainPID") != before
             sofar = int(container.redis("incr", "after the upgrade"))
-            time.sleep(1)  # some more load on the new one
+            time.sleep(1)  # some more load on the new version
         finally:
             stop.touch()
         assert writer.stdout is not None
@@ -78,13 +78,13 @@ def test_an_upgrade_under_load_loses_nothing_acknowledged(
     )
     assert EARLIER not in _installed_version(container)
     assert "Setting up oortd" in upgraded
-    # The shipped file is another one in the new version: the administrator's stays.
+    # The new version ships a different file; the administrator's file is kept.
     assert container.run("cat", "/etc/default/oortd") == changed
     assert container.redis("config", "get", "maxclients").split() == ["maxclients", "4321"]
     assert container.run("sha256sum", "/etc/oort/server.key") == keys
 
 
-def test_what_the_administrator_stopped_stays_stopped(container: Container) -> None:
+def test_a_service_that_was_stopped_stays_stopped(container: Container) -> None:
     container.install(f"oortd={EARLIER}-1")
     container.shell(f"systemctl disable --now {OORTD}")
     container.install()
@@ -116,7 +116,7 @@ def test_purge_leaves_nothing_but_the_user(container: Container) -> None:
         f"find / \\( {prune} \\) -prune -o \\( -iname '*oort*' -o -name 'synd*' -o -user oort"
         " -o -group oort \\) -print"
     )
-    # The repository's own entry is the test's.
+    # The entry of the repository is made by the test.
     assert left.split() == ["/etc/apt/sources.list.d/oort.list"]
     assert container.run("getent", "passwd", "oort").startswith("oort:")
     assert "oortd" not in container.run("dpkg-query", "-W", "-f", "${Package}\n")
@@ -133,8 +133,8 @@ def test_purge_empties_a_mount_point(container: Container) -> None:
     assert container.shell("ls -A /var/lib/oort") == ""
 
 
-def test_where_services_must_not_start_it_does_not(container: Container, built: Built) -> None:
-    """Installed from the file this time."""
+def test_policy_can_forbid_the_start(container: Container, built: Built) -> None:
+    """This test installs the package from its file."""
     container.write("/usr/sbin/policy-rc.d", "#!/bin/sh\nexit 101\n")
     container.run("chmod", "755", "/usr/sbin/policy-rc.d")
     container.install(f"{SHARED}/packages/{built.deb.name}")
@@ -143,8 +143,8 @@ def test_where_services_must_not_start_it_does_not(container: Container, built: 
     container.run("apt-get", "purge", "-qy", "oortd")
 
 
-def test_where_systemd_does_not_run(container: Container, built: Built) -> None:
-    """As in a chroot or while an image is made: all is there, nothing is started."""
+def test_installation_without_systemd(container: Container, built: Built) -> None:
+    """In a chroot, or while an image is built, everything is installed and nothing is started."""
     package = f"{SHARED}/packages/{built.deb.name}"
     inside = f"mount -t tmpfs tmpfs /run && apt-get install -qy --no-install-recommends {package}"
     printed = container.run("unshare", "--mount", "sh", "-ec", inside)
@@ -154,7 +154,7 @@ def test_where_systemd_does_not_run(container: Container, built: Built) -> None:
         "640",
         "root:oort",
     ]
-    # The next boot finds it enabled.
+    # The service is enabled for the next boot.
     container.run("systemctl", "daemon-reload")
     container.run("systemctl", "start", OORTD)
     assert container.run("systemctl", "is-enabled", OORTD).strip() == "enabled"
@@ -166,7 +166,7 @@ def test_where_systemd_does_not_run(container: Container, built: Built) -> None:
 
 
 def test_rpm_installs_verifies_and_erases(container: Container, built: Built) -> None:
-    """With rpm's own tools, on Debian's dependencies (by their Debian names: --nodeps)."""
+    """This test uses rpm's tools on Debian, with --nodeps because Debian's names differ."""
     container.install()  # for the dependencies
     container.run("apt-get", "purge", "-qy", "oortd")
     container.run("apt-get", "install", "-qy", "--no-install-recommends", "rpm")
@@ -175,7 +175,7 @@ def test_rpm_installs_verifies_and_erases(container: Container, built: Built) ->
     assert container.run("rpm", "--verify", "--nodeps", "oortd") == ""
     container.run("systemctl", "start", OORTD)
     assert container.redis("set", "kept", "over an erasure") == "OK"
-    # The daemon has run and changed nothing of the package's.
+    # The running daemon has changed no file of the package.
     assert container.run("rpm", "--verify", "--nodeps", "oortd") == ""
     assert container.run("stat", "-c", "%a %U:%G", "/etc/oort/server.key").split() == [
         "640",

@@ -1,4 +1,4 @@
-"""The installed programs: man pages and completion say what --help says; nobody gets in between."""
+"""Tests of the installed programs: man pages and completion match --help; imports are safe."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _help(machine: Container, program: str) -> str:
 
 
 def _options(text: str) -> set[str]:
-    """The options that begin a line of a --help."""
+    """The options at the beginning of a line of --help."""
     found: set[str] = set()
     for line in text.splitlines():
         if re.match(r"\s{2,4}-", line):
@@ -97,7 +97,7 @@ def test_a_module_in_the_way_is_not_imported(built: Built, installed: Container)
 
 
 def test_a_program_run_by_root_leaves_nothing_behind(built: Built, installed: Container) -> None:
-    """Bytecode is made at installation, all of it."""
+    """The installation compiles all bytecode."""
 
     def caches() -> str:
         return installed.shell("find /usr/lib/oort -name '*.pyc' | sort")

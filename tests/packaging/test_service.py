@@ -1,4 +1,4 @@
-"""oortd installed by name from the repository: it serves, it comes back, it is confined."""
+"""Tests of oortd installed by name from the repository: service, restarts, and confinement."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_it_serves_redis_clients(installed: Container) -> None:
     assert installed.run("oort-cli", "get", "greeting").strip() == "hello"
 
 
-def test_systemctl_status_says_what_it_does(installed: Container) -> None:
+def test_systemctl_status_shows_the_description(installed: Container) -> None:
     assert installed.unit(OORTD, "ActiveState") == "active"
     assert installed.unit(OORTD, "StatusText")
     status = installed.run("systemctl", "status", OORTD)
@@ -66,7 +66,7 @@ def test_other_machines_are_refused_without_a_password(installed: Container) -> 
     assert installed.redis("-h", "127.0.0.1", "ping") == "PONG"
 
 
-def test_keys_were_made(installed: Container) -> None:
+def test_keys_were_created(installed: Container) -> None:
     listed = installed.run("stat", "-c", "%n %a %U:%G", "/etc/oort/server.key")
     assert listed.split() == ["/etc/oort/server.key", "640", "root:oort"]
     shown = installed.shell("openssl x509 -in /etc/oort/server.crt -noout -ext subjectAltName")
@@ -77,13 +77,13 @@ def test_keys_were_made(installed: Container) -> None:
     installed.until(f"systemctl is-active {OORTD}")
 
 
-def test_what_was_stored_is_there_after_a_kill(installed: Container) -> None:
+def test_data_survives_a_kill(installed: Container) -> None:
     assert installed.redis("set", "kept", "over a kill") == "OK"
     before = _main_pid(installed)
     installed.run("systemctl", "kill", "--signal=KILL", OORTD)
     _restarted(installed, before)
     assert installed.redis("get", "kept") == "over a kill"
-    # The boot id and the runtime directory were there: it was not a rebuild.
+    # The index was not rebuilt, because the boot id and the runtime directory were available.
     assert "oort_recovery:rebuilt" not in installed.redis("info")
 
 
@@ -109,7 +109,7 @@ def test_reload_keeps_the_process(installed: Container) -> None:
     assert _main_pid(installed) == before
 
 
-def test_the_units_are_right_and_confined(
+def test_the_units_are_valid_and_confined(
     installed: Container, record: Callable[[str, str], None]
 ) -> None:
     for unit in (OORTD, "synd.service"):
@@ -122,8 +122,8 @@ def test_the_units_are_right_and_confined(
         assert float(found[1]) <= 1.5, shown
 
 
-def test_write_xor_execute_leaves_what_oortd_uses_working(installed: Container) -> None:
-    """gRPC, cffi and OpenSSL under the confinement of the unit."""
+def test_libraries_work_under_write_xor_execute(installed: Container) -> None:
+    """gRPC, cffi and OpenSSL work under the confinement of the unit."""
     unit = installed.run("cat", f"/usr/lib/systemd/system/{OORTD}")
     unit = re.sub(
         r"^(Type|ExecReload|Restart|WatchdogSec|EnvironmentFile)=.*\n", "", unit, flags=re.M
@@ -172,7 +172,7 @@ print("all of it works")
 """
 
 
-def test_synd_is_there_and_disabled(installed: Container) -> None:
+def test_synd_is_installed_and_disabled(installed: Container) -> None:
     assert installed.run("systemctl", "is-enabled", "synd.service", check=False).strip() == (
         "disabled"
     )

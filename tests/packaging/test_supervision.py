@@ -1,4 +1,4 @@
-"""systemd and oortd: descriptor store, watchdog, states, and what the journal holds."""
+"""Tests of systemd with oortd: descriptor store, watchdog, states, and journal entries."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _entries(machine: Container, *matches: str) -> list[dict[str, Any]]:
 
 @pytest.fixture
 def configured(installed: Container) -> Iterator[Container]:
-    """The machine, whose settings may be changed; afterwards they are as they were."""
+    """The machine for tests that change settings; the settings are restored afterwards."""
     kept = installed.run("cat", "/etc/default/oortd")
     yield installed
     installed.write("/etc/default/oortd", kept)
@@ -45,7 +45,7 @@ def configured(installed: Container) -> Iterator[Container]:
 def test_a_restart_refuses_nobody(
     installed: Container, tmp_path: Path, record: Callable[[str, str], None]
 ) -> None:
-    """A client that connects anew for every command, through restarts and a kill."""
+    """A client opens a new connection for every command during restarts and a kill."""
     stop = tmp_path / "stop"
     words = [sys.executable, str(Path(__file__).with_name("connecting.py")), "6139", str(stop)]
     with subprocess.Popen(installed.in_network(*words), stdout=subprocess.PIPE) as client:
@@ -70,12 +70,12 @@ def test_a_restart_refuses_nobody(
         f"{told['served']} connections served, {told['refused']} refused,"
         f" {told['broken']} ended without an answer",
     )
-    # The listening socket and the data directory.
+    # The descriptor store has the listening socket and the data directory.
     assert installed.unit(OORTD, "NFileDescriptorStore") == "2"
 
 
 def test_a_changed_address_closes_the_stored_one(configured: Container) -> None:
-    # The same port, so that the old socket would be in the way.
+    # The port is the same, so the old socket would be in use.
     configured.shell("echo OORT_LISTEN_ADDRESS=127.0.0.1:6139 >> /etc/default/oortd")
     configured.run("systemctl", "restart", OORTD)
     assert configured.redis("ping") == "PONG"
@@ -87,7 +87,7 @@ def test_a_changed_address_closes_the_stored_one(configured: Container) -> None:
     assert configured.unit(OORTD, "NFileDescriptorStore") == "2"
 
 
-def test_a_stalled_worker_is_killed_and_a_sleeping_command_is_none(
+def test_a_stalled_worker_is_killed_and_a_sleeping_command_is_not(
     configured: Container,
 ) -> None:
     configured.write(DROP_IN, "[Service]\nWatchdogSec=3\n")
@@ -108,12 +108,12 @@ def test_a_stalled_worker_is_killed_and_a_sleeping_command_is_none(
 
 
 def test_states_are_shown(installed: Container) -> None:
-    """Reloading and what it does are the unit's own states, not guesses."""
+    """systemd shows reloading and the status text of oortd."""
     installed.run("systemctl", "reload", OORTD)
     installed.until(f"systemctl is-active {OORTD}")
     with subprocess.Popen(
         installed.in_network("redis-cli", "-p", "6139"), stdin=subprocess.PIPE
-    ):  # it ends with its input
+    ):  # the program ends with its input
         installed.until(
             f"systemctl show --value -p StatusText {OORTD}"
             " | grep -E '^serving on .*:6139: [1-9][0-9]* connections, [0-9]+ keys, [0-9]+ ops/s$'"
@@ -134,7 +134,7 @@ def test_entries_have_message_ids_and_explanations(installed: Container) -> None
 
 
 def test_damage_names_its_segment(configured: Container) -> None:
-    """Bytes of a value are changed on the disk."""
+    """The test changes bytes of a value on the disk."""
     configured.redis("set", "spoilt", "MARK" * 100)
     configured.run("systemctl", "stop", OORTD)
     configured.shell(
@@ -155,11 +155,11 @@ def test_damage_names_its_segment(configured: Container) -> None:
     entry = _entries(configured, f"MESSAGE_ID={journal.DAMAGED}")[-1]
     assert entry["PRIORITY"] == "3"
     assert configured.succeeds("test", "-e", f"/var/lib/oort/{entry['OORT_SEGMENT']}.log")
-    # Writing it again is the cure.
+    # Writing the key again repairs it.
     assert configured.redis("set", "spoilt", "new") == "OK"
 
 
-def test_a_full_disk_is_told(configured: Container) -> None:
+def test_a_full_disk_is_shown(configured: Container) -> None:
     configured.shell("echo OORT_VALUESTORECONFIG_FREE_DISK_LOW=1024TiB >> /etc/default/oortd")
     configured.run("systemctl", "restart", OORTD)
     entry = _entries(configured, f"MESSAGE_ID={journal.DISK_FULL}")[-1]
@@ -170,8 +170,8 @@ def test_a_full_disk_is_told(configured: Container) -> None:
     )
 
 
-def test_a_long_rebuild_is_given_the_time_it_takes(configured: Container) -> None:
-    """Slowed down from outside until it takes several times what systemd allows for a start."""
+def test_a_long_rebuild_gets_enough_time(configured: Container) -> None:
+    """The test slows oortd down until the start takes several times systemd's time limit."""
     configured.shell("oort-bench -settest -num 3000000 -vsize 16 -pipeline 64 -clients 8 -quiet")
     configured.run("systemctl", "stop", OORTD)
     configured.run("rm", "/var/lib/oort/index")
@@ -180,7 +180,7 @@ def test_a_long_rebuild_is_given_the_time_it_takes(configured: Container) -> Non
     configured.run("systemctl", "start", "--no-block", OORTD)
     configured.until(f"systemctl show -p StatusText {OORTD} | grep -q 'opening the store'")
     pid = configured.seen_from_here(configured.unit(OORTD, "MainPID"))
-    for _ in range(30):  # nine seconds, of which it has half of one
+    for _ in range(30):  # in nine seconds the process runs for half a second
         os.kill(pid, signal.SIGSTOP)
         time.sleep(0.3)
         os.kill(pid, signal.SIGCONT)

@@ -1,4 +1,4 @@
-"""One machine with synd enabled and its own oortd joined to it, by what the packages ship."""
+"""Tests of a machine with synd and an oortd that has joined it, with the packages' files."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from tests.packaging.container import Container
 pytestmark = pytest.mark.packages
 
 OORTD, SYND = "oortd.service", "synd.service"
-ADDRESS = "10.9.0.1"  # of a private network, as NetFilter wants by default
+ADDRESS = "10.9.0.1"  # in a private network, which the default NetFilter allows
 
 
 @pytest.fixture(scope="module")
 def member(installed: Container) -> Container:
-    """synd runs with the configuration that is shipped; oortd has joined it with one line."""
+    """synd runs with the shipped configuration; oortd has joined it with one added line."""
     words = installed.in_network("ip", "address", "add", f"{ADDRESS}/24", "dev", "lo")
     subprocess.run(words, check=True)
     installed.run("systemctl", "enable", "--now", SYND)
     installed.shell(
         "umask 027; syndicate-client token > /etc/oort/join.token; chgrp oort /etc/oort/join.token"
     )
-    # The override wins over the shipped standalone default, which stays as it is.
+    # The override wins over the shipped standalone default, which is not changed.
     installed.shell("echo OORT_SYNDICATE_OVERRIDE=localhost:8443 >> /etc/default/oortd")
     installed.run("systemctl", "restart", OORTD)
     return installed
@@ -51,11 +51,11 @@ def test_it_has_joined(member: Container) -> None:
     assert "oortd-config.cache" in member.run("cat", "/usr/lib/tmpfiles.d/oortd.conf")
 
 
-def test_it_is_commanded(member: Container) -> None:
+def test_it_takes_commands(member: Container) -> None:
     words = ["syndicate-client"]
     assert "connections" in member.run(*words, "health", "all")
     member.run(*words, "reload", "all")
-    # Who stops serving refuses; who serves again is kept over a restart again.
+    # A stopped node refuses connections.  After a start its socket is stored again.
     member.run(*words, "stop", "all")
     assert "refused" in member.redis("ping")
     member.until(f"systemctl show -p NFileDescriptorStore --value {OORTD} | grep -qx 1")
@@ -85,8 +85,8 @@ def test_without_its_syndicate_it_starts_from_the_cache(member: Container) -> No
     member.until("oort-cli info | grep -q oort_syndicate_connected:1")
 
 
-def test_nothing_was_in_the_way(member: Container) -> None:
-    """No denied system call, no traceback; synd says what it does."""
+def test_there_were_no_errors(member: Container) -> None:
+    """There is no denied system call and no traceback, and synd shows its status."""
     for unit in (OORTD, SYND):
         journal = member.journal(unit)
         assert "Traceback" not in journal
@@ -97,8 +97,8 @@ def test_nothing_was_in_the_way(member: Container) -> None:
     assert member.unit(OORTD, "NRestarts") == "0"
 
 
-def test_routine_is_nothing_to_logcheck(member: Container) -> None:
-    """What both have said in an ordinary life: rules for all of it are shipped."""
+def test_logcheck_ignores_routine_messages(member: Container) -> None:
+    """The shipped rules match all ordinary log lines of both programs."""
     member.run("systemctl", "reload", OORTD)
     member.run("systemctl", "reload", SYND)
     member.run("systemctl", "restart", OORTD)
@@ -108,6 +108,6 @@ def test_routine_is_nothing_to_logcheck(member: Container) -> None:
         f" _SYSTEMD_UNIT={OORTD} + _SYSTEMD_UNIT={SYND}"
         " | grep -Ev -f /etc/logcheck/ignore.d.server/oortd || true"
     )
-    # What is worth an operator's eye is left: that the syndicate, or the node, was away.
+    # Only lines that matter to an operator remain: the syndicate or the node was unavailable.
     away = ("no syndicate answers", "is lost:", "did not take the ring")
     assert [line for line in left.splitlines() if not any(word in line for word in away)] == []

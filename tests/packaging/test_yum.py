@@ -1,8 +1,8 @@
-"""`yum install oortd`, by dnf itself, from the made and signed repository.
+"""Tests `yum install oortd` with dnf and the signed repository.
 
-No machine of Red Hat's is here: dnf installs into an empty root, and a package of our own stands
-for the distribution's, with whatever oortd wants of it.  Scriptlets do not run (there is no shell);
-test_lifecycle.py runs them.
+There is no Red Hat system for this test.  dnf installs into an empty root, and a package of the
+test provides everything that oortd requires from the distribution.  Scriptlets do not run, because
+there is no shell; test_lifecycle.py runs them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.packages
 
 
 def _distribution(directory: Path, wanted: list[str]) -> None:
-    """A repository with one package that provides all of these."""
+    """A repository with a package that provides all of these."""
     directory.mkdir()
     described = {
         "name": "distribution",
@@ -29,7 +29,7 @@ def _distribution(directory: Path, wanted: list[str]) -> None:
         "version": "1",
         "release": "1",
         "maintainer": "Nobody <nobody@example.net>",
-        "description": "What a distribution has.",
+        "description": "The required packages of a distribution.",
         "license": "none",
         "provides": ["/bin/sh", *(requirement.replace(">=", "=") for requirement in wanted)],
     }
@@ -51,7 +51,7 @@ def test_yum_installs_it_by_name(built: Built, tmp_path: Path) -> None:
     yum, root = built.shared / "repository" / "yum", tmp_path / "root"
     for folder in ("repos", "log"):
         (tmp_path / folder).mkdir()
-    # The first as docs/packages.md has it.
+    # The first command is that of docs/packages.md.
     (tmp_path / "repos" / "oort.repo").write_text(
         f"[oort]\nname=oort\nbaseurl=file://{yum}\ngpgkey=file://{yum}/oort.asc\ngpgcheck=1\n"
         "repo_gpgcheck=1\n\n"

@@ -1,7 +1,7 @@
-"""RESP requests as Redis 7.0 reads them, written for clarity, with the whole stream at hand.
+"""A clear parser of RESP requests that behaves like Redis 7.0 and works on the whole stream.
 
-`read` tells what a server makes of a stream: the requests it holds, and the error it ends in.
-It is the yardstick for the C parser, and shares nothing with it.
+`read` returns the requests in a stream, and the error in which the stream ends.  This parser is the
+reference for the C parser and shares no code with it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class IncompleteError(Exception):
 
 
 class MalformedError(Exception):
-    """A protocol error, in Redis's words."""
+    """A protocol error, with Redis's text."""
 
 
 @dataclass
@@ -41,7 +41,7 @@ def integer(text: bytes) -> int | None:
 
 
 def line_end(stream: bytes, start: int, end: bytes, too_long: str) -> int:
-    """Where the line's end byte is. A NUL before it hides it, as C strings do."""
+    """The position of the end of the line; a NUL before it hides it, as in C strings."""
     window = stream[start : start + LINE_CAP + 1]
     text, found, _ = window.partition(end)
     if found and b"\0" not in text:
@@ -74,7 +74,7 @@ def words(line: bytes) -> list[bytes]:
 
 
 def quoted(line: bytes, at: int, quote: bytes) -> tuple[bytes, int]:
-    """The text up to the closing quote, and the place after it."""
+    """The text up to the closing quote, and the position after the quote."""
     text = b""
     while at < len(line):
         byte, following = line[at : at + 1], line[at + 1 : at + 2]
@@ -100,7 +100,7 @@ def quoted(line: bytes, at: int, quote: bytes) -> tuple[bytes, int]:
 
 
 def header(stream: bytes, start: int, too_long: str) -> tuple[bytes, int]:
-    """A header line without its CR, and the place after the byte that follows the CR."""
+    """A header line without its CR, and the position after the byte that follows the CR."""
     end = line_end(stream, start, b"\r", too_long)
     if end + 2 > len(stream):
         raise IncompleteError
@@ -108,7 +108,7 @@ def header(stream: bytes, start: int, too_long: str) -> tuple[bytes, int]:
 
 
 def request(stream: bytes, at: int, bulk_cap: int, authenticated: bool) -> tuple[list[bytes], int]:
-    """The request that starts here, and the place after it."""
+    """The request that starts at this position, and the position after the request."""
     if stream[at : at + 1] != b"*":
         end = line_end(stream, at, b"\n", "too big inline request")
         return words(stream[at:end].removesuffix(b"\r")), end + 1
@@ -122,7 +122,8 @@ def request(stream: bytes, at: int, bulk_cap: int, authenticated: bool) -> tuple
     while len(arguments) < count:
         line, at = header(stream, at, "too big bulk count string")
         if line[:1] != b"$":
-            # An empty line shows its CR, which a reply cannot hold: that is the writer's business.
+            # Redis shows the CR of an empty line.  A reply cannot contain a CR; the code that
+            # writes replies handles that.
             raise MalformedError(
                 "expected '$', got '" + (line[:1] or b"\r").decode("latin-1") + "'"
             )
@@ -146,7 +147,7 @@ def read(stream: bytes, bulk_cap: int = 512 << 20, authenticated: bool = True) -
             arguments, at = request(stream, at, bulk_cap, authenticated)
             outcome.requests.append(arguments)
     except IncompleteError:
-        pass  # what is left is the beginning of a request, and no error
+        pass  # the rest is an incomplete request, which is not an error
     except MalformedError as malformed:
         outcome.error = f"Protocol error: {malformed}"
     return outcome

@@ -1,4 +1,4 @@
-"""The C request parser against the reference: the same requests and errors, however it is cut."""
+"""Tests of the C request parser: the same results as the reference, however the input is cut."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The typed face of the stores: every store against a dict, and each error by its class."""
+"""Tests of the stores' Python interface: every store against a dict, and each error class."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def test_policy_sync_events_and_a_second_close(store: Store) -> None:
         store.set_fsync(policy)
     store.sync()
     store.compact(50)
-    # Readable exactly while an event waits.
+    # The descriptor is readable exactly while an event waits.
     readable, _, _ = select.select([store.event_fd()], [], [], 0)
     assert bool(readable) == (store.next_event() is not None)
     store.close()
@@ -153,11 +153,13 @@ def test_the_value_store_keeps_and_locks_its_directory(tmp_path: Path) -> None:
 KEYS = st.sampled_from([b"", b"a", b"b", b"{t}1", b"{t}2", b"{t}3", b"\x00\r\n\xff", b"k" * 300])
 VALUES = st.binary(max_size=64) | st.integers(0, 70_000).map(lambda size: b"v" * size)
 DATABASES = st.integers(0, 1)
-DELAYS_MS = st.sampled_from([0, -5, 15, 45, 1005])  # the clock moves by tens: never just now
+DELAYS_MS = st.sampled_from(
+    [0, -5, 15, 45, 1005]
+)  # the clock moves by tens, so no expiry is exactly now
 
 
 class StoreMachine(RuleBasedStateMachine):
-    """Any calls in any order leave what a dict would hold."""
+    """After any calls in any order the store has the contents of the model, which is a dict."""
 
     store_type: str
     directory: str
@@ -244,7 +246,7 @@ class StoreMachine(RuleBasedStateMachine):
 
 
 @pytest.mark.parametrize("store_type", STORE_TYPES)
-def test_any_calls_leave_what_a_dict_would_hold(store_type: str, tmp_path: Path) -> None:
+def test_any_calls_have_the_same_effect_as_on_a_dict(store_type: str, tmp_path: Path) -> None:
     case: Any = type("Machine", (StoreMachine,), {})
     case.store_type, case.directory = store_type, str(tmp_path)
     case.TestCase.settings = settings(

@@ -330,15 +330,15 @@ class EtcdState:
         """The revision of the switch if an earlier try made it; otherwise raises the reason."""
         leads = self._leads(guard, answer)
         found = answer.responses[1].response_range.kvs
-        there = self._pointer(found[0]) if found else None
-        if there is not None and there.id == pointer.id:
+        stored = self._pointer(found[0]) if found else None
+        if stored is not None and stored.id == pointer.id:
             return found[0].mod_revision
         if (found[0].mod_revision if found else 0) == revision:
             # The switch was not made and never will be, because the guard no longer holds.
             raise self._deposed(True, "")
         if leads or first:
             raise StateConflict(
-                f"the ring is at version {there.version if there else 0}: another synd changed it"
+                f"the ring is at version {stored.version if stored else 0}: another synd changed it"
             )
         raise self._deposed(first, f"version {pointer.version} may have been stored")
 
@@ -390,8 +390,8 @@ class EtcdState:
     def _learn(self, response: messages.WatchResponse) -> None:
         for event in response.events:
             if event.kv.key == self._leader_key:
-                there = event.type == messages.Event.PUT
-                self._election.observe(event.kv.mod_revision, event.kv if there else None)
+                exists = event.type == messages.Event.PUT
+                self._election.observe(event.kv.mod_revision, event.kv if exists else None)
         if any(event.kv.key == self._ring_key for event in response.events):
             self._announcer.snapshot(self._read()[1])
 

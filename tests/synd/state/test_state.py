@@ -141,7 +141,7 @@ def test_changes_are_announced_in_order(opener: Opener) -> None:
     leads: list[bool] = []
     state.watch(lambda seen: first.append(seen.version))
     state.on_lead(leads.append)
-    eventually(lambda: first == [0] and leads == [True], "what is there is announced")
+    eventually(lambda: first == [0] and leads == [True], "the present state is announced")
 
     def follow(seen: Snapshot) -> None:
         if seen.version < 4:  # a callback may make changes

@@ -1,11 +1,12 @@
-"""While the main thread is busy with the store for long: tell systemd how far it is, ask for time.
+"""Reports to systemd while the store keeps the main thread busy: progress, and requests for time.
 
-A rebuild of the index after a crash may take minutes; systemd would take the silence for a failure.
-    with Patience(notifier, progress):
+    with ProgressReporter(notifier, progress):
         store = open_store(...)
-A thread of its own says the progress every second.  More time is asked for, and life is shown to
-the watchdog, only as long as there is progress or a thread waits for the disk: an open that has
-come to a standstill is ended by systemd.
+
+A rebuild of the index after a crash may take minutes, and systemd would take silence for a failure.
+A separate thread therefore reports the progress every second.  The thread asks for more time, and
+tells the watchdog that the process is alive, only if there is progress or if some thread waits for
+the disk.  systemd ends a process that makes no progress.
 """
 
 from __future__ import annotations
@@ -20,19 +21,19 @@ from oort.notify import Notifier
 from oort.store import Progress
 
 TELL_SECONDS = 1.0
-# Asked for from every sign of life on.
+# The time that systemd allows after each sign of progress.
 MORE_SECONDS = 120.0
 
 _STAGES = {
     "files": "opening the store",
-    "replay": "opening the store: replaying what was written last",
+    "replay": "opening the store: replaying the last writes",
     "rebuild": "rebuilding the index",
     "count": "opening the store: counting keys",
 }
 
 
 def describe(progress: Progress) -> str:
-    """For an operator, as in: rebuilding the index: 40% (8 of 20 segments), 51234 records."""
+    """A line such as: rebuilding the index: 40% (8 of 20 segments), 51234 records."""
     stage = _STAGES[progress.stage]
     if progress.stage == "files" or not progress.segments:
         return stage
@@ -46,19 +47,22 @@ def describe(progress: Progress) -> str:
     )
 
 
-class Patience:
+class ProgressReporter:
     def __init__(
         self,
         notifier: Notifier,
         progress: Callable[[], Progress] | None = None,
         seconds: float = TELL_SECONDS,
     ) -> None:
-        """progress: what changes as long as the work goes on; None: only the disk may take long."""
+        """progress: returns a value that changes while the work goes on.
+
+        None: only a wait for the disk counts as progress.
+        """
         self._notifier = notifier
         self._progress = progress
         self._seconds = seconds
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="patience", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
 
     def __enter__(self) -> Self:
         if self._notifier.active:

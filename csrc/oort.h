@@ -306,7 +306,7 @@ int32_t oort_store_behind(oort_store *store);
  * May block on disk. */
 typedef struct oort_scan {
     uint64_t position; /* in: 0 starts; out: the next position (< 2^48), 0: finished */
-    uint64_t want;     /* in: visit at least so many entries */
+    uint64_t want;     /* in: visit at least so many keys, or many times as many deleted ones */
     uint8_t *buffer;
     uint64_t capacity;
     uint64_t used;            /* out */

@@ -288,10 +288,10 @@ class DataPlane:
 
         data: complete RESP values.  Returns how many of the connections exist.  Raises MemoryError.
         """
+        ids = ffi.new("uint64_t[]", list(connections))
         message = lib.oort_message_new(self._plane, ffi.from_buffer("uint8_t[]", data), len(data))
         if message == ffi.NULL:
             raise MemoryError("no memory for a message")
-        ids = ffi.new("uint64_t[]", list(connections))
         sent = int(lib.oort_connection_send(self._plane, ids, len(ids), message))
         lib.oort_message_release(message)
         if sent < 0:

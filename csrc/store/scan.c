@@ -13,6 +13,7 @@
 #include <sys/random.h>
 
 #define SCAN_ENTRIES 1024u
+#define DEAD_AS_ONE 32u /* so many dead entries, whose records are not read, cost as one key */
 #define POSITION_END (UINT64_C(1) << INDEX_POSITION_BITS)
 
 /* The record of an entry, if it is a key of this database that a client can see.  OORT_OK,
@@ -83,7 +84,7 @@ int32_t valuestore_scan(oort_session *base, uint8_t database, oort_scan *scan)
     struct value_session *session = value_session_of(base);
     struct valuestore *store = session->store;
     uint32_t capacity = SCAN_ENTRIES, most = UINT32_MAX;
-    uint64_t visited = 0;
+    uint64_t visited = 0, all = 0, dead = 0;
     if (scan->position >= POSITION_END) {
         scan->position = scan->used = scan->count = 0; /* an invalid cursor: the walk is over */
         return OORT_OK;
@@ -138,7 +139,10 @@ int32_t valuestore_scan(oort_session *base, uint8_t database, oort_scan *scan)
         }
         if (result != OORT_OK)
             break;
-        visited += count;
+        all += count;
+        for (uint32_t i = 0; i < count; i++)
+            dead += stamp_is_dead(index_stamp(entries[i]));
+        visited = all - dead + dead / DEAD_AS_ONE;
         if (next_tag != INDEX_SLOT_END)
             scan->position = (uint64_t)slot << INDEX_TAG_BITS | next_tag;
         else if (slot + 1 < INDEX_SLOTS)
@@ -153,6 +157,7 @@ int32_t valuestore_scan(oort_session *base, uint8_t database, oort_scan *scan)
 }
 
 struct gathered {
+    uint8_t database;
     index_entry *entries;
     uint32_t count, capacity;
     bool short_of_memory;
@@ -162,6 +167,8 @@ static int gather(void *context, uint32_t slot, index_entry entry)
 {
     struct gathered *gathered = context;
     (void)slot;
+    if (index_database(entry) != gathered->database || stamp_is_dead(index_stamp(entry)))
+        return INDEX_KEEP;
     if (gathered->count == gathered->capacity) {
         uint32_t capacity = gathered->capacity ? gathered->capacity * 2 : 256;
         index_entry *larger = realloc(gathered->entries, capacity * sizeof *larger);
@@ -176,8 +183,8 @@ static int gather(void *context, uint32_t slot, index_entry entry)
     return INDEX_KEEP;
 }
 
-/* One visible key of a slot, searched from a random entry on. */
-static int32_t pick(struct value_session *session, uint8_t database, uint32_t slot, uint32_t draw,
+/* One visible key of a slot, searched from a random live entry on. */
+static int32_t pick(struct value_session *session, uint32_t slot, uint32_t draw,
                     struct gathered *gathered, uint8_t *buffer, uint32_t *size)
 {
     struct valuestore *store = session->store;
@@ -188,7 +195,7 @@ static int32_t pick(struct value_session *session, uint8_t database, uint32_t sl
         index_visit_slot(store->index, slot, gather, gathered);
         for (uint32_t i = 0; i < gathered->count && result == OORT_MISSING; i++) {
             const record_header *record = NULL;
-            result = visible(session, database,
+            result = visible(session, gathered->database,
                              gathered->entries[(draw + (uint64_t)i) % gathered->count], &record);
             if (result == OORT_OK) {
                 memcpy(buffer, record_key(record), record->key_size);
@@ -209,7 +216,7 @@ static int32_t pick(struct value_session *session, uint8_t database, uint32_t sl
 int32_t valuestore_random_key(oort_session *base, uint8_t database, uint8_t *buffer, uint32_t *size)
 {
     struct value_session *session = value_session_of(base);
-    struct gathered gathered = {0};
+    struct gathered gathered = {.database = database};
     uint32_t draw[2];
     int32_t result = OORT_MISSING;
     if (atomic_load(&session->store->checkpoint->keys[database]) <= 0)
@@ -218,8 +225,7 @@ int32_t valuestore_random_key(oort_session *base, uint8_t database, uint8_t *buf
         return oort_fail(&base->error, OORT_ERR_IO, errno, "cannot get random numbers: %s",
                          strerror(errno));
     for (uint32_t i = 0; i < INDEX_SLOTS && result == OORT_MISSING; i++)
-        result = pick(session, database, (draw[0] + i) % INDEX_SLOTS, draw[1], &gathered, buffer,
-                      size);
+        result = pick(session, (draw[0] + i) % INDEX_SLOTS, draw[1], &gathered, buffer, size);
     free(gathered.entries);
     return result;
 }

@@ -154,6 +154,29 @@ static void test_scan(fixture *f)
     scan_under_churn(f, "{one slot}", 100000); /* the size of the buffer limits it */
 }
 
+/* A walk over few keys stays short if many keys were deleted. */
+static void test_scan_after_deletes(fixture *f)
+{
+    uint8_t buffer[4096];
+    oort_scan scan = {.want = 10, .buffer = buffer, .capacity = sizeof buffer};
+    uint64_t found = 0, calls = 0;
+    char name[24];
+
+    for (int i = 0; i < 20000; i++) {
+        (void)snprintf(name, sizeof name, i % 2 == 0 ? "{t}%d" : "k%d", i);
+        oort_key key = named(name);
+        CHECK(put_text(f, key, "v") == OORT_OK);
+        if (i % 1000 != 0)
+            CHECK(drop(f, key) == OORT_OK);
+    }
+    do {
+        CHECK(oort_store_scan(f->session, 0, &scan) == OORT_OK);
+        found += scan.count;
+        calls++;
+    } while (scan.position != 0);
+    CHECK(found == 20 && calls < 200);
+}
+
 static void test_random_key(fixture *f)
 {
     static uint8_t buffer[OORT_KEY_CAP];
@@ -362,6 +385,7 @@ int main(int argc, char **argv)
         {"active expiry", test_active_expiry},
         {"databases and flush", test_databases_and_flush},
         {"scan", test_scan},
+        {"scan after deletes", test_scan_after_deletes},
         {"random key", test_random_key},
         {"threads", test_threads},
     };

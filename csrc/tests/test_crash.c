@@ -418,7 +418,7 @@ static void test_kills(uint32_t rounds)
         while (atomic_load(&journal->working) == 0 && waitpid(pid, &status, WNOHANG) == 0)
             (void)usleep(200);
         (void)usleep(next_random(&random) % 60000);
-        /* On a slow machine there may be no compaction so far: the last kill waits for the first. */
+        /* A slow machine may not have compacted so far.  The last kill waits for a compaction. */
         while (round + 1 == rounds && compacted + atomic_load(&journal->compactions) == 0 &&
                waitpid(pid, &status, WNOHANG) == 0)
             (void)usleep(200);

@@ -315,7 +315,7 @@ def table_source(rows: dict[str, Row]) -> str:
     lines = [
         "/* Made by commands/generate.py from commands/table/: part of table.c. */",
         f"#define COMMAND_COUNT {len(rows)}u",
-        "static const struct command_row rows[COMMAND_COUNT] = {",
+        "const struct command_row command_rows[COMMAND_COUNT] = {",
     ]
     for name, row in rows.items():
         container, _, short = name.rpartition("|")

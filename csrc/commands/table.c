@@ -68,8 +68,8 @@ static inline uint64_t hash_of(struct name_words words, size_t size, int32_t con
 
 static bool same_name(const uint8_t *name, int32_t position, size_t size)
 {
-    const char *bar = strchr(rows[position].info.name, '|');
-    const char *lower = bar == NULL ? rows[position].info.name : bar + 1;
+    const char *bar = strchr(command_rows[position].info.name, '|');
+    const char *lower = bar == NULL ? command_rows[position].info.name : bar + 1;
     for (size_t i = 0; i < size; i++) {
         uint8_t byte = name[i];
         if (byte >= 'A' && byte <= 'Z') {
@@ -83,40 +83,38 @@ static bool same_name(const uint8_t *name, int32_t position, size_t size)
 }
 
 /* container: -1 for a command; for a subcommand, the position of its command.  NULL: the name is
- * unknown. */
-static inline __attribute__((always_inline)) const struct command_name *
-find(const uint8_t *name, size_t size, int32_t container)
+ * unknown.  A name that is not exact has yet to be compared. */
+static inline const struct command_name *look_up(const uint8_t *name, size_t size,
+                                                 int32_t container)
 {
     if (size == 0 || size > UINT8_MAX) {
         return NULL;
     }
     struct name_words words = name_words(name, size);
     const struct command_name *found = &names[hash_of(words, size, container)];
-    if (found->head != words.head || found->tail != words.tail || found->size != size ||
-        found->container != container ||
-        (!found->is_exact && !same_name(name, found->position, size))) {
-        return NULL;
-    }
-    return found;
+    bool same = found->head == words.head && found->tail == words.tail && found->size == size &&
+                found->container == container;
+    return same ? found : NULL;
 }
 
-/* find() for subcommands, not inlined: only commands are frequent enough. */
-static __attribute__((noinline)) const struct command_name *find_in(const uint8_t *name,
-                                                                    size_t size, int32_t container)
+static const struct command_name *find(const uint8_t *name, size_t size, int32_t container)
 {
-    return find(name, size, container);
+    const struct command_name *found = look_up(name, size, container);
+    return found != NULL && (found->is_exact || same_name(name, found->position, size)) ? found
+                                                                                        : NULL;
 }
 
-int32_t command_resolve(const oort_bytes *argv, uint32_t argc, uint32_t *first_key)
+/* The commands whose names the hash does not settle: subcommands, and names with a sign. */
+static __attribute__((noinline)) int32_t resolve_rest(const oort_bytes *argv, uint32_t argc,
+                                                      uint32_t *first_key)
 {
     const struct command_name *found = find(argv[0].data, argv[0].size, -1);
-    *first_key = 0;
     if (found == NULL) {
         return COMMAND_UNKNOWN;
     }
     if (found->is_container && argc > 1) {
         int32_t container = found->position;
-        found = find_in(argv[1].data, argv[1].size, container);
+        found = find(argv[1].data, argv[1].size, container);
         if (found == NULL) {
             return COMMAND_UNKNOWN - 1 - container;
         }
@@ -125,14 +123,23 @@ int32_t command_resolve(const oort_bytes *argv, uint32_t argc, uint32_t *first_k
     return found->position;
 }
 
-const struct command_row *command_unknown_container(int32_t answer)
+int32_t command_resolve(const oort_bytes *argv, uint32_t argc, uint32_t *first_key)
 {
-    return answer < COMMAND_UNKNOWN ? &rows[COMMAND_UNKNOWN - 1 - answer] : NULL;
+    const struct command_name *found = look_up(argv[0].data, argv[0].size, -1);
+    *first_key = 0;
+    if (found == NULL) {
+        return COMMAND_UNKNOWN;
+    }
+    if (!found->is_exact || found->is_container) {
+        return resolve_rest(argv, argc, first_key);
+    }
+    *first_key = found->first_key;
+    return found->position;
 }
 
-const struct command_row *command_row_at(int32_t position)
+const struct command_row *command_unknown_container(int32_t answer)
 {
-    return &rows[position];
+    return answer < COMMAND_UNKNOWN ? &command_rows[COMMAND_UNKNOWN - 1 - answer] : NULL;
 }
 
 /* ---- the public face ---------------------------------------------------- */
@@ -144,7 +151,7 @@ uint32_t oort_command_count(void)
 
 const oort_command_info *oort_command_at(uint32_t position)
 {
-    return position < COMMAND_COUNT ? &rows[position].info : NULL;
+    return position < COMMAND_COUNT ? &command_rows[position].info : NULL;
 }
 
 static int32_t position_of(const struct command_name *name)
@@ -156,9 +163,9 @@ int32_t oort_command_find(const uint8_t *name, size_t size)
 {
     const uint8_t *bar = size == 0 ? NULL : memchr(name, '|', size);
     if (bar == NULL) {
-        return position_of(find_in(name, size, -1));
+        return position_of(find(name, size, -1));
     }
-    int32_t container = position_of(find_in(name, (size_t)(bar - name), -1));
+    int32_t container = position_of(find(name, (size_t)(bar - name), -1));
     size_t above = (size_t)(bar - name) + 1;
-    return container < 0 ? COMMAND_UNKNOWN : position_of(find_in(bar + 1, size - above, container));
+    return container < 0 ? COMMAND_UNKNOWN : position_of(find(bar + 1, size - above, container));
 }

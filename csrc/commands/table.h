@@ -14,6 +14,8 @@ struct command_row {
     oort_handler handler; /* NULL: Python executes the command */
 };
 
+extern const struct command_row command_rows[];
+
 #define COMMAND_UNKNOWN (-1)
 
 /* The position of the request's command or subcommand; argc is at least 1.  COMMAND_UNKNOWN: there
@@ -25,7 +27,10 @@ int32_t command_resolve(const oort_bytes *argv, uint32_t argc, uint32_t *first_k
 const struct command_row *command_unknown_container(int32_t answer);
 
 /* position: a result of command_resolve that is not below 0. */
-const struct command_row *command_row_at(int32_t position);
+static inline const struct command_row *command_row_at(int32_t position)
+{
+    return &command_rows[position];
+}
 
 /* The number of keys in a request of this command.  The arity has been checked. */
 static inline uint32_t command_key_count(const struct command_row *row, uint32_t argc)

@@ -9,7 +9,7 @@
  * one slice.  The rest waits for the next round.
  *
  * Slow readers: a client may write a whole pipeline before it reads a reply, so both sides could
- * block for ever if the worker stopped reading its requests for good.  A connection with more than
+ * block forever if the worker stopped reading its requests for good.  A connection with more than
  * CONN_PAUSE_BYTES unsent is therefore paused for a tick at a time, and may grow by as much again
  * after each tick.  At the settings' output_bytes it is dropped.
  */

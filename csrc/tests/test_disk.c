@@ -227,8 +227,8 @@ static void *flush_all(void *session)
     return NULL;
 }
 
-/* With "always", a client that learns that a key is gone waits until the removal is durable,
- * whoever removed the key. */
+/* With "always", a client that learns that a key is gone waits until the removal is durable.
+ * It does not matter which client removed the key. */
 static void test_absence_waits(void)
 {
     directories p;

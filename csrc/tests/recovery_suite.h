@@ -35,6 +35,7 @@ typedef struct directories {
     char base[64];
     char data[96];
     char run[96];
+    int held; /* a descriptor of data: evidence after a kill that no kernel has to give */
 } directories;
 
 static inline void directories_make(directories *p)
@@ -44,10 +45,13 @@ static inline void directories_make(directories *p)
     (void)snprintf(p->data, sizeof p->data, "%s/data", p->base);
     (void)snprintf(p->run, sizeof p->run, "%s/run", p->base);
     CHECK(mkdir(p->data, 0700) == 0 && mkdir(p->run, 0700) == 0);
+    p->held = open(p->data, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    CHECK(p->held > 0);
 }
 
 static inline void directories_remove(directories *p)
 {
+    CHECK(close(p->held) == 0);
     CHECK(nftw(p->base, remove_one, 8, FTW_DEPTH | FTW_PHYS) == 0);
 }
 
@@ -57,6 +61,7 @@ static inline fixture in_directories(directories *p)
     (void)snprintf(f.directory, sizeof f.directory, "%.60s", p->data);
     f.config = (oort_store_config){.directory = p->data,
                                    .runtime_directory = p->run,
+                                   .held_directory = p->held,
                                    .segment_bytes = 1 << 16,
                                    .free_bytes_low = 1};
     return f;

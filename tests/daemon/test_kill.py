@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import time
@@ -20,6 +21,10 @@ ENVIRONMENT = {
     "OORT_VALUESTORECONFIG_COMPACTION_THRESHOLD": "20",
 }
 LARGE = 400_000  # larger than a segment
+
+# Without systemd only the number of the mount proves that the index is complete.
+NUMBERED_MOUNTS = tuple(map(int, os.uname().release.split(".")[:2])) >= (6, 8)
+AFTER_KILL = "replayed" if NUMBERED_MOUNTS else "rebuilt"
 
 # kill: the index stays as the process left it.  wipe, index: the nonce or the index is lost too.
 # tables: some tables of contents are lost, as in a kill while compaction removes a segment.  term:
@@ -68,14 +73,14 @@ def run_rounds(directory: Path, seed: int, rounds: int, plan: list[tuple[str, st
             set_flag(daemon, "--fsync", fsync)
             daemon.start()
             info = daemon.client().info("persistence")
-            due = {"wipe": "rebuilt", "index": "rebuilt", "term": "clean"}.get(ending, "replayed")
+            due = {"wipe": "rebuilt", "index": "rebuilt", "term": "clean"}.get(ending, AFTER_KILL)
             assert info["oort_recovery"] == due
             assert (info["oort_damaged_records"], info["oort_damaged_bytes"]) == (0, 0)
             recoveries.add(due)
             print(f"round {number}: {ending}, then {workers} workers, fsync {fsync}")
             for writer in writers:
                 writer.check(daemon)
-        assert recoveries == {"replayed", "rebuilt", "clean"}
+        assert recoveries == {AFTER_KILL, "rebuilt", "clean"}
         assert compactions > 0
         assert all(writer.answered > 0 for writer in writers)
     finally:

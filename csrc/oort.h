@@ -472,7 +472,7 @@ int32_t oort_dataplane_get_command_histogram(oort_dataplane *plane, uint32_t pla
 int32_t oort_dataplane_add_time(oort_dataplane *plane, uint32_t command, uint64_t nanoseconds);
 /* CONFIG RESETSTAT: counters that reset start again at 0, and histograms are emptied. */
 void oort_dataplane_reset_metrics(oort_dataplane *plane);
-/* The code at a position of the values of a metric with the label "code"; NULL: there is none. */
+/* The code at a position of the values of a metric with the label "code"; NULL beyond them. */
 const char *oort_error_code(uint32_t position);
 
 /* Run a worker until oort_workers_stop.  Stays in C, where the GIL is released. */

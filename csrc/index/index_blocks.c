@@ -137,7 +137,7 @@ static void bitmap_remove_bits(index_bitmap *map, uint64_t word, uint64_t bits)
     map->count -= (uint64_t)__builtin_popcountll(bits);
 }
 
-/* The first word with a member at or after `from`.  UINT64_MAX: there is none. */
+/* The first word with a member at or after `from`; UINT64_MAX if no such word exists. */
 static uint64_t bitmap_next_word(const index_bitmap *map, uint64_t from)
 {
     uint64_t at = from / 64;

@@ -20,7 +20,7 @@ typedef struct toc_header {
     uint64_t sequence;
     uint64_t tail;            /* the segment's size, bytes */
     uint64_t count;           /* entries */
-    uint64_t min_stamp;       /* of SET and EXPIRY records; UINT64_MAX: there are none */
+    uint64_t min_stamp;       /* of SET and EXPIRY records; UINT64_MAX without such records */
     int64_t min_expiry_ms;    /* 0: nothing expires */
     uint64_t tombstone_bytes; /* in DELETE and FLUSH records */
     uint64_t min_tombstone_stamp;

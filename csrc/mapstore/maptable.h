@@ -70,7 +70,7 @@ void maptable_replace(map_table *table, map_entry *old, map_entry *entry);
 /* Unlinks an entry of the table. */
 void maptable_take(map_table *table, map_entry *entry);
 /* In order: the first entry with this tag or a larger tag, and the next entry after an entry.
- * NULL: there is none. */
+ * NULL if no such entry exists. */
 map_entry *maptable_from(const map_table *table, uint32_t tag);
 map_entry *maptable_after(const map_table *table, const map_entry *entry);
 uint64_t maptable_bytes(const map_table *table);

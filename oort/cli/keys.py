@@ -93,7 +93,7 @@ def make(directory: Path, names: Sequence[str], days: int, group: str = GROUP) -
 
 
 def describe(directory: Path) -> str:
-    """The existing certificates and key as text for people; TLSError if there are none."""
+    """The existing certificates and key as text for people; TLSError if they do not exist."""
     lines = []
     for name in (CERTIFICATE_FILE, AUTHORITY_FILE):
         path = directory / name

@@ -11,7 +11,7 @@ from oort.ring.ring import Ring
 
 @dataclass(frozen=True)
 class RingConfiguration:
-    """Texts in the format of the configuration file; empty: there is none."""
+    """Texts in the format of the configuration file; an empty text sets nothing."""
 
     ring: bytes = b""  # for all nodes
     node: bytes = b""  # for this node

@@ -251,7 +251,7 @@ class Membership:
 
     @property
     def trouble(self) -> str:
-        """A problem for the status line; empty: there is none."""
+        """A problem for the status line; empty without a problem."""
         if self._follower is not None and not self._held.connected:
             return "no syndicate answers"
         return "" if self.member else "this node was removed from the ring"

@@ -58,7 +58,7 @@ class RingState:
         return self._local_id
 
     def load(self, local_id: int) -> bool:
-        """Use the newest valid ring in the directory; False: there is none.
+        """Use the newest valid ring in the directory; False if no ring there is valid.
 
         A ring without this node is valid too, because the node may have been removed.  Raises
         BootError.

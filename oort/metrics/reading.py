@@ -65,7 +65,7 @@ class Histogram:
         return int(self._native.max_ns) / 1000
 
     def percentile(self, percent: float) -> float:
-        """The duration that so many percent of all durations do not exceed; 0: there are none.
+        """The duration that so many percent of all durations do not exceed; 0 without durations.
 
         The result is at most a quarter too high.
         """
